@@ -1,0 +1,38 @@
+# `make run` and `make test`: all the set-up there is. The versions stand in pyproject.toml.
+
+# The first Python here that all three frameworks support.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 python,$(shell \
+	$(name) -c 'import ensurepip, sys, venv; assert (3, 11) <= sys.version_info[:2] <= (3, 13)' \
+	2>/dev/null && echo $(name))))
+TORCH := $(shell sed -n 's/^pytorch = \["\(torch==[^"]*\)"\]/\1/p' pyproject.toml)
+BIN := .venv/bin
+
+.PHONY: run test check format clean
+
+run: .venv/installed
+	$(BIN)/lockstep run
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check lockstep tests benchmarks
+	$(BIN)/ruff format --check --config 'line-length = 62' *_impl
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format -q lockstep tests benchmarks
+	$(BIN)/ruff format -q --config 'line-length = 62' *_impl
+
+clean:
+	rm -rf .venv build *.egg-info
+
+# A plain torch brings gigabytes of CUDA on Linux. Where pip sees no CPU build, uv knows the index that has one.
+.venv/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "lockstep: install Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt install python3-venv), then run make again"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --only-binary torch '$(TORCH)+cpu' 2>/dev/null || { $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu '$(TORCH)'; }
+	$(BIN)/pip install --quiet --editable '.[pytorch,tensorflow,jax,test]'
+	@touch $@
