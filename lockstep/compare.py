@@ -1,0 +1,161 @@
+"""Compare trajectories: bits, units in the last place, rounding bounds, the first divergence.
+
+A trajectory is one array per update, of shape (features + 1, outputs): W above b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from lockstep.problem import Array
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first number that differs: where it stands and what it should have been."""
+
+    update: int
+    parameter: str
+    index: tuple[int, ...]
+    expected: float
+    actual: float
+
+    def __str__(self) -> str:
+        where = f"{self.parameter}[{', '.join(map(str, self.index))}]"
+        return (
+            f"update {self.update}, {where}: {self.actual!r} instead of {self.expected!r},"
+            f" {self.actual - self.expected:+.1e}"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared, update by update, and what came of it.
+
+    compared: how many numbers, over all updates.
+    outside: per update, how many are not the same bits, or not inside their bound.
+    distances: per update, max |actual - expected| / max |expected|.
+    bounds: per update, max bound / max |expected|; None where bits were compared.
+    first: the first number outside, or None.
+    """
+
+    compared: int
+    outside: tuple[int, ...]
+    distances: tuple[float, ...]
+    bounds: tuple[float, ...] | None
+    first: Divergence | None
+
+    @property
+    def same(self) -> bool:
+        """Whether something was compared and nothing was outside."""
+        return self.compared > 0 and not any(self.outside)
+
+
+def differing_bits(expected: Array, actual: Array) -> Array:
+    """Where two arrays of one dtype do not hold the same bits; NaN equals itself, 0 not -0."""
+    bits = f"u{expected.dtype.itemsize}"
+    return np.ascontiguousarray(expected).view(bits) != np.ascontiguousarray(actual).view(bits)
+
+
+def ulps(expected: Array, actual: Array) -> Array:
+    """How many floating-point numbers apart: adjacent ones are 1 apart, 0 and -0 are 0 apart."""
+
+    def ordinal(array: Array) -> Array:
+        signed = np.ascontiguousarray(array).view(f"i{array.dtype.itemsize}").astype(object)
+        return np.where(signed < 0, np.iinfo(f"i{array.dtype.itemsize}").min - signed, signed)
+
+    return np.abs(ordinal(expected) - ordinal(actual))
+
+
+def relative(expected: Array, actual: Array) -> float:
+    """The norm-wise distance max |actual - expected| / max |expected|; exact for fractions."""
+    if not np.isfinite(actual).all():
+        return float("inf")
+    difference = abs(exact(actual) - exact(expected)).max()
+    size = abs(exact(expected)).max()
+    return float(difference / size) if size else float(difference)
+
+
+def exact(array: Array) -> Array:
+    """The same numbers as `Fraction`."""
+    return np.frompyfunc(Fraction, 1, 1)(array.astype(object))
+
+
+def compare_bits(expected: Sequence[Array], actual: Sequence[Array]) -> Comparison:
+    """Compare two trajectories bit for bit.
+
+    `expected` may hold fractions; one that its dtype cannot hold counts as different. Raises
+    ValueError if the trajectories have different lengths, shapes or dtypes.
+    """
+    check_shapes(expected, actual)
+    rounded = [e.astype(a.dtype) for e, a in zip(expected, actual, strict=True)]
+    masks = [
+        differing_bits(r, a) | (r != e if e.dtype == object else False)
+        for e, r, a in zip(expected, rounded, actual, strict=True)
+    ]
+    distances = [
+        relative(e, a) if mask.any() else 0.0
+        for e, a, mask in zip(expected, actual, masks, strict=True)
+    ]
+    return summarise(expected, actual, masks, distances, None)
+
+
+def compare_bounds(
+    expected: Sequence[Array], actual: Sequence[Array], bounds: Sequence[Array]
+) -> Comparison:
+    """Require |actual - expected| <= bound of every number, the difference taken exactly."""
+    check_shapes(expected, actual)
+    check_shapes(expected, bounds)
+    masks, distances, sizes = [], [], []
+    for e, a, bound in zip(expected, actual, bounds, strict=True):
+        e = exact(e)
+        finite = np.isfinite(a)
+        difference = abs(exact(np.where(finite, a, 0)) - e)
+        size = abs(e).max() or 1
+        masks.append((difference > exact(bound)).astype(bool) | ~finite)
+        distances.append(float(difference.max() / size) if finite.all() else float("inf"))
+        sizes.append(float(Fraction(float(bound.max())) / size))
+    return summarise(expected, actual, masks, distances, sizes)
+
+
+def summarise(
+    expected: Sequence[Array],
+    actual: Sequence[Array],
+    masks: Sequence[Array],
+    distances: Sequence[float],
+    bounds: Sequence[float] | None,
+) -> Comparison:
+    """Count, and find the first number outside."""
+    first = None
+    for update, mask in enumerate(masks):
+        if mask.any():
+            row, column = (int(i) for i in np.argwhere(mask)[0])
+            last = row == len(mask) - 1
+            first = Divergence(
+                update + 1,
+                "b" if last else "W",
+                (column,) if last else (row, column),
+                float(expected[update][row, column]),
+                float(actual[update][row, column]),
+            )
+            break
+    return Comparison(
+        compared=sum(array.size for array in actual),
+        outside=tuple(int(mask.sum()) for mask in masks),
+        distances=tuple(distances),
+        bounds=None if bounds is None else tuple(bounds),
+        first=first,
+    )
+
+
+def check_shapes(expected: Sequence[Array], actual: Sequence[Array]) -> None:
+    """Raise ValueError unless there are as many arrays, of the same shapes."""
+    if len(expected) != len(actual):
+        raise ValueError(f"{len(actual)} updates instead of {len(expected)}")
+    for update, (e, a) in enumerate(zip(expected, actual, strict=True), 1):
+        if e.shape != a.shape:
+            raise ValueError(f"update {update}: shape {a.shape} instead of {e.shape}")

@@ -1,0 +1,299 @@
+"""What to train on: data and settings, in NumPy and plain values only."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+MicroBatch = tuple[Array, Array]
+
+OPTIMIZERS = ("sgd", "adamw")
+DTYPES = ("float64", "float32")
+
+
+class ProblemError(ValueError):
+    """A problem that cannot be trained on; the message says what is wrong, and where."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ProblemError(message) unless the condition holds."""
+    if not condition:
+        raise ProblemError(message)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer's name and settings, under `torch.optim`'s names and with its meaning.
+
+    sgd:   g = g + weight_decay W; buffer = momentum buffer + g; W = W - learning_rate buffer.
+    adamw: https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
+
+    Raises ProblemError for an unknown name or a setting outside its range.
+    """
+
+    name: str = "sgd"
+    learning_rate: float = 0.25
+    momentum: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.name in OPTIMIZERS,
+            f"optimizer.name: {self.name!r} is unknown, it must be one of {', '.join(OPTIMIZERS)}",
+        )
+        for name in ("learning_rate", "momentum", "eps", "weight_decay"):
+            value = getattr(self, name)
+            require(
+                isinstance(value, int | float) and math.isfinite(value) and value >= 0,
+                f"optimizer.{name}: {value!r} must be a finite number of at least 0",
+            )
+        require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"optimizer.betas: {self.betas!r} must be two numbers in [0, 1)",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One training run: initial parameters, one epoch's micro-batches, and the settings.
+
+    W: (features, outputs), b: (outputs,), cast to `dtype`.
+    micro_batches: (x, y) pairs, x (examples, features) and y (examples, outputs); sizes may differ.
+    epochs: how often to go through the micro-batches, in order.
+    accumulation_steps: K, the micro-batches of one update; windows never cross an epoch.
+    learning_rates: None, or the learning rate of each update.
+    max_norm: None, or the global norm to clip the accumulated gradient to.
+    dtype: "float64" or "float32".
+
+    Raises ProblemError where a shape, a number or a setting makes no sense.
+    """
+
+    W: Array
+    b: Array
+    micro_batches: Sequence[MicroBatch]
+    epochs: int = 1
+    accumulation_steps: int = 1
+    optimizer: Optimizer = Optimizer()
+    learning_rates: Sequence[float] | None = None
+    max_norm: float | None = None
+    dtype: str = "float64"
+
+    def __post_init__(self) -> None:
+        require(self.dtype in DTYPES, f"dtype: {self.dtype!r} must be one of {', '.join(DTYPES)}")
+        for name in ("epochs", "accumulation_steps"):
+            value = getattr(self, name)
+            require(
+                isinstance(value, int) and value >= 1,
+                f"{name}: {value!r} must be a whole number of at least 1",
+            )
+        require(len(self.micro_batches) > 0, "micro_batches: an epoch needs at least one, got none")
+        W, b = self._array("W", self.W), self._array("b", self.b)
+        require(
+            W.ndim == 2 and b.ndim == 1 and W.shape[1] == b.shape[0] and W.size > 0,
+            f"W, b: shapes {W.shape} and {b.shape} must be (features, outputs) and (outputs,)",
+        )
+        micro_batches = tuple(
+            self._micro_batch(index, pair, W.shape) for index, pair in enumerate(self.micro_batches)
+        )
+        for name, value in (("W", W), ("b", b), ("micro_batches", micro_batches)):
+            object.__setattr__(self, name, value)
+        self._check_learning_rates()
+        require(
+            self.max_norm is None or (math.isfinite(self.max_norm) and self.max_norm > 0),
+            f"max_norm: {self.max_norm!r} must be None or a finite number above 0",
+        )
+
+    def _array(self, where: str, value: Any) -> Array:
+        """A read-only copy in the problem's dtype; every number must be finite."""
+        try:
+            array: Array = np.array(value, dtype=self.dtype)
+        except (TypeError, ValueError) as error:
+            raise ProblemError(f"{where}: not an array of numbers ({error})") from None
+        finite = np.isfinite(array)
+        if not finite.all():
+            index = tuple(int(i) for i in np.argwhere(~finite)[0])
+            raise ProblemError(f"{where}{list(index)}: {array[index]} must be a finite number")
+        array.flags.writeable = False
+        return array
+
+    def _micro_batch(self, index: int, pair: Any, shape: tuple[int, ...]) -> MicroBatch:
+        where = f"micro_batches[{index}]"
+        require(isinstance(pair, Sequence) and len(pair) == 2, f"{where}: must be a pair (x, y)")
+        x, y = self._array(f"{where}.x", pair[0]), self._array(f"{where}.y", pair[1])
+        features, outputs = shape
+        require(
+            x.ndim == y.ndim == 2
+            and 0 < len(x) == len(y)
+            and (x.shape[1], y.shape[1]) == (features, outputs),
+            f"{where}: shapes {x.shape} and {y.shape} must be"
+            f" (examples, {features}) and (examples, {outputs}), with at least one example",
+        )
+        return x, y
+
+    def _check_learning_rates(self) -> None:
+        if self.learning_rates is None:
+            return
+        object.__setattr__(self, "learning_rates", tuple(map(float, self.learning_rates)))
+        require(
+            len(self.learning_rates) >= self.updates,
+            f"learning_rates: {len(self.learning_rates)} for {self.updates} updates",
+        )
+        for update, rate in enumerate(self.learning_rates):
+            require(
+                math.isfinite(rate) and rate >= 0,
+                f"learning_rates[{update}]: {rate!r} must be a finite number of at least 0",
+            )
+
+    @property
+    def updates(self) -> int:
+        """The number of updates in all epochs; an epoch's partial window counts as one."""
+        return self.epochs * math.ceil(len(self.micro_batches) / self.accumulation_steps)
+
+    @property
+    def examples(self) -> MicroBatch:
+        """One epoch's examples as two arrays, (examples, features) and (examples, outputs)."""
+        xs, ys = zip(*self.micro_batches, strict=True)
+        return np.concatenate(xs), np.concatenate(ys)
+
+    def save(self, path: Path | str) -> None:
+        """Write the problem to a safetensors file, which `Problem.load` and the CLI read."""
+        from safetensors.numpy import save_file
+
+        arrays = {"W": self.W, "b": self.b}
+        for index, (x, y) in enumerate(self.micro_batches):
+            arrays |= {f"x.{index}": x, f"y.{index}": y}
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        settings["optimizer"] = asdict(self.optimizer)
+        save_file(arrays, path, metadata={"problem": json.dumps(settings)})
+
+    @classmethod
+    def load(cls, path: Path | str) -> Problem:
+        """Read what `save` wrote. Raises ProblemError for anything else."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                settings = json.loads((file.metadata() or {})["problem"])
+            settings["optimizer"] = optimizer_from(settings["optimizer"])
+            count = sum(name.startswith("x.") for name in arrays)
+            pairs = [(arrays[f"x.{i}"], arrays[f"y.{i}"]) for i in range(count)]
+            return cls(arrays["W"], arrays["b"], pairs, **settings)
+        except ProblemError as error:
+            raise ProblemError(f"{path}: {error}") from None
+        except (OSError, SafetensorError) as error:
+            raise ProblemError(f"{path}: not a readable safetensors file ({error})") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProblemError(f"{path}: not a problem written by Problem.save ({error})") from None
+
+
+SETTINGS = ("epochs", "accumulation_steps", "learning_rates", "max_norm", "dtype")
+
+
+def optimizer_from(settings: Mapping[str, Any]) -> Optimizer:
+    """The Optimizer that `dataclasses.asdict` and JSON made a mapping of."""
+    return replace(Optimizer(**settings), betas=tuple(settings["betas"]))
+
+
+def iris_examples() -> MicroBatch:
+    """Fisher's Iris in a fixed shuffled order: x (150, 4) in centimetres, y (150, 3) one-hot."""
+    text = resources.files("lockstep").joinpath("data/iris.csv").read_text()
+    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    *features, label = rows[0]
+    x = np.array([[float(row[name]) for name in features] for row in rows])
+    species = sorted({row[label] for row in rows})
+    y = np.eye(len(species))[[species.index(row[label]) for row in rows]]
+    order = np.random.default_rng(1936).permutation(len(x))  # the year of Fisher's paper
+    return x[order], y[order]
+
+
+def split(x: Array, y: Array, sizes: Sequence[int]) -> list[MicroBatch]:
+    """Cut the examples into micro-batches of these sizes, in order."""
+    ends = np.cumsum(sizes)[:-1]
+    return list(zip(np.split(x, ends), np.split(y, ends), strict=True))
+
+
+def epochs_for(updates: int, micro_batches: int, accumulation_steps: int) -> int:
+    """The epochs that hold at least so many updates."""
+    return math.ceil(updates / math.ceil(micro_batches / accumulation_steps))
+
+
+def iris_adamw(dtype: str = "float64", accumulation_steps: int = 15, updates: int = 100) -> Problem:
+    """Iris one example a micro-batch, as `bitwise.py` needs it, trained with AdamW."""
+    x, y = iris_examples()
+    return Problem(
+        np.zeros((4, 3)),
+        np.zeros(3),
+        split(x, y, [1] * len(x)),
+        epochs=epochs_for(updates, len(x), accumulation_steps),
+        accumulation_steps=accumulation_steps,
+        optimizer=Optimizer("adamw", learning_rate=0.05, weight_decay=0.01),
+        dtype=dtype,
+    )
+
+
+def iris_sgd(
+    dtype: str = "float64",
+    accumulation_steps: int = 2,
+    updates: int = 30,
+    learning_rate: float = 0.01,
+    momentum: float = 0.0,
+) -> Problem:
+    """Iris in 5 micro-batches of 20 to 40 examples; K = 2 leaves a partial window of one."""
+    x, y = iris_examples()
+    sizes = [20, 40, 20, 40, 30]
+    return Problem(
+        np.zeros((4, 3)),
+        np.zeros(3),
+        split(x, y, sizes),
+        epochs=epochs_for(updates, len(sizes), accumulation_steps),
+        accumulation_steps=accumulation_steps,
+        optimizer=Optimizer("sgd", learning_rate=learning_rate, momentum=momentum),
+        dtype=dtype,
+    )
+
+
+def hadamard(
+    dtype: str = "float64",
+    accumulation_steps: int = 2,
+    updates: int = 48,
+    momentum: float = 0.0,
+) -> Problem:
+    """The exact problem: no float rounds, so any order of summation gives the same bits.
+
+    x holds four columns of an 8x8 Hadamard matrix, whose constant column is the bias, and y the
+    targets of an integer solution. The columns are orthogonal, so learning rate 1/4 halves the
+    distance to the solution in every update, which costs one bit. One window is the whole epoch:
+    K micro-batches of unequal size that share the eight examples.
+    """
+    require(
+        1 <= accumulation_steps <= 8,
+        f"accumulation_steps: the exact problem has 8 examples, so K must be 1 to 8,"
+        f" not {accumulation_steps}",
+    )
+    two = np.array([[1, 1], [1, -1]])
+    x = np.kron(np.kron(two, two), two)[:, 1:5]
+    solution = np.array([[1, -1, 0], [0, 1, -1], [-1, 0, 1], [1, 0, -1]])
+    y = x @ solution + [1, 0, -1]
+    sizes = [1] * (accumulation_steps - 1) + [9 - accumulation_steps]
+    return Problem(
+        np.array([[0, 1, -1], [1, 0, 0], [0, -1, 1], [-1, 0, 0]]),
+        np.array([0, 1, 0]),
+        split(x, y, sizes),
+        epochs=updates,
+        accumulation_steps=accumulation_steps,
+        optimizer=Optimizer("sgd", learning_rate=0.25, momentum=momentum),
+        dtype=dtype,
+    )

@@ -1,0 +1,173 @@
+"""What rounding can do to an SGD run: nothing on an exact problem, at most a bound on any other.
+
+Notation: u is the unit roundoff, 2^-53 or 2^-24; gamma(k) = k u / (1 - k u) bounds the relative
+error of a product of k factors 1 + d, |d| <= u (Higham, Accuracy and Stability of Numerical
+Algorithms, 2nd ed., lemma 3.1), and so that of every term of a sum that goes through k
+operations, in whatever order they are summed, with or without fused multiply-add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from lockstep.problem import Array, MicroBatch, Problem
+
+PRECISION = {"float64": 53, "float32": 24}
+# The bounds are evaluated in float64 themselves; this covers it, thousandfold.
+SLACK = 1 + 2.0**-30
+
+
+def windows(problem: Problem) -> list[Sequence[MicroBatch]]:
+    """The windows of one epoch; the last may be partial."""
+    k, pairs = problem.accumulation_steps, problem.micro_batches
+    return [pairs[start : start + k] for start in range(0, len(pairs), k)]
+
+
+def stacked(window: Sequence[MicroBatch]) -> MicroBatch:
+    """A window's examples as x (n, features + 1), with the bias's column of ones, and y."""
+    x = np.concatenate([x for x, _ in window]).astype(np.float64)
+    y = np.concatenate([y for _, y in window]).astype(np.float64)
+    return np.hstack([x, np.ones((len(x), 1))]), y
+
+
+def rounding_bounds(problem: Problem, trajectory: Sequence[Array]) -> Iterator[Array]:
+    """Yield, for every update, the largest error that rounding can cause, number by number.
+
+    `trajectory` is the exact one. With theta = W above b and v its momentum buffer, one window
+    maps (theta, v) to an affine function of (theta, v), with matrix A. If every update k adds a
+    rounding error of at most d_k, the error after update t is at most
+
+        sum over k <= t of |A_t A_(t-1) ... A_(k+1)| d_k,
+
+    because errors travel through the exact map, contracting where it contracts. d_k bounds the
+    roundings of one window at the parameters that the run holds, at most the exact ones plus
+    their error. Valid barring underflow. Raises NotImplementedError for what is not affine.
+    """
+    settings = problem.optimizer
+    if settings.name != "sgd" or settings.weight_decay or problem.max_norm is not None:
+        raise NotImplementedError("rounding bounds: SGD without decay and clipping only")
+    size = len(problem.W) + 1
+    theta = np.vstack([problem.W, problem.b]).astype(np.float64)
+    buffer = np.zeros_like(theta)
+    error = np.zeros((2 * size, theta.shape[1]))
+    # One column block per past update: its local errors, carried through the maps since.
+    carried = np.zeros((0, 2 * size, 2 * size))
+    local: list[Array] = []
+    epoch = [stacked(window) for window in windows(problem)]
+    rates = problem.learning_rates or [settings.learning_rate] * problem.updates
+    for update, exact_theta in enumerate(trajectory):
+        window = windows(problem)[update % len(epoch)]
+        x, y = epoch[update % len(epoch)]
+        rate = rates[update]
+        local.append(local_error(problem, window, x, y, rate, abs(theta), abs(buffer), error, size))
+        hessian = 2 / len(x) * x.T @ x
+        identity = np.eye(size)
+        momentum = settings.momentum * identity
+        step = np.block([[identity - rate * hessian, -rate * momentum], [hessian, momentum]])
+        carried = np.concatenate([step @ carried, np.eye(2 * size)[None]])
+        error = (abs(carried) @ np.array(local)).sum(axis=0) * SLACK
+        buffer = momentum @ buffer + 2 / len(x) * x.T @ (x @ theta - y)
+        theta = exact_theta.astype(np.float64)
+        yield error[:size]
+
+
+def local_error(
+    problem: Problem,
+    window: Sequence[MicroBatch],
+    x: Array,
+    y: Array,
+    rate: float,
+    theta: Array,
+    buffer: Array,
+    error: Array,
+    size: int,
+) -> Array:
+    """The roundings of one window: bounds for theta above bounds for the momentum buffer.
+
+    Operations a term goes through, at most:
+    - prediction: a product, and size - 1 additions; the error's subtraction: size + 1 in all;
+    - the gradient's terms: the factor 1 / n or 2 / n rounded, multiplied in, the loss's scale
+      and square once each (4), times x (1); then additions within the micro-batch and over the
+      micro-batches of the window, the first one to an accumulator of zeros;
+    - the buffer: the momentum rounded to the dtype, its product, the addition (3);
+    - theta: the rate rounded to the dtype, its product, the addition (3). Keras folds the rate
+      into the buffer, which puts two of these before the buffer's.
+    """
+    unit = 2.0 ** -PRECISION[problem.dtype]
+
+    def gamma(operations: int) -> float:
+        return operations * unit / (1 - operations * unit)
+
+    theta, buffer = theta + error[:size], buffer + error[size:]
+    largest_sum = max(len(x) for x, _ in window) + len(window)
+    magnitude = abs(x) @ theta + abs(y)
+    prediction_error = gamma(size + 1) * magnitude
+    terms = 2 / len(x) * (magnitude + prediction_error)
+    gradient_error = abs(x).T @ (2 / len(x) * prediction_error + gamma(5 + largest_sum) * terms)
+    gradient = abs(x).T @ terms
+    momentum = problem.optimizer.momentum
+    new_buffer = momentum * buffer + gradient
+    buffer_error = gradient_error + gamma(5) * new_buffer
+    theta_error = rate * buffer_error + gamma(5) * (theta + rate * new_buffer)
+    return np.vstack([theta_error, buffer_error])
+
+
+def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
+    """For how many updates of the exact `trajectory` no operation can round, in any order.
+
+    A sum is exact in any order, with or without fused multiply-add, if its terms are multiples
+    of some 2^-q and their absolute values add up to at most 2^(p - q), p being 53 or 24: every
+    partial sum is then a multiple of 2^-q that p bits hold. That is asked of every sum of a
+    window, of the terms that go into it, and of the constants.
+    """
+    count = 0
+    theta = fractions(np.vstack([problem.W, problem.b]))
+    buffer = theta * 0
+    epoch = [tuple(map(fractions, stacked(window))) for window in windows(problem)]
+    momentum = Fraction(problem.optimizer.momentum)
+    rate = Fraction(problem.optimizer.learning_rate)
+    p = PRECISION[problem.dtype]
+    for update, new_theta in enumerate(trajectory):
+        x, y = epoch[update % len(epoch)]
+        products = x[:, :, None] * theta[None]
+        error = products.sum(axis=1) - y
+        scaled = error * Fraction(2, len(x))
+        terms = x[:, :, None] * scaled[:, None, :]
+        gradient = terms.sum(axis=0)
+        new_buffer = momentum * buffer + gradient
+        sums = [
+            np.array([[Fraction(1, len(x)), rate, momentum]]).T,
+            np.moveaxis(np.concatenate([products, -y[:, None, :]], axis=1), 1, 0),
+            scaled[None],
+            terms,
+            np.array([momentum * buffer, gradient]),
+            np.array([momentum * rate * buffer, rate * gradient]),
+            np.array([theta, -rate * new_buffer]),
+        ]
+        if not all(sum_is_exact(terms, p) for terms in sums):
+            break
+        theta, buffer, count = new_theta, new_buffer, count + 1
+    return count
+
+
+def sum_is_exact(terms: Array, p: int) -> bool:
+    """Whether sums over the first axis are exact in p bits, in any order."""
+    columns = terms.reshape(len(terms), -1).T
+    return all(fits(column, p) for column in columns)
+
+
+def fits(terms: Iterable[Any], p: int) -> bool:
+    """The condition of `exact_updates` for one sum."""
+    terms = list(terms)
+    grid = max(term.denominator for term in terms)
+    power_of_two = all(term.denominator & (term.denominator - 1) == 0 for term in terms)
+    return power_of_two and sum(abs(term) for term in terms) * grid <= 2**p
+
+
+def fractions(array: Array) -> Array:
+    """The same numbers as `Fraction`."""
+    return np.frompyfunc(Fraction, 1, 1)(array.astype(np.float64).astype(object))

@@ -1,0 +1,220 @@
+"""Run the frameworks side by side, each in a process of its own, and compare what they did."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from lockstep import FRAMEWORKS
+from lockstep.problem import Array, Problem
+
+# Long enough for a cold disk; a worker that says nothing for so long hangs.
+TIMEOUT = 300.0
+LOG_LINES = 15
+MODULES = {
+    "pytorch": ("torch",),
+    "tensorflow": ("tensorflow", "keras"),
+    "jax": ("jax", "optax"),
+}
+
+
+class WorkerError(RuntimeError):
+    """A framework's process failed; the message names it and ends with its last lines."""
+
+
+class Refused(NotImplementedError):  # noqa: N818 - a NotImplementedError is no failure
+    """A port raised NotImplementedError: it does not support the problem."""
+
+
+def missing(framework: str) -> str | None:
+    """The command that installs a framework, or None where it is installed.
+
+    The versions are those of the package's own metadata, that is of pyproject.toml.
+    """
+    if all(importlib.util.find_spec(name) for name in MODULES[framework]):
+        return None
+    pins = []
+    for line in importlib.metadata.requires("lockstep") or []:
+        requirement, _, marker = line.partition(";")
+        platform = marker.replace(f'extra == "{framework}"', "").strip(" and()")
+        if f'extra == "{framework}"' in marker:
+            pins.append(f"'{requirement.strip()}; {platform}'" if platform else requirement.strip())
+    return f"{sys.executable} -m pip install {' '.join(pins)}"
+
+
+def environment() -> dict[str, str]:
+    """The workers' environment; a setting of the caller's wins, but for Keras's backend.
+
+    The bits are claimed for CPUs, so that GPUs are out of sight. What XLA compiles for JAX is kept
+    from run to run, in a folder for this kind of CPU.
+    """
+    defaults = {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache_folder() / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return defaults | os.environ | {"KERAS_BACKEND": "tensorflow"}
+
+
+def cache_folder() -> Path:
+    """`~/.cache/lockstep/CPU`, or where XDG_CACHE_HOME says, with a hash of what the CPU can do."""
+    cpu = platform.processor() + platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu += "".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
+    name = hashlib.sha256(cpu.encode()).hexdigest()[:12]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "lockstep" / name
+
+
+class Worker:
+    """One framework in a process of its own, started at once and stopped by `close`."""
+
+    def __init__(self, framework: str, path: Sequence[Path | str] = ()) -> None:
+        """Start the process; it goes on importing while the caller does something else.
+
+        `path` holds folders to import ports from, before any other.
+        """
+        self.framework = framework
+        self.versions: dict[str, str] = {}
+        self.path = [str(folder) for folder in path]
+        self._files = tempfile.TemporaryDirectory(prefix="lockstep-")
+        self._log = open(Path(self._files.name, "log"), "w+b")  # noqa: SIM115
+        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._count = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lockstep.worker", framework],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment(),
+            # Ctrl-C reaches this process alone, which then stops its workers in order.
+            start_new_session=True,
+        )
+        threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True).start()
+
+    def _listen(self, answers: IO[bytes]) -> None:
+        """Queue the worker's answers, and None at their end."""
+        for line in answers:
+            try:
+                message = json.loads(line)
+                assert isinstance(message, dict)
+            except (ValueError, AssertionError):
+                message = {"nonsense": line.decode(errors="replace").strip()}
+            self._messages.put(message)
+        self._messages.put(None)
+
+    def ready(self, timeout: float = TIMEOUT) -> dict[str, str]:
+        """Wait until the framework is imported; return its packages' versions."""
+        if not self.versions:
+            self.versions = self._answer("ready", "importing", timeout)["ready"]
+        return self.versions
+
+    def submit(self, port: str, problem: Path, updates: int | None = None) -> None:
+        """Ask for a trajectory of a port on a problem's file; answers come in order."""
+        self._count += 1
+        task = {
+            "port": port,
+            "problem": str(problem),
+            "result": str(Path(self._files.name, f"{self._count}.safetensors")),
+            "updates": updates,
+            "path": self.path,
+        }
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(task).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the answer that is waited for will say how the process ended
+
+    def result(self, timeout: float = TIMEOUT) -> list[Array]:
+        """Wait for the next trajectory: W above b, (features + 1, outputs), after every update.
+
+        Raises Refused if the port does not support the problem, WorkerError for the rest.
+        """
+        from safetensors.numpy import load_file
+
+        self.ready(timeout)
+        message = self._answer("done", "training", timeout)
+        arrays = load_file(message["done"])
+        Path(message["done"]).unlink()
+        return list(np.concatenate([arrays["W"], arrays["b"][:, None, :]], axis=1))
+
+    def train(self, port: str, problem: Problem, updates: int | None = None) -> list[Array]:
+        """Submit a problem and wait for its trajectory."""
+        file = Path(self._files.name, "problem.safetensors")
+        problem.save(file)
+        self.submit(port, file, updates)
+        return self.result()
+
+    def _answer(self, wanted: str, doing: str, timeout: float) -> dict[str, Any]:
+        """The next answer, if it is the wanted one; otherwise the error that it stands for."""
+        try:
+            message = self._messages.get(timeout=timeout)
+        except queue.Empty:
+            self.close()
+            raise self._error(f"said nothing for {timeout:g} seconds while {doing}") from None
+        if message is None:
+            code = self._process.wait()
+            how = f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
+            raise self._error(f"{how} while {doing}")
+        if "refused" in message:
+            raise Refused(message["refused"])
+        if "failed" in message:
+            raise self._error(f"failed while {doing}: {message['failed']}")
+        if wanted not in message:
+            raise self._error(f"answered nonsense while {doing}: {str(message)[:200]}")
+        return message
+
+    def _error(self, what: str) -> WorkerError:
+        """Name the framework and show the last lines of its log."""
+        try:
+            lines = Path(self._files.name, "log").read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            lines = self._last_lines
+        shown = "".join(f"\n  | {line}" for line in lines[-LOG_LINES:])
+        return WorkerError(f"{self.framework}: the worker {what}{shown}")
+
+    def close(self) -> None:
+        """Kill the process, if it still runs, and remove its files."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        self._log.close()
+        log = Path(self._files.name, "log")
+        if log.exists():
+            self._last_lines = log.read_text(errors="replace").splitlines()
+        self._files.cleanup()
+
+
+@contextmanager
+def workers(frameworks: Sequence[str] = FRAMEWORKS) -> Iterator[dict[str, Worker]]:
+    """Start a worker for each framework, all at the same time, and stop them at the end."""
+    started: dict[str, Worker] = {}
+    try:
+        for framework in frameworks:
+            started[framework] = Worker(framework)
+        yield started
+    finally:
+        for worker in started.values():
+            worker.close()

@@ -1,0 +1,80 @@
+"""Shared fixtures: a worker for each framework, started once, all at the same time."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep import FRAMEWORKS
+from lockstep.problem import Problem, hadamard, split
+from lockstep.run import Worker, workers
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def all_workers() -> Iterator[dict[str, Worker]]:
+    with workers(FRAMEWORKS) as started:
+        yield started
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def framework(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def worker(all_workers: dict[str, Worker], framework: str) -> Worker:
+    return all_workers[framework]
+
+
+@pytest.fixture
+def mutant(tmp_path: Path) -> Callable[..., str]:
+    """A copy of an implementation in which one piece of text is replaced; returns its package."""
+
+    def make(framework: str, file: str, old: str, new: str) -> str:
+        package = f"{framework}_impl_{tmp_path.name.replace('-', '_')}"
+        copy = tmp_path / package
+        shutil.copytree(ROOT / f"{framework}_impl", copy)
+        source = (copy / file).read_text()
+        assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {file}"
+        (copy / file).write_text(source.replace(old, new))
+        return package
+
+    return make
+
+
+def exact_with_partial_window(dtype: str, epochs: int = 6) -> Problem:
+    """Eight exact examples in five micro-batches: K = 3 leaves a partial window of two.
+
+    Both windows have four examples, a power of two, so that dividing by them is exact.
+    """
+    full = hadamard(dtype)
+    x, y = full.examples
+    return Problem(
+        full.W,
+        full.b,
+        split(x, y, [1, 2, 1, 3, 1]),
+        epochs=epochs,
+        accumulation_steps=3,
+        optimizer=full.optimizer,
+        dtype=dtype,
+    )
+
+
+def exact_with_wide_numbers(updates: int = 16) -> Problem:
+    """The exact problem with gradients of 27 bits or more, which a float32 accumulator rounds."""
+    problem = hadamard(updates=updates)
+    return dataclasses.replace(problem, W=problem.W * (2**26 + 1), b=problem.b * (2**26 + 1))
+
+
+def random_problem(seed: int, **settings: object) -> Problem:
+    """A small problem of ordinary numbers, for tests that need no more than some problem."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(7, 4)), rng.normal(size=(7, 3))
+    return Problem(
+        rng.normal(size=(4, 3)), rng.normal(size=3), split(x, y, [2, 1, 3, 1]), **settings
+    )

@@ -1,0 +1,127 @@
+"""The rounding analysis: exact problems do not round, and the bound holds and is tight."""
+
+import dataclasses
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from conftest import exact_with_partial_window, exact_with_wide_numbers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockstep import reference, rounding
+from lockstep.compare import compare_bounds
+from lockstep.problem import Optimizer, hadamard, iris_sgd
+from lockstep.reference import STAGES
+
+
+@pytest.mark.parametrize(("dtype", "updates"), [("float64", 48), ("float32", 20)])
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("accumulation_steps", range(1, 9))
+def test_the_exact_problem_is_exact(dtype, updates, momentum, accumulation_steps) -> None:
+    problem = hadamard(dtype, accumulation_steps, updates, momentum)
+    trajectory = reference.trajectory(problem, "fraction")
+    assert len(trajectory) == updates
+    assert rounding.exact_updates(problem, trajectory) == updates
+
+
+def test_the_exact_problem_is_exact_for_a_bit_an_update() -> None:
+    problem = hadamard(updates=80)
+    trajectory = reference.trajectory(problem, "fraction")
+    assert 48 <= rounding.exact_updates(problem, trajectory) < 60
+
+
+def test_a_rounding_setting_is_not_exact() -> None:
+    problem = dataclasses.replace(hadamard(), optimizer=Optimizer(learning_rate=0.1))
+    assert rounding.exact_updates(problem, reference.trajectory(problem, "fraction")) == 0
+
+
+def test_a_window_of_three_examples_is_not_exact() -> None:
+    problem = dataclasses.replace(hadamard(accumulation_steps=8, updates=2), accumulation_steps=3)
+    assert rounding.exact_updates(problem, reference.trajectory(problem, "fraction")) == 0
+
+
+def test_partial_windows_can_be_exact() -> None:
+    problem = exact_with_partial_window("float64")
+    trajectory = reference.trajectory(problem, "fraction")
+    assert rounding.exact_updates(problem, trajectory) == len(trajectory) == 12
+
+
+def test_wide_numbers_are_exact_for_a_while() -> None:
+    problem = exact_with_wide_numbers()
+    trajectory = reference.trajectory(problem, "fraction")
+    assert rounding.exact_updates(problem, trajectory) == len(trajectory) == 16
+
+
+dyadic = st.builds(lambda n, q: Fraction(n, 2**q), st.integers(-(2**20), 2**20), st.integers(0, 20))
+
+
+@given(st.lists(dyadic, min_size=1, max_size=5))
+def test_the_condition_means_that_no_order_rounds(terms) -> None:
+    if not rounding.fits(terms, 24):
+        return
+    for order in itertools.permutations(terms):
+        total = np.float32(0)
+        for term in order:
+            assert Fraction(float(np.float32(term))) == term
+            total += np.float32(term)
+        assert Fraction(float(total)) == sum(terms)
+
+
+def test_the_condition_is_no_weaker_than_needed() -> None:
+    assert rounding.fits([Fraction(2**24 - 1), Fraction(1)], 24)
+    assert not rounding.fits([Fraction(2**24), Fraction(1)], 24)
+    assert not rounding.fits([Fraction(1, 3)], 24)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_numpy_is_inside_the_bound_and_the_bound_is_tight(dtype, momentum) -> None:
+    problem = iris_sgd(dtype, momentum=momentum)
+    exact = reference.trajectory(problem, "decimal")
+    bounds = list(rounding.rounding_bounds(problem, exact))
+    comparison = compare_bounds(exact, reference.trajectory(problem), bounds)
+    assert comparison.same
+    assert comparison.compared == 30 * 15
+    assert comparison.bounds is not None
+    unit = 2.0 ** -rounding.PRECISION[dtype]
+    # A bound of some ten thousand roundings after 30 updates of 60 examples, not of millions.
+    assert max(comparison.bounds) < 20_000 * unit
+
+
+def scaled_gradient(factor: float) -> reference.Stages:
+    """A coefficient that is slightly off, as an epsilon in a clip coefficient makes it."""
+
+    def normalise(accumulator, accumulation_steps):
+        return accumulator * factor
+
+    return dataclasses.replace(STAGES, normalise=normalise)
+
+
+def single_precision(accumulator, gradient):
+    return (accumulator + gradient).astype(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        scaled_gradient(1 - 1e-6),
+        scaled_gradient(1 - 1e-10),
+        dataclasses.replace(STAGES, accumulate=single_precision),
+        dataclasses.replace(STAGES, learning_rate=lambda p, u: float(np.float32(0.01))),
+    ],
+    ids=["1e-6 in a coefficient", "1e-10 in a coefficient", "float32 sum", "float32 rate"],
+)
+def test_small_differences_are_outside_the_bound(stages) -> None:
+    problem = iris_sgd()
+    exact = reference.trajectory(problem, "decimal")
+    bounds = list(rounding.rounding_bounds(problem, exact))
+    comparison = compare_bounds(exact, reference.trajectory(problem, stages=stages), bounds)
+    assert comparison.outside[0] > 0
+
+
+def test_what_is_not_affine_has_no_bound() -> None:
+    problem = dataclasses.replace(iris_sgd(), optimizer=Optimizer("adamw"))
+    with pytest.raises(NotImplementedError, match="SGD"):
+        next(rounding.rounding_bounds(problem, []))
