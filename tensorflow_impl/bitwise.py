@@ -1,0 +1,88 @@
+"""The same loop, in a form that every framework rounds alike.
+
+Nothing is left to choose: micro-batches of one example, so
+that accumulation fixes the order of summation; explicit sums
+instead of matrix products; elementary operations with numbers
+from the host instead of a library's fused optimizer.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .data import Batch, Parameters, load, snapshot, windows
+from .model import squared_error
+from .rules import RULES, Moments, Numbers, constants, zeros
+
+Function = Callable[..., Any]
+
+
+def ordered_model(
+    x: tf.Tensor, W: tf.Tensor, b: tf.Tensor
+) -> tf.Tensor:
+    """Return xW + b, summed from b over features in order.
+
+    x has shape (1, features): one example.
+    """
+    rows = tf.unstack(tf.transpose(x) * W)
+    return sum(rows, tf.convert_to_tensor(b))
+
+
+def window_gradient(
+    parameters: Parameters,
+    window: Sequence[Batch],
+    mean: float,
+) -> Sequence[tf.Tensor]:
+    """Return the gradient of the window's mean loss."""
+    sums = tf.nest.map_structure(tf.zeros_like, parameters)
+    for x, y in window:
+        with tf.GradientTape() as tape:
+            prediction = ordered_model(x, *parameters)
+            loss = squared_error(prediction, y, 1) * mean
+        gradients = tape.gradient(loss, parameters)
+        sums = tf.nest.map_structure(tf.add, sums, gradients)
+    return sums
+
+
+def train_window(
+    rule: Function,
+    parameters: Parameters,
+    moments: list[Moments],
+    window: Sequence[Batch],
+    s: Numbers,
+) -> list[Moments]:
+    """Take one update in place; return the moments."""
+    gradients = window_gradient(parameters, window, s["mean"])
+    new_moments = []
+    for p, g, m in zip(parameters, gradients, moments):
+        new_p, new_m = rule(p, g, m, s)
+        p.assign(new_p)
+        new_moments.append(new_m)
+    return new_moments
+
+
+def train(
+    problem: Any,
+    compiler: Callable[[Function], Function] = lambda f: f,
+) -> Iterator[list[np.ndarray]]:
+    """Yield [W, b] as NumPy arrays after every update.
+
+    Raises NotImplementedError for clipping, and for
+    micro-batches of several examples.
+    """
+    sizes = {len(x) for x, _ in problem.micro_batches}
+    if sizes != {1} or problem.max_norm is not None:
+        raise NotImplementedError("examples one by one only")
+    rule = RULES[problem.optimizer.name]
+    take_update = compiler(partial(train_window, rule))
+    parameters, epoch = load(problem)
+    moments = zeros(parameters)
+    steps = problem.accumulation_steps
+    run = problem.epochs * list(windows(epoch, steps))
+    for update, window in enumerate(run, 1):
+        s = constants(problem, update, len(window))
+        moments = take_update(parameters, moments, window, s)
+        yield snapshot(parameters)
