@@ -1,0 +1,96 @@
+"""The same loop, in a form that every framework rounds alike.
+
+Nothing is left to choose: micro-batches of one example, so
+that accumulation fixes the order of summation; explicit sums
+instead of matrix products; elementary operations with numbers
+from the host instead of a library's fused optimizer.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .data import Batch, Parameters, load, snapshot, windows
+from .model import squared_error
+from .rules import RULES, Moments, Numbers, constants, zeros
+
+Function = Callable[..., Any]
+
+
+def ordered_model(x: Array, W: Array, b: Array) -> Array:
+    """Return xW + b, summed from b over features in order.
+
+    x has shape (1, features): one example.
+    """
+    return sum(x.T * W, b)
+
+
+def micro_loss(
+    parameters: Parameters, micro_batch: Batch, mean: float
+) -> Array:
+    """Return one example's share of the window's loss."""
+    x, y = micro_batch
+    prediction = ordered_model(x, *parameters)
+    return squared_error(prediction, y, 1) * mean
+
+
+def window_gradient(
+    parameters: Parameters,
+    window: Sequence[Batch],
+    mean: float,
+) -> Sequence[Array]:
+    """Return the gradient of the window's mean loss."""
+    sums = jax.tree.map(jnp.zeros_like, parameters)
+    for micro_batch in window:
+        gradients = jax.grad(micro_loss)(
+            parameters, micro_batch, mean
+        )
+        sums = jax.tree.map(jnp.add, sums, gradients)
+    return sums
+
+
+def train_window(
+    rule: Function,
+    parameters: Parameters,
+    moments: list[Moments],
+    window: Sequence[Batch],
+    s: Numbers,
+) -> tuple[Parameters, list[Moments]]:
+    """Return parameters and moments one update later."""
+    gradients = window_gradient(parameters, window, s["mean"])
+    (W, W_moments), (b, b_moments) = (
+        rule(p, g, m, s)
+        for p, g, m in zip(parameters, gradients, moments)
+    )
+    return (W, b), [W_moments, b_moments]
+
+
+def train(
+    problem: Any,
+    compiler: Callable[[Function], Function] = lambda f: f,
+) -> Iterator[list[np.ndarray]]:
+    """Yield [W, b] as NumPy arrays after every update.
+
+    Raises NotImplementedError for clipping, and for
+    micro-batches of several examples.
+    """
+    sizes = {len(x) for x, _ in problem.micro_batches}
+    if sizes != {1} or problem.max_norm is not None:
+        raise NotImplementedError("examples one by one only")
+    rule = RULES[problem.optimizer.name]
+    take_update = compiler(partial(train_window, rule))
+    parameters, epoch = load(problem)
+    moments = zeros(parameters)
+    steps = problem.accumulation_steps
+    run = problem.epochs * list(windows(epoch, steps))
+    for update, window in enumerate(run, 1):
+        s = constants(problem, update, len(window))
+        parameters, moments = take_update(
+            parameters, moments, window, s
+        )
+        yield snapshot(parameters)

@@ -1,0 +1,77 @@
+"""Optimizers in elementary operations, one rounding each.
+
+Every constant is a host number: no device rounds it, and to
+multiply by one is alike everywhere, unlike to divide by one.
+"""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from .data import Parameters
+
+Moments = tuple[Array, Array]
+Numbers = dict[str, Any]
+
+
+def zeros(parameters: Parameters) -> list[Moments]:
+    """Return zeros for both moments of every parameter."""
+    return [
+        (jnp.zeros_like(p), jnp.zeros_like(p))
+        for p in parameters
+    ]
+
+
+def sgd(
+    w: Array, g: Array, moments: Moments, s: Numbers
+) -> tuple[Array, Moments]:
+    """Descend with momentum and coupled weight decay."""
+    m, v = moments
+    g = g + w * s["l2"]
+    m = m * s["momentum"] + g
+    return w - m * s["rate"], (m, v)
+
+
+def adamw(
+    w: Array, g: Array, moments: Moments, s: Numbers
+) -> tuple[Array, Moments]:
+    """Take AdamW's update (Loshchilov and Hutter, 2019)."""
+    m, v = moments
+    beta1, gain1 = s["first"]
+    beta2, gain2 = s["second"]
+    m = m * beta1 + g * gain1
+    v = v * beta2 + (g * g) * gain2
+    # jnp.sqrt is IEEE's; lax.rsqrt is not in float32.
+    tiny = jnp.finfo(v.dtype).tiny
+    root = v * (1 / jnp.sqrt(jnp.maximum(v, tiny)))
+    direction = m / (root * s["unbias"] + s["eps"])
+    return w * s["decay"] - direction * s["step"], (m, v)
+
+
+def constants(
+    problem: Any, update: int, examples: int
+) -> Numbers:
+    """Return an update's factors, made on the host."""
+    settings = problem.optimizer
+    rates = problem.learning_rates
+    rate = (
+        rates[update - 1] if rates else settings.learning_rate
+    )
+    beta1, beta2 = settings.betas
+    return {
+        "mean": 1 / examples,
+        "rate": rate,
+        "momentum": settings.momentum,
+        "l2": settings.weight_decay,
+        "decay": 1 - rate * settings.weight_decay,
+        "first": (beta1, 1 - beta1),
+        "second": (beta2, 1 - beta2),
+        "unbias": 1 / math.sqrt(1 - beta2**update),
+        "eps": settings.eps,
+        "step": rate / (1 - beta1**update),
+    }
+
+
+RULES = {"sgd": sgd, "adamw": adamw}

@@ -1,0 +1,76 @@
+"""Gradient accumulation with optax: state goes around."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax import Array
+
+from .data import Batch, Parameters, load, snapshot, windows
+from .model import linear_model, squared_error
+from .optimizers import make_optimizer
+
+
+def gradient_descent(
+    parameters: Parameters, batch: Batch, learning_rate: float
+) -> Parameters:
+    """Return the parameters one update later."""
+    gradients = jax.grad(micro_loss)(
+        parameters, batch, len(batch[0])
+    )
+    return jax.tree.map(
+        lambda p, g: p - learning_rate * g,
+        parameters,
+        gradients,
+    )
+
+
+def micro_loss(
+    parameters: Parameters, micro_batch: Batch, examples: int
+) -> Array:
+    """Return a micro-batch's share of its window's loss."""
+    x, y = micro_batch
+    prediction = linear_model(x, *parameters)
+    return squared_error(prediction, y, examples)
+
+
+@partial(jax.jit, static_argnames="optimizer")
+def train_window(
+    parameters: Parameters,
+    state: optax.MultiStepsState,
+    optimizer: optax.MultiSteps,
+    window: Sequence[Batch],
+) -> tuple[Parameters, optax.MultiStepsState, Array]:
+    """Return parameters, state and loss one update later."""
+    examples = sum(len(x) for x, _ in window)
+    window_loss = 0.0
+    # reset: nothing to do; MultiSteps empties its own sum.
+    for micro_batch in window:
+        # forward + gradient: one function returns both.
+        loss, gradients = jax.value_and_grad(micro_loss)(
+            parameters, micro_batch, examples
+        )
+        # accumulate + update: zeros until the window is full.
+        updates, state = optimizer.update(
+            gradients, state, parameters
+        )
+        parameters = optax.apply_updates(parameters, updates)
+        window_loss += loss
+    return parameters, state, window_loss
+
+
+def train(problem: Any) -> Iterator[list[np.ndarray]]:
+    """Yield [W, b] as NumPy arrays after every update."""
+    parameters, epoch = load(problem)
+    optimizer = make_optimizer(parameters, problem)
+    state = optimizer.init(parameters)
+    steps = problem.accumulation_steps
+    for _ in range(problem.epochs):
+        for window in windows(epoch, steps):
+            parameters, state, _ = train_window(
+                parameters, state, optimizer, window
+            )
+            yield snapshot(parameters)
