@@ -1,0 +1,168 @@
+"""What `lockstep run` checks: which loop, on which problem, against which oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from lockstep import reference, rounding
+from lockstep.compare import Comparison, compare_bits, compare_bounds
+from lockstep.problem import Array, Problem, hadamard, iris_adamw, iris_sgd, require
+
+Evidence = Literal["exact", "bitwise", "bound"]
+
+# The bitwise loop in the form that runs fastest. All forms hold the same bits; PyTorch compiles
+# with a C++ compiler, which takes longer than it saves here and is not on every machine.
+FASTEST = {
+    "pytorch": "pytorch_impl.bitwise",
+    "tensorflow": "tensorflow_impl.compiled",
+    "jax": "jax_impl.compiled",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One loop on one problem, compared with an oracle after every update.
+
+    evidence: "exact", the idiomatic loop against fractions, in bits; "bitwise", the bitwise loop
+    against NumPy, in bits; "bound", the idiomatic loop against decimals, within rounding bounds.
+    """
+
+    name: str
+    title: str
+    problem: Problem
+    evidence: Evidence
+    asked: int
+
+    @cached_property
+    def expected(self) -> list[Array]:
+        """The oracle's trajectory, one array a compared update."""
+        precision: dict[Evidence, reference.Precision | None] = {
+            "exact": "fraction",
+            "bitwise": None,
+            "bound": "decimal",
+        }
+        trajectory = reference.trajectory(
+            self.problem, precision[self.evidence], updates=self.asked
+        )
+        if self.evidence == "exact":
+            return trajectory[: rounding.exact_updates(self.problem, trajectory)]
+        return trajectory
+
+    @property
+    def updates(self) -> int:
+        """How many updates are compared: an exact problem is exact for so many only."""
+        return len(self.expected)
+
+    @cached_property
+    def bounds(self) -> list[Array] | None:
+        """The rounding bounds, where the evidence is one."""
+        if self.evidence != "bound":
+            return None
+        return list(rounding.rounding_bounds(self.problem, self.expected))
+
+    @cached_property
+    def losses(self) -> list[float]:
+        """The objective over an epoch after every update, by the oracle."""
+        return [reference.loss(theta, self.problem) for theta in self.expected]
+
+    def port(self, framework: str, eager: bool = False) -> str:
+        """The module whose `train` this check runs."""
+        if self.evidence != "bitwise":
+            return f"{framework}_impl.training"
+        return f"{framework}_impl.bitwise" if eager else FASTEST[framework]
+
+    def compare(self, actual: Sequence[Array]) -> Comparison:
+        """Hold a framework's trajectory against the oracle's."""
+        if self.bounds is None:
+            return compare_bits(self.expected, actual)
+        return compare_bounds(self.expected, actual, self.bounds)
+
+
+# name: title, problem, evidence, and the updates compared by default in each dtype
+CATALOGUE: dict[str, tuple[str, Callable[..., Problem], Evidence, dict[str, int]]] = {
+    "exact": (
+        "the accumulation loop on an exact problem",
+        hadamard,
+        "exact",
+        {"float64": 48, "float32": 20},
+    ),
+    "iris-sgd": (
+        "the accumulation loop on Iris, ragged and partial windows",
+        iris_sgd,
+        "bound",
+        {"float64": 30},
+    ),
+    "iris-adamw": (
+        "AdamW on Iris in the bitwise form",
+        iris_adamw,
+        "bitwise",
+        {"float64": 100, "float32": 100},
+    ),
+}
+
+
+def build(
+    name: str,
+    dtype: str | None = None,
+    accumulation_steps: int | None = None,
+    updates: int | None = None,
+) -> list[Check]:
+    """The checks of a catalogue name, one a dtype, or of a problem file.
+
+    Raises ProblemError for an unknown name and for settings that make no sense.
+    """
+    require(updates is None or updates >= 1, f"updates: {updates} must be at least 1")
+    if name not in CATALOGUE:
+        return [from_file(name, dtype, accumulation_steps, updates)]
+    title, make, evidence, defaults = CATALOGUE[name]
+    settings: dict[str, Any] = {}
+    if accumulation_steps is not None:
+        require(
+            accumulation_steps >= 1,
+            f"accumulation_steps: {accumulation_steps} must be a whole number of at least 1",
+        )
+        settings["accumulation_steps"] = accumulation_steps
+    checks = []
+    for each in [dtype] if dtype else defaults:
+        asked = updates or defaults.get(each, defaults["float64"])
+        problem = make(dtype=each, updates=asked, **settings)
+        checks.append(Check(name, title, problem, evidence, asked))
+    return checks
+
+
+def from_file(
+    name: str, dtype: str | None, accumulation_steps: int | None, updates: int | None
+) -> Check:
+    """The check of a problem that `Problem.save` wrote.
+
+    One example a micro-batch is what the bitwise loop takes; SGD without decay and clipping is
+    what has a rounding bound. The first that fits is the evidence.
+    """
+    require(
+        name.endswith(".safetensors"),
+        f"{name}: unknown problem, it must be {', '.join(CATALOGUE)} or a .safetensors file",
+    )
+    require(
+        dtype is None and accumulation_steps is None,
+        f"{name}: the file holds its own dtype and K, so --dtype and -k cannot change them",
+    )
+    problem = Problem.load(name)
+    single = all(len(x) == 1 for x, _ in problem.micro_batches) and problem.max_norm is None
+    settings = problem.optimizer
+    plain = (
+        settings.name == "sgd"
+        and not settings.weight_decay
+        and problem.learning_rates is None
+        and problem.max_norm is None
+    )
+    require(
+        single or plain,
+        f"{name}: neither one example a micro-batch without clipping (the bitwise loop)"
+        " nor plain SGD (the idiomatic loop)",
+    )
+    asked = min(updates or problem.updates, problem.updates)
+    evidence: Evidence = "bitwise" if single else "bound"
+    return Check(name, f"{settings.name} on {name}", problem, evidence, asked)
