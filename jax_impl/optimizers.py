@@ -8,32 +8,33 @@ import optax
 from .data import Parameters, windows
 
 
+def require_plain_sgd(problem: Any) -> None:
+    """Refuse weight decay, schedules, clipping and others."""
+    plain = (
+        problem.optimizer.name == "sgd"
+        and problem.optimizer.weight_decay == 0
+        and problem.learning_rates is None
+        and problem.max_norm is None
+    )
+    if not plain:
+        raise NotImplementedError("plain SGD only")
+
+
 def make_optimizer(
     parameters: Parameters, problem: Any
 ) -> optax.MultiSteps:
     """Return optax's SGD with the problem's settings.
 
-    Raises NotImplementedError for other optimizers, weight
-    decay, a schedule, and clipping.
+    Raises NotImplementedError for anything but plain SGD.
     """
+    require_plain_sgd(problem)
     settings = problem.optimizer
-    if (
-        settings.name != "sgd"
-        or settings.weight_decay
-        or problem.learning_rates is not None
-        or problem.max_norm is not None
-    ):
-        raise NotImplementedError("plain SGD only")
     steps = problem.accumulation_steps
-    lengths = [
-        len(window)
-        for window in windows(problem.micro_batches, steps)
-    ]
+    epoch = windows(problem.micro_batches, steps)
+    lengths = jnp.array([len(w) for w in epoch], jnp.int32)
     return optax.MultiSteps(
         optax.sgd(settings.learning_rate, settings.momentum),
-        lambda update: jnp.asarray(lengths, jnp.int32)[
-            update % len(lengths)
-        ],
+        lambda update: lengths[update % len(lengths)],
         use_grad_mean=False,  # a running mean would round
         accumulator_dtype=problem.dtype,  # float32 if not set
     )

@@ -50,15 +50,19 @@ def adamw(
     return w * s["decay"] - direction * s["step"], (m, v)
 
 
+def learning_rate(problem: Any, update: int) -> float:
+    """Return the learning rate of an update, from 1."""
+    if problem.learning_rates is None:
+        return problem.optimizer.learning_rate
+    return problem.learning_rates[update - 1]
+
+
 def constants(
     problem: Any, update: int, examples: int
 ) -> Numbers:
     """Return an update's factors, made on the host."""
     settings = problem.optimizer
-    rates = problem.learning_rates
-    rate = (
-        rates[update - 1] if rates else settings.learning_rate
-    )
+    rate = learning_rate(problem, update)
     beta1, beta2 = settings.betas
     return {
         "mean": 1 / examples,

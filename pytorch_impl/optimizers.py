@@ -8,22 +8,27 @@ from torch.optim import Optimizer
 from .data import Parameters
 
 
+def require_plain_sgd(problem: Any) -> None:
+    """Refuse weight decay, schedules, clipping and others."""
+    plain = (
+        problem.optimizer.name == "sgd"
+        and problem.optimizer.weight_decay == 0
+        and problem.learning_rates is None
+        and problem.max_norm is None
+    )
+    if not plain:
+        raise NotImplementedError("plain SGD only")
+
+
 def make_optimizer(
     parameters: Parameters, problem: Any
 ) -> Optimizer:
     """Return torch.optim's SGD with the problem's settings.
 
-    Raises NotImplementedError for other optimizers, weight
-    decay, a schedule, and clipping.
+    Raises NotImplementedError for anything but plain SGD.
     """
+    require_plain_sgd(problem)
     settings = problem.optimizer
-    if (
-        settings.name != "sgd"
-        or settings.weight_decay
-        or problem.learning_rates is not None
-        or problem.max_norm is not None
-    ):
-        raise NotImplementedError("plain SGD only")
     return torch.optim.SGD(
         parameters, settings.learning_rate, settings.momentum
     )

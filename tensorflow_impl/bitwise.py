@@ -15,7 +15,14 @@ import tensorflow as tf
 
 from .data import Batch, Parameters, load, snapshot, windows
 from .model import squared_error
-from .rules import RULES, Moments, Numbers, constants, zeros
+from .rules import (
+    RULES,
+    Moments,
+    Numbers,
+    as_tensors,
+    constants,
+    zeros,
+)
 
 Function = Callable[..., Any]
 
@@ -84,5 +91,6 @@ def train(
     run = problem.epochs * list(windows(epoch, steps))
     for update, window in enumerate(run, 1):
         s = constants(problem, update, len(window))
+        s = as_tensors(s, problem.dtype)
         moments = take_update(parameters, moments, window, s)
         yield snapshot(parameters)

@@ -33,9 +33,7 @@ def train_window(
     examples = sum(len(x) for x, _ in window)
     window_loss = 0.0
     # reset: a tape keeps nothing; the zeros are your own.
-    accumulators = tf.nest.map_structure(
-        tf.zeros_like, parameters
-    )
+    accumulators = [tf.zeros_like(p) for p in parameters]
     for x, y in window:
         # forward: the tape records what runs inside it.
         with tf.GradientTape() as tape:
@@ -44,9 +42,8 @@ def train_window(
         # gradient: the tape returns new tensors and is spent.
         gradients = tape.gradient(loss, parameters)
         # accumulate: nobody adds them up but you.
-        accumulators = tf.nest.map_structure(
-            tf.add, accumulators, gradients
-        )
+        pairs = zip(accumulators, gradients)
+        accumulators = [a + g for a, g in pairs]
         window_loss += loss
     # update: the optimizer takes any gradients you give it.
     optimizer.apply_gradients(zip(accumulators, parameters))

@@ -39,14 +39,13 @@ HERE = {
     "tensorflow": {
         "zeroing-every-micro-step": (
             "training.py",
-            "            tf.add, accumulators, gradients\n",
-            "            lambda a, g: g, accumulators, gradients\n",
+            "[a + g for a, g in pairs]",
+            "[g for a, g in pairs]",
         ),
         "float32-accumulator": (
             "training.py",
-            "            tf.add, accumulators, gradients\n",
-            "            lambda a, g: tf.cast(tf.cast(a + g, tf.float32), g.dtype),\n"
-            "            accumulators, gradients\n",
+            "[a + g for a, g in pairs]",
+            "[tf.cast(tf.cast(a + g, tf.float32), g.dtype) for a, g in pairs]",
         ),
     },
     "jax": {

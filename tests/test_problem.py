@@ -131,7 +131,7 @@ def test_bad_optimizers_say_what(change, message) -> None:
 
 
 def test_a_file_that_is_no_problem_is_refused(tmp_path) -> None:
-    with pytest.raises(ProblemError, match="missing.safetensors"):
+    with pytest.raises(ProblemError, match=r"missing\.safetensors"):
         Problem.load(tmp_path / "missing.safetensors")
     (tmp_path / "text.safetensors").write_text("not a problem at all")
     with pytest.raises(ProblemError, match="not a readable safetensors file"):

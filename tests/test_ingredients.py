@@ -1,0 +1,121 @@
+"""Each ingredient of the bitwise form is needed: put back what it avoids, and the bits part."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep import reference
+from lockstep.compare import compare_bits
+from lockstep.problem import iris_adamw
+
+
+def has_fused_multiply_add() -> bool:
+    """Whether this CPU has the instruction; every 64-bit ARM does."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return True
+    text = cpuinfo.read_text()
+    return " fma " in text or "asimd" in text
+
+
+fused = pytest.mark.skipif(
+    not has_fused_multiply_add(), reason="this CPU has no fused multiply-add"
+)
+
+WITHOUT = [
+    pytest.param(
+        "pytorch", "bitwise", "bitwise.py", "sum(x.T * W, b)", "x @ W + b",
+        id="pytorch-matrix-product", marks=fused,
+    ),
+    pytest.param(
+        "tensorflow", "bitwise", "bitwise.py", "sum(rows, tf.convert_to_tensor(b))", "x @ W + b",
+        id="tensorflow-matrix-product", marks=fused,
+    ),
+    pytest.param(
+        "jax", "compiled", "bitwise.py", "sum(x.T * W, b)", "x @ W + b",
+        id="jax-matrix-product", marks=fused,
+    ),
+    pytest.param(
+        "pytorch", "bitwise", "rules.py", "torch.rsqrt(v.clamp(min=tiny))",
+        "(1 / torch.sqrt(v.clamp(min=tiny)))", id="pytorch-sqrt",
+    ),
+    pytest.param(
+        "pytorch", "bitwise", "rules.py", 'w * s["decay"] - direction * s["step"]',
+        'torch.add(w * s["decay"], direction, alpha=-s["step"])',
+        id="pytorch-fused-multiply-add", marks=fused,
+    ),
+    pytest.param(
+        "tensorflow", "compiled", "compiled.py", "autograph=False", "jit_compile=True",
+        id="tensorflow-xla", marks=fused,
+    ),
+    pytest.param(
+        "jax", "compiled", "compiled.py", "fusion,algsimp", "algsimp",
+        id="jax-fusion", marks=fused,
+    ),
+    pytest.param(
+        "jax", "compiled", "compiled.py", "fusion,algsimp", "fusion", id="jax-simplifier"
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "form", "file", "old", "new"), WITHOUT)
+def test_without_an_ingredient_the_bits_part(
+    all_workers, mutant, tmp_path, name, form, file, old, new
+) -> None:
+    package = mutant(name, file, old, new)
+    all_workers[name].path.append(str(tmp_path))
+    problem = iris_adamw(updates=20)
+    expected = reference.trajectory(problem, updates=20)
+    comparison = compare_bits(expected, all_workers[name].train(f"{package}.{form}", problem, 20))
+    assert sum(comparison.outside) > 0
+    # It is rounding that differs, not the update.
+    assert max(comparison.distances) < 1e-12
+
+
+def divide(theta, gradient, state, rate, settings, update):
+    """AdamW whose last factor is divided by instead of multiplied with."""
+    inverse = 1 / (rate / (1 - settings.betas[0] ** (update + 1)))
+    zero_rate = dataclasses.replace(settings, weight_decay=0.0)
+    _, (m, v) = reference.adamw(theta, gradient, state, rate, zero_rate, update)
+    root = v * (1 / np.sqrt(np.maximum(v, np.finfo(v.dtype).tiny)))
+    unbias = 1 / math.sqrt(1 - settings.betas[1] ** (update + 1))
+    direction = m / (root * unbias + settings.eps)
+    return theta * (1 - rate * settings.weight_decay) - direction / inverse, (m, v)
+
+
+def test_frameworks_divide_by_a_scalar_differently(
+    all_workers, mutant, framework, tmp_path
+) -> None:
+    """NumPy, PyTorch and TensorFlow divide; XLA multiplies by the reciprocal."""
+    package = mutant(framework, "rules.py", 'direction * s["step"]', 'direction / (1 / s["step"])')
+    all_workers[framework].path.append(str(tmp_path))
+    problem = iris_adamw(updates=5)
+    stages = dataclasses.replace(reference.STAGES, apply_rule=divide)
+    expected = reference.trajectory(problem, stages=stages, updates=5)
+    actual = all_workers[framework].train(f"{package}.bitwise", problem, 5)
+    assert compare_bits(expected, actual).same is (framework != "jax")
+
+
+def test_grappler_rounds_differently(all_workers, mutant, tmp_path) -> None:
+    """Without the option, tf.function is not what was traced; in float32, where it shows."""
+    package = mutant("tensorflow", "compiled.py", 'meta_optimizer": True', 'meta_optimizer": False')
+    all_workers["tensorflow"].path.append(str(tmp_path))
+    problem = iris_adamw("float32", updates=20)
+    expected = reference.trajectory(problem, updates=20)
+    actual = all_workers["tensorflow"].train(f"{package}.compiled", problem, 20)
+    comparison = compare_bits(expected, actual)
+    assert 0 < max(comparison.distances) < 1e-4
+
+
+def test_the_square_root_of_zero_is_zero(all_workers, framework) -> None:
+    """A feature that is always 0 has v = 0, where v (1 / sqrt(v)) alone would be NaN."""
+    problem = iris_adamw(updates=3)
+    micro_batches = [(x * [[1, 1, 0, 1]], y) for x, y in problem.micro_batches]
+    problem = dataclasses.replace(problem, micro_batches=micro_batches)
+    expected = reference.trajectory(problem, updates=3)
+    assert np.isfinite(expected).all()
+    actual = all_workers[framework].train(f"{framework}_impl.bitwise", problem, 3)
+    assert compare_bits(expected, actual).same
