@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
 ROWS = 8
+INTERRUPTED = 130
 
 app = typer.Typer(
     add_completion=False,
@@ -74,6 +75,8 @@ def run(
     framework cannot run.
     """
     names = chosen(frameworks)
+    if json_file is not None and not json_file.parent.is_dir():
+        raise UsageError(f"--json: the folder {json_file.parent} does not exist, create it first")
     from lockstep.run import workers
 
     with workers(names) as started:
@@ -147,7 +150,13 @@ def show_checks(
                     comparisons[name] = check.compare(worker.result()[: check.updates])
                 except Refused as refusal:
                     refusals[name] = str(refusal)
-            out.print(check_table(check, comparisons, refusals, tuple(workers)))
+            out.print(f"\n[bold]{check.title}, {check.problem.dtype}[/bold]", highlight=False)
+            out.print(
+                f"K = {check.problem.accumulation_steps}, {check.updates} updates:"
+                f" {EVIDENCE[check.evidence]}",
+                highlight=False,
+            )
+            out.print(check_table(check, comparisons, tuple(workers)))
             for line in details(check, comparisons, refusals):
                 out.print(line, style="red", highlight=False, markup=False)
             tally.add(check, comparisons, refusals)
@@ -235,25 +244,12 @@ EVIDENCE = {
 }
 
 
-def check_table(
-    check: Check,
-    comparisons: Mapping[str, Comparison],
-    refusals: Mapping[str, str],
-    names: Sequence[str],
-) -> Table:
+def check_table(check: Check, comparisons: Mapping[str, Comparison], names: Sequence[str]) -> Table:
     """Update, loss, and how each framework compares."""
     from rich import box
     from rich.table import Table
 
-    problem = check.problem
-    table = Table(
-        title=f"\n[bold]{check.title}, {problem.dtype}[/bold]\n"
-        f"K = {problem.accumulation_steps}, {check.updates} updates: {EVIDENCE[check.evidence]}",
-        title_justify="left",
-        title_style="",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("update", justify="right")
     table.add_column("loss", justify="right")
     for name in names:
@@ -325,6 +321,11 @@ def show_zeroing(workers: Mapping[str, Worker]) -> tuple[bool, dict[str, Any]]:
         for learning_rate in zeroing.LEARNING_RATES:
             status.update(f"training with and without zeroing, learning rate {learning_rate}")
             trial = zeroing.trial(workers, ports, learning_rate)
+            out.print(
+                f"\n[bold]Learning rate {learning_rate}: without zeroing the loss"
+                f" {trial.outcome}[/bold]\nSGD on Iris, K = 1; the loss over all 150 examples",
+                highlight=False,
+            )
             out.print(zeroing_table(trial))
             for comparison in (
                 *trial.comparisons_with.values(),
@@ -369,17 +370,7 @@ def zeroing_table(trial: Any) -> Table:
     from rich.table import Table
 
     last = len(next(iter(trial.losses_with.values()))) - 1
-    ends = [losses[last] for losses in trial.losses_without.values()]
-    starts = [losses[0] for losses in trial.losses_without.values()]
-    what = "rises" if min(ends) > max(starts) else "falls all the same"
-    table = Table(
-        title=f"\n[bold]Learning rate {trial.learning_rate}: without zeroing the loss {what}"
-        "[/bold]\nIris, SGD, K = 1; the loss over all 150 examples",
-        title_justify="left",
-        title_style="",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("update", justify="right")
     for word, losses in (("with", trial.losses_with), ("without", trial.losses_without)):
         for name in losses:
@@ -442,13 +433,20 @@ def main() -> None:
     from lockstep.run import WorkerError
 
     try:
-        app()
+        status = app(standalone_mode=False)
+    except typer.exceptions.TyperException as error:
+        # A call without a command has printed its help, and has no message.
+        if message := error.format_message():
+            print(f"lockstep: {message}", file=sys.stderr)
+        status = 2
     except (UsageError, ProblemError, WorkerError) as error:
         print(f"lockstep: {error}", file=sys.stderr)
-        sys.exit(2)
+        status = 2
     except KeyboardInterrupt:
+        status = INTERRUPTED
+    if status == INTERRUPTED:
         print("lockstep: interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

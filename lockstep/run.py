@@ -26,6 +26,7 @@ from lockstep.problem import Array, Problem
 # Long enough for a cold disk; a worker that says nothing for so long hangs.
 TIMEOUT = 300.0
 LOG_LINES = 15
+COMMAND = (sys.executable, "-m", "lockstep.worker")
 MODULES = {
     "pytorch": ("torch",),
     "tensorflow": ("tensorflow", "keras"),
@@ -101,7 +102,7 @@ class Worker:
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._count = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "lockstep.worker", framework],
+            [*COMMAND, framework],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -110,6 +111,11 @@ class Worker:
             start_new_session=True,
         )
         threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The worker's process number."""
+        return self._process.pid
 
     def _listen(self, answers: IO[bytes]) -> None:
         """Queue the worker's answers, and None at their end."""

@@ -29,6 +29,16 @@ class Trial:
     comparisons_with: Mapping[str, Comparison]
     comparisons_without: Mapping[str, Comparison]
 
+    @property
+    def outcome(self) -> str:
+        """What the loss does without zeroing, in every framework, from update 1 to the last."""
+        runs = self.losses_without.values()
+        if all(losses[-1] > losses[0] for losses in runs):
+            return "rises"
+        if all(losses[-1] < losses[0] for losses in runs):
+            return "falls all the same"
+        return "rises in one framework and falls in another"
+
 
 @contextmanager
 def planted(workers: Mapping[str, Worker]) -> Iterator[dict[str, str]]:

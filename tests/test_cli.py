@@ -1,0 +1,220 @@
+"""The command line as a person uses it: what it prints, its status, and bad input."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, random_problem
+
+from lockstep import cli, run
+from lockstep.checks import Check
+from lockstep.problem import Optimizer
+
+
+def lockstep(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "lockstep.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "100"} | environment,
+    )
+
+
+@pytest.fixture(scope="module")
+def main_run(tmp_path_factory):
+    """The main job, as `make run` runs it."""
+    file = tmp_path_factory.mktemp("run") / "run.json"
+    return lockstep("run", "--json", str(file)), json.loads(file.read_text())
+
+
+def test_the_main_job_passes_and_counts(main_run) -> None:
+    done, _ = main_run
+    assert (done.returncode, done.stderr) == (0, "")
+    # 48 + 20 exact and 2 x 100 bitwise updates, 30 bounded ones, of 15 numbers in 3 frameworks.
+    assert done.stdout.splitlines()[-1] == (
+        "12 060 numbers compared in bits, 0 differ;"
+        " 1 350 compared with their rounding bound, 0 outside"
+    )
+
+
+def test_the_main_job_shows_a_table_a_person_can_read(main_run) -> None:
+    done, _ = main_run
+    rows = re.findall(r"^ +(\d+) +([\d.e+-]+)((?: +same bits){3}) *$", done.stdout, re.M)
+    assert [int(update) for update, _, _ in rows[:2]] == [1, 2]
+    assert len(rows) >= 25
+    assert re.search(r"^ +30 .*( +\d\.\de-\d\d ≤ \d\.\de-\d\d){3} *$", done.stdout, re.M)
+    assert "PyTorch" in done.stdout
+    for version in ("torch 2.13.0", "tensorflow 2.21.0", "keras 3.15.1", "jax 0.10.2"):
+        assert version in done.stdout
+
+
+def test_json_holds_everything(main_run) -> None:
+    _, report = main_run
+    assert report["passed"] is True
+    assert [(c["problem"], c["dtype"], c["updates"]) for c in report["checks"]] == [
+        ("exact", "float64", 48),
+        ("exact", "float32", 20),
+        ("iris-sgd", "float64", 30),
+        ("iris-adamw", "float64", 100),
+        ("iris-adamw", "float32", 100),
+    ]
+    compared = 0
+    for check in report["checks"]:
+        assert len(check["losses"]) == check["updates"]
+        assert set(check["frameworks"]) == {"pytorch", "tensorflow", "jax"}
+        for comparison in check["frameworks"].values():
+            compared += comparison["compared"]
+            assert comparison["outside"] == [0] * check["updates"]
+            if comparison["bounds"]:
+                pairs = zip(comparison["distances"], comparison["bounds"], strict=True)
+                assert all(distance <= bound for distance, bound in pairs)
+    assert compared == 12_060 + 1_350
+
+
+def test_options_choose_what_is_run(tmp_path) -> None:
+    done = lockstep("run", "exact", "iris-adamw", "-f", "jax", "--dtype", "float32", "-k", "3",
+                    "-u", "7", "--json", str(tmp_path / "r.json"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    found = [
+        (c["problem"], c["dtype"], c["accumulation_steps"], c["updates"], list(c["frameworks"]))
+        for c in report["checks"]
+    ]
+    assert found == [
+        ("exact", "float32", 3, 7, ["jax"]),
+        ("iris-adamw", "float32", 3, 7, ["jax"]),
+    ]
+
+
+def test_an_exact_problem_is_compared_as_long_as_it_is_exact() -> None:
+    done = lockstep("run", "exact", "-f", "jax", "--dtype", "float32", "-u", "40")
+    assert done.returncode == 0
+    assert "the problem is exact for 22 updates: the other 18" in " ".join(done.stdout.split())
+    assert "330 numbers compared in bits, 0 differ" in done.stdout
+
+
+def test_a_problem_file_is_run(tmp_path) -> None:
+    file = tmp_path / "mine.safetensors"
+    random_problem(7, accumulation_steps=3, optimizer=Optimizer(learning_rate=0.01)).save(file)
+    done = lockstep("run", str(file), "-f", "jax")
+    assert done.returncode == 0, done.stderr
+    assert "30 compared with their rounding bound, 0 outside" in done.stdout
+    done = lockstep("run", str(file), "-f", "jax", "-k", "2")
+    assert done.returncode == 2
+    assert "the file holds its own dtype and K" in done.stderr
+
+
+BAD = {
+    ("run", "-f", "jax,nunpy"): "--frameworks: nunpy is not a framework here",
+    ("run", "-f", ","): "--frameworks: nothing is not a framework here",
+    ("run", "-f", "jax", "-k", "0"): "accumulation_steps: 0 must be a whole number",
+    ("run", "-f", "jax", "-u", "0"): "updates: 0 must be at least 1",
+    ("run", "-f", "jax", "-k", "many"): "Invalid value for '--accumulation-steps' / '-k'",
+    ("run", "exact", "-f", "jax", "-k", "9"): "K must be 1 to 8, not 9",
+    ("run", "-f", "jax", "--dtype", "float16"): "dtype: 'float16' must be one of",
+    ("run", "extract", "-f", "jax"): "extract: unknown problem",
+    ("run", "gone.safetensors", "-f", "jax"): "gone.safetensors: not a readable",
+    ("run", "-f", "jax", "--json", "no/such/x.json"): "--json: the folder no/such does not exist",
+    ("run", "--without-zeroing", "exact", "-f", "jax"): "--without-zeroing takes no problem",
+    ("run", "--without"): "No such option: --without",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
+def test_bad_input_gets_one_line(arguments) -> None:
+    done = lockstep(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("lockstep: ")
+    assert done.stderr.count("\n") == 1
+    assert BAD[arguments] in done.stderr
+
+
+def test_a_problem_file_with_wrong_numbers_says_where(tmp_path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    problem, file = random_problem(8), tmp_path / "p.safetensors"
+    problem.save(file)
+    arrays = load_file(file)
+    settings = {"problem": json.dumps({"optimizer": {"name": "sgd", "betas": [0.9, 0.99]}})}
+    for change, message in (
+        ({"x.2": np.full((3, 4), np.nan)}, "micro_batches[2].x[0, 0]: nan"),
+        ({"y.1": np.zeros((2, 3))}, "micro_batches[1]: shapes (1, 4) and (2, 3)"),
+        ({"b": np.zeros(4)}, "W, b: shapes (4, 3) and (4,)"),
+    ):
+        save_file(arrays | change, file, metadata=settings)
+        done = lockstep("run", str(file), "-f", "jax")
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert message in done.stderr
+
+
+def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """The command line in this process, so that a test can change what it uses."""
+    monkeypatch.setattr(sys, "argv", ["lockstep", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err
+
+
+def test_a_framework_that_is_not_installed_is_named(monkeypatch, capsys) -> None:
+    find = run.importlib.util.find_spec
+    monkeypatch.setattr(
+        run.importlib.util, "find_spec", lambda name: None if name == "optax" else find(name)
+    )
+    status, out, err = call(monkeypatch, capsys, "run")
+    assert (status, out) == (2, "")
+    assert err.startswith("lockstep: JAX is not installed. Install it: ")
+    assert "-m pip install jax==0.10.2 optax==0.2.8" in err
+    assert "or leave it out: --frameworks pytorch,tensorflow" in err
+
+
+def test_a_difference_is_shown_and_fails(monkeypatch, capsys, mutant, tmp_path) -> None:
+    package = mutant("jax", "model.py", "/ examples", "/ (examples + 1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(Check, "port", lambda self, framework, eager: f"{package}.training")
+    status, out, _ = call(monkeypatch, capsys, "run", "exact", "iris-sgd", "-f", "jax")
+    assert status == 1
+    text = " ".join(out.split())
+    assert re.search(r"\d+ differ, \d\.\de-\d\d", text)
+    assert "JAX: first apart at update 1, W[0, 0]: " in text
+    assert re.search(r"1 020 numbers compared in bits, \d+ differ; 450 compared", text)
+    assert "beyond" in text
+    assert "bound, 0 outside" not in text
+
+
+def test_a_refusal_fails(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(Check, "port", lambda self, framework, eager: "jax_impl.bitwise")
+    status, out, _ = call(monkeypatch, capsys, "run", "exact", "-f", "jax", "--dtype", "float64")
+    assert status == 1
+    assert "JAX: does not support it: examples one by one only" in out
+    assert out.splitlines()[-1] == "1 not run"
+
+
+def test_without_zeroing_in_all_three(tmp_path) -> None:
+    done = lockstep("run", "--without-zeroing", "--json", str(tmp_path / "z.json"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Learning rate 0.01: without zeroing the loss rises" in done.stdout
+    assert "Learning rate 0.0005: without zeroing the loss falls all the same" in done.stdout
+    assert "-    optimizer.zero_grad()" in done.stdout
+    for name in ("PyTorch", "TensorFlow", "JAX"):
+        line = f"{name}: 720 numbers without zeroing against 720 with momentum 1, 0 differ"
+        assert line in done.stdout
+    report = json.loads((tmp_path / "z.json").read_text())
+    rising, falling = report["trials"]
+    for name in ("pytorch", "tensorflow", "jax"):
+        assert rising["losses_without"][name][-1] > rising["losses_without"][name][0]
+        assert rising["losses_with"][name][-1] < rising["losses_with"][name][0]
+        assert falling["losses_without"][name][-1] < falling["losses_with"][name][-1]
+    # 4 trajectories of 40 updates against bounds, 2 of 48 in bits, 15 numbers, 3 frameworks
+    assert done.stdout.splitlines()[-1] == (
+        "4 320 numbers compared in bits, 0 differ;"
+        " 7 200 compared with their rounding bound, 0 outside"
+    )
