@@ -22,6 +22,9 @@ FASTEST = {
 }
 
 
+EXACT_UPDATES = {"float64": 48, "float32": 20}
+
+
 @dataclass(frozen=True)
 class Check:
     """One loop on one problem, compared with an oracle after every update.
@@ -47,7 +50,8 @@ class Check:
         trajectory = reference.trajectory(
             self.problem, precision[self.evidence], updates=self.asked
         )
-        if self.evidence == "exact":
+        # So many are exact with any K, as the tests prove; of more, the analysis says how many.
+        if self.evidence == "exact" and self.asked > EXACT_UPDATES[self.problem.dtype]:
             return trajectory[: rounding.exact_updates(self.problem, trajectory)]
         return trajectory
 
@@ -87,7 +91,7 @@ CATALOGUE: dict[str, tuple[str, Callable[..., Problem], Evidence, dict[str, int]
         "the accumulation loop on an exact problem",
         hadamard,
         "exact",
-        {"float64": 48, "float32": 20},
+        EXACT_UPDATES,
     ),
     "iris-sgd": (
         "the accumulation loop on Iris, ragged and partial windows",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -137,8 +138,10 @@ def show_checks(
             check.problem.save(file)
             for name, worker in workers.items():
                 worker.submit(check.port(name, eager), file, check.asked)
+        started = time.perf_counter()
         for check in checks:
             _ = check.losses, check.bounds  # the oracle's work, while the frameworks start
+        report["seconds"] = {"oracle": time.perf_counter() - started, "comparison": 0.0}
         versions = wait_until_ready(workers, status)
         out.print(" · ".join(versions.values()), style="dim", highlight=False)
         for check in checks:
@@ -147,9 +150,13 @@ def show_checks(
             for name, worker in workers.items():
                 status.update(f"{check.title}, {check.problem.dtype}: {NAMES[name]}")
                 try:
-                    comparisons[name] = check.compare(worker.result()[: check.updates])
+                    actual = worker.result()[: check.updates]
                 except Refused as refusal:
                     refusals[name] = str(refusal)
+                    continue
+                started = time.perf_counter()
+                comparisons[name] = check.compare(actual)
+                report["seconds"]["comparison"] += time.perf_counter() - started
             out.print(f"\n[bold]{check.title}, {check.problem.dtype}[/bold]", highlight=False)
             out.print(
                 f"K = {check.problem.accumulation_steps}, {check.updates} updates:"
@@ -158,10 +165,10 @@ def show_checks(
             )
             out.print(check_table(check, comparisons, tuple(workers)))
             for line in details(check, comparisons, refusals):
-                out.print(line, style="red", highlight=False, markup=False)
+                out.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
             tally.add(check, comparisons, refusals)
             report["checks"].append(as_json(check, comparisons, refusals))
-    out.print(tally.line(), style="bold green" if tally.passed else "bold red", highlight=False)
+    print_tally(out, tally)
     return tally.passed, {"versions": versions, "passed": tally.passed} | report
 
 
@@ -210,6 +217,12 @@ class Tally:
         if self.refused:
             parts.append(f"{self.refused} not run")
         return "; ".join(parts or ["nothing was compared"])
+
+
+def print_tally(out: Console, tally: Tally) -> None:
+    """The last line, in one piece whatever the terminal's width."""
+    colour = "green" if tally.passed else "red"
+    out.print(tally.line(), style=f"bold {colour}", highlight=False, soft_wrap=True)
 
 
 def spaced(number: int) -> str:

@@ -239,7 +239,7 @@ def iris_adamw(dtype: str = "float64", accumulation_steps: int = 15, updates: in
         split(x, y, [1] * len(x)),
         epochs=epochs_for(updates, len(x), accumulation_steps),
         accumulation_steps=accumulation_steps,
-        optimizer=Optimizer("adamw", learning_rate=0.05, weight_decay=0.01),
+        optimizer=Optimizer("adamw", learning_rate=0.01, weight_decay=0.01),
         dtype=dtype,
     )
 

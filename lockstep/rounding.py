@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
@@ -148,24 +147,18 @@ def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
             np.array([momentum * rate * buffer, rate * gradient]),
             np.array([theta, -rate * new_buffer]),
         ]
-        if not all(sum_is_exact(terms, p) for terms in sums):
+        if not all(sums_are_exact(terms, p) for terms in sums):
             break
         theta, buffer, count = new_theta, new_buffer, count + 1
     return count
 
 
-def sum_is_exact(terms: Array, p: int) -> bool:
-    """Whether sums over the first axis are exact in p bits, in any order."""
-    columns = terms.reshape(len(terms), -1).T
-    return all(fits(column, p) for column in columns)
-
-
-def fits(terms: Iterable[Any], p: int) -> bool:
-    """The condition of `exact_updates` for one sum."""
-    terms = list(terms)
-    grid = max(term.denominator for term in terms)
-    power_of_two = all(term.denominator & (term.denominator - 1) == 0 for term in terms)
-    return power_of_two and sum(abs(term) for term in terms) * grid <= 2**p
+def sums_are_exact(terms: Array, p: int) -> bool:
+    """Whether all sums over the first axis are exact in p bits, in any order."""
+    denominators = {term.denominator for term in terms.flat}
+    if any(denominator & (denominator - 1) for denominator in denominators):
+        return False
+    return bool(np.max(abs(terms).sum(axis=0)) * max(denominators) <= 2**p)
 
 
 def fractions(array: Array) -> Array:

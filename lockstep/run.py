@@ -16,12 +16,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any
 
 from lockstep import FRAMEWORKS
-from lockstep.problem import Array, Problem
+
+if TYPE_CHECKING:  # NumPy is imported while the workers start, not before
+    from lockstep.problem import Array, Problem
 
 # Long enough for a cold disk; a worker that says nothing for so long hangs.
 TIMEOUT = 300.0
@@ -61,12 +61,16 @@ def missing(framework: str) -> str | None:
 def environment() -> dict[str, str]:
     """The workers' environment; a setting of the caller's wins, but for Keras's backend.
 
-    The bits are claimed for CPUs, so that GPUs are out of sight. What XLA compiles for JAX is kept
-    from run to run, in a folder for this kind of CPU.
+    The bits are claimed for CPUs, so that GPUs are out of sight. The arrays are small and there
+    are three processes, so that each has one thread. What XLA compiles for JAX is kept from run to
+    run, in a folder for this kind of CPU.
     """
     defaults = {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "CUDA_VISIBLE_DEVICES": "-1",
+        "OMP_NUM_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache_folder() / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -156,6 +160,7 @@ class Worker:
 
         Raises Refused if the port does not support the problem, WorkerError for the rest.
         """
+        import numpy as np
         from safetensors.numpy import load_file
 
         self.ready(timeout)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from .data import Batch, Parameters, load, snapshot, windows
-from .model import squared_error
 from .rules import RULES, Moments, Numbers, constants, zeros
 
 Function = Callable[..., Any]
@@ -39,7 +38,7 @@ def window_gradient(
         parameter.grad = None
     for x, y in window:
         prediction = ordered_model(x, *parameters)
-        loss = squared_error(prediction, y, 1) * mean
+        loss = (prediction - y).square().sum() * mean
         loss.backward()
     return [parameter.grad for parameter in parameters]
 

@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from .data import Batch, Parameters, load, snapshot, windows
-from .model import squared_error
 from .rules import (
     RULES,
     Moments,
@@ -48,7 +47,8 @@ def window_gradient(
     for x, y in window:
         with tf.GradientTape() as tape:
             prediction = ordered_model(x, *parameters)
-            loss = squared_error(prediction, y, 1) * mean
+            error = tf.square(prediction - y)
+            loss = tf.reduce_sum(error) * mean
         gradients = tape.gradient(loss, parameters)
         sums = tf.nest.map_structure(tf.add, sums, gradients)
     return sums

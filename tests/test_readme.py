@@ -1,0 +1,86 @@
+"""The README says what the runs say."""
+
+import re
+import tomllib
+
+import numpy as np
+from conftest import ROOT
+
+from lockstep import reference
+from lockstep.checks import build
+from lockstep.mistakes import load
+from lockstep.problem import Problem, iris_sgd
+from lockstep.zeroing import LEARNING_RATES, MISTAKE, UPDATES
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_it_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) <= 120
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) >= 6
+    assert all((ROOT / link).exists() for link in links)
+
+
+def test_the_versions_are_those_that_are_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    versions = dict(pin.split(";")[0].strip().split("==") for pin in pins)
+    for name in ("torch", "tensorflow", "keras", "jax", "optax", "numpy"):
+        assert f"{name} {versions[name]}" in README
+
+
+def test_the_losses_are_the_oracles() -> None:
+    rows = re.findall(r"^ +(\d+) +([\d.]+) +(?:same bits|\d\.\de)", README, re.M)
+    bounded, bitwise = rows[:3], rows[3:]
+    compared = 0
+    for (check, *_), found in ((build("iris-sgd"), bounded), (build("iris-adamw"), bitwise)):
+        assert [int(update) for update, _ in found][0] == 1
+        assert int(found[-1][0]) == check.updates
+        for update, loss in found:
+            assert f"{check.losses[int(update) - 1]:.4g}" == loss
+            compared += 1
+    assert compared == 6
+
+
+def test_the_losses_without_zeroing_are_the_oracles() -> None:
+    rows = re.findall(r"^ +(\d+)((?: +\d\.\d{4}){4})$", README, re.M)
+    columns = []
+    for learning_rate in LEARNING_RATES:
+        problem = iris_sgd(accumulation_steps=1, updates=UPDATES, learning_rate=learning_rate)
+        for stages in (reference.STAGES, load(MISTAKE).stages):
+            trajectory = reference.trajectory(problem, stages=stages)
+            columns.append([reference.loss(theta, problem) for theta in trajectory])
+    assert len(rows) == 5
+    for update, numbers in rows:
+        expected = [f"{column[int(update) - 1]:.4f}" for column in columns]
+        assert numbers.split() == expected
+
+
+def test_the_problem_of_your_own_can_be_written(tmp_path, monkeypatch) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "W": np.zeros((4, 3)),
+        "b": np.zeros(3),
+        "micro_batches": [(np.ones((2, 4)), np.ones((2, 3)))] * 5,
+    }
+    exec(block, names)  # noqa: S102
+    assert Problem.load("mine.safetensors").updates == 6
+
+
+def test_the_table_says_what_the_concept_comments_say() -> None:
+    for name, folder in (("PyTorch", "pytorch"), ("TensorFlow", "tensorflow"), ("JAX", "jax")):
+        (row,) = re.findall(rf"^\| \*\*{name}\*\* +\|(.*)\|$", README, re.M)
+        cells = [cell.strip() for cell in row.split("|")]
+        source = (ROOT / f"{folder}_impl" / "training.py").read_text()
+        comments = re.findall(r"# ([a-z]+(?: \+ [a-z]+)?): ", source)
+        concepts = []
+        for concept, cell in zip(
+            ("reset", "forward", "gradient", "accumulate", "update"), cells, strict=True
+        ):
+            if cell == "←":
+                concepts[-1] += f" + {concept}"
+            else:
+                concepts.append(concept)
+        assert concepts == comments
