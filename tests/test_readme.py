@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import chain
 
 import numpy as np
 from conftest import ROOT
@@ -24,7 +25,7 @@ def test_it_is_short_and_its_links_lead_somewhere() -> None:
 
 def test_the_versions_are_those_that_are_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    pins = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     versions = dict(pin.split(";")[0].strip().split("==") for pin in pins)
     for name in ("torch", "tensorflow", "keras", "jax", "optax", "numpy"):
         assert f"{name} {versions[name]}" in README
@@ -35,7 +36,7 @@ def test_the_losses_are_the_oracles() -> None:
     bounded, bitwise = rows[:3], rows[3:]
     compared = 0
     for (check, *_), found in ((build("iris-sgd"), bounded), (build("iris-adamw"), bitwise)):
-        assert [int(update) for update, _ in found][0] == 1
+        assert int(found[0][0]) == 1
         assert int(found[-1][0]) == check.updates
         for update, loss in found:
             assert f"{check.losses[int(update) - 1]:.4g}" == loss
@@ -65,7 +66,7 @@ def test_the_problem_of_your_own_can_be_written(tmp_path, monkeypatch) -> None:
         "b": np.zeros(3),
         "micro_batches": [(np.ones((2, 4)), np.ones((2, 3)))] * 5,
     }
-    exec(block, names)  # noqa: S102
+    exec(block, names)
     assert Problem.load("mine.safetensors").updates == 6
 
 

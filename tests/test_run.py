@@ -140,16 +140,24 @@ time.sleep(600)
 """
 
 
+def listen_to_ctrl_c() -> None:
+    """Undo what a shell does to the processes that it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_orphan_stays_behind(how) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=listen_to_ctrl_c,
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     assert not gone(pid, seconds=0.2)
     parent.send_signal(how)
-    parent.wait()
+    parent.wait(timeout=20)
     assert gone(pid)
 
 
@@ -171,6 +179,7 @@ def test_ctrl_c_ends_everything_in_one_line() -> None:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        preexec_fn=listen_to_ctrl_c,
     )
     deadline = time.monotonic() + 20
     while len(workers := children(process.pid)) < 2:
