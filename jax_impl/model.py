@@ -10,12 +10,15 @@ def linear_model(x: Array, W: Array, b: Array) -> Array:
 
 
 def squared_error(
-    prediction: Array, target: Array, examples: int
+    prediction: Array, target: Array, window_examples: int
 ) -> Array:
-    """Return the summed squared error over `examples`.
+    """Return the squared error, summed, per example.
 
-    Both arguments have shape (examples, outputs), the result
-    is a scalar. Pass the window's examples, not the
-    micro-batch's, and the losses of a window add up to it.
+    `prediction` and `target`: (examples, outputs). Pass the
+    examples of the whole window, not of this micro-batch,
+    and the losses of a window's micro-batches add up to it.
     """
-    return jnp.square(prediction - target).sum() / examples
+    return (
+        jnp.square(prediction - target).sum()
+        / window_examples
+    )

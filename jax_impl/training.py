@@ -37,6 +37,7 @@ def micro_loss(
     return squared_error(prediction, y, examples)
 
 
+# A pure function of a whole window, so that jit compiles it.
 @partial(jax.jit, static_argnames="optimizer")
 def train_window(
     parameters: Parameters,

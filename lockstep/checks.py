@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from lockstep import reference, rounding
-from lockstep.compare import Comparison, compare_bits, compare_bounds
+from lockstep.compare import Comparison, compare_bits, compare_bounds, finite
 from lockstep.problem import Array, Problem, hadamard, iris_adamw, iris_sgd, require
+from lockstep.run import Refused, Worker
 
 Evidence = Literal["exact", "bitwise", "bound"]
 
@@ -21,7 +26,7 @@ FASTEST = {
     "jax": "jax_impl.compiled",
 }
 
-
+# For so many updates no operation rounds on the exact problem, with any K: a test proves it.
 EXACT_UPDATES = {"float64": 48, "float32": 20}
 
 
@@ -50,7 +55,12 @@ class Check:
         trajectory = reference.trajectory(
             self.problem, precision[self.evidence], updates=self.asked
         )
-        # So many are exact with any K, as the tests prove; of more, the analysis says how many.
+        for update, theta in enumerate(trajectory, 1):
+            require(
+                bool(finite(theta).all()),
+                f"{self.name}: the run diverges: update {update} is out of {self.problem.dtype}'s"
+                " range, choose a smaller learning rate",
+            )
         if self.evidence == "exact" and self.asked > EXACT_UPDATES[self.problem.dtype]:
             return trajectory[: rounding.exact_updates(self.problem, trajectory)]
         return trajectory
@@ -65,12 +75,18 @@ class Check:
         """The rounding bounds, where the evidence is one."""
         if self.evidence != "bound":
             return None
-        return list(rounding.rounding_bounds(self.problem, self.expected))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return list(rounding.rounding_bounds(self.problem, self.expected))
 
     @cached_property
     def losses(self) -> list[float]:
         """The objective over an epoch after every update, by the oracle."""
-        return [reference.loss(theta, self.problem) for theta in self.expected]
+        with np.errstate(over="ignore", invalid="ignore"):
+            return [reference.loss(theta, self.problem) for theta in self.expected]
+
+    def prepare(self) -> None:
+        """Do the oracle's work now, while others start, instead of when it is needed."""
+        _ = self.losses, self.bounds
 
     def port(self, framework: str, eager: bool = False) -> str:
         """The module whose `train` this check runs."""
@@ -79,7 +95,14 @@ class Check:
         return f"{framework}_impl.bitwise" if eager else FASTEST[framework]
 
     def compare(self, actual: Sequence[Array]) -> Comparison:
-        """Hold a framework's trajectory against the oracle's."""
+        """Hold a framework's trajectory, one update longer if there is one, against the oracle's.
+
+        Raises ValueError for another number of updates.
+        """
+        due = min(self.asked + 1, self.problem.updates)
+        if len(actual) != due:
+            raise ValueError(f"{len(actual)} updates instead of {due}")
+        actual = actual[: self.updates]
         if self.bounds is None:
             return compare_bits(self.expected, actual)
         return compare_bounds(self.expected, actual, self.bounds)
@@ -170,3 +193,50 @@ def from_file(
     asked = min(updates or problem.updates, problem.updates)
     evidence: Evidence = "bitwise" if single else "bound"
     return Check(name, f"{settings.name} on {name}", problem, evidence, asked)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a check: a comparison or a failure for each framework, in their order."""
+
+    check: Check
+    names: tuple[str, ...]
+    eager: bool
+    comparisons: dict[str, Comparison]
+    failures: dict[str, str]
+    seconds: float
+
+    def compiled(self, framework: str) -> bool:
+        """Whether the framework ran the compiled form."""
+        return self.check.port(framework, self.eager).endswith(".compiled")
+
+
+def submit(
+    checks: Sequence[Check], workers: Mapping[str, Worker], folder: Path, eager: bool
+) -> None:
+    """Hand all problems to all workers at once, as files in the folder."""
+    for number, check in enumerate(checks):
+        file = folder / f"{number}.safetensors"
+        check.problem.save(file)
+        for name, worker in workers.items():
+            worker.submit(check.port(name, eager), file, check.asked + 1)  # one too many shows
+
+
+def collect(check: Check, workers: Mapping[str, Worker], eager: bool) -> Outcome:
+    """Wait for the trajectories of the next check that was submitted, and compare them."""
+    comparisons: dict[str, Comparison] = {}
+    failures: dict[str, str] = {}
+    seconds = 0.0
+    for name, worker in workers.items():
+        try:
+            actual = worker.result()
+            started = time.perf_counter()
+            comparisons[name] = check.compare(actual)
+            seconds += time.perf_counter() - started
+        except Refused as refusal:
+            failures[name] = f"does not support it: {refusal}"
+        except ValueError as error:
+            failures[name] = f"cannot be compared: {error}"
+        if check.updates == 0:
+            failures[name] = "nothing was compared: no update of this problem is exact"
+    return Outcome(check, tuple(workers), eager, comparisons, failures, seconds)

@@ -73,11 +73,16 @@ def ulps(expected: Array, actual: Array) -> Array:
 
 def relative(expected: Array, actual: Array) -> float:
     """The norm-wise distance max |actual - expected| / max |expected|; exact for fractions."""
-    if not np.isfinite(actual).all():
+    if not (finite(expected).all() and finite(actual).all()):
         return float("inf")
     difference = abs(exact(actual) - exact(expected)).max()
     size = abs(exact(expected)).max()
     return float(difference / size) if size else float(difference)
+
+
+def finite(array: Array) -> Array:
+    """Where an array holds numbers; fractions and decimals always do."""
+    return np.isfinite(array.astype(np.float64)) if array.dtype != object else array == array
 
 
 def exact(array: Array) -> Array:
@@ -92,6 +97,9 @@ def compare_bits(expected: Sequence[Array], actual: Sequence[Array]) -> Comparis
     ValueError if the trajectories have different lengths, shapes or dtypes.
     """
     check_shapes(expected, actual)
+    for e, a in zip(expected, actual, strict=True):
+        if e.dtype not in (object, a.dtype):
+            raise ValueError(f"{a.dtype} instead of {e.dtype}")
     rounded = [e.astype(a.dtype) for e, a in zip(expected, actual, strict=True)]
     masks = [
         differing_bits(r, a) | (r != e if e.dtype == object else False)
@@ -113,11 +121,11 @@ def compare_bounds(
     masks, distances, sizes = [], [], []
     for e, a, bound in zip(expected, actual, bounds, strict=True):
         e = exact(e)
-        finite = np.isfinite(a)
-        difference = abs(exact(np.where(finite, a, 0)) - e)
+        number = finite(a)
+        difference = abs(exact(np.where(number, a, 0)) - e)
         size = abs(e).max() or 1
-        masks.append((difference > exact(bound)).astype(bool) | ~finite)
-        distances.append(float(difference.max() / size) if finite.all() else float("inf"))
+        masks.append((difference > exact(bound)).astype(bool) | ~number)
+        distances.append(float(difference.max() / size) if number.all() else float("inf"))
         sizes.append(float(Fraction(float(bound.max())) / size))
     return summarise(expected, actual, masks, distances, sizes)
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,13 @@ class Optimizer:
         for name in ("learning_rate", "momentum", "eps", "weight_decay"):
             value = getattr(self, name)
             require(
-                isinstance(value, int | float) and math.isfinite(value) and value >= 0,
+                isinstance(value, Real) and math.isfinite(value) and float(value) >= 0,
                 f"optimizer.{name}: {value!r} must be a finite number of at least 0",
             )
+        require(self.momentum <= 1, f"optimizer.momentum: {self.momentum!r} must be in [0, 1]")
         require(
-            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            len(self.betas) == 2
+            and all(isinstance(beta, Real) and 0 <= beta < 1 for beta in self.betas),
             f"optimizer.betas: {self.betas!r} must be two numbers in [0, 1)",
         )
 
@@ -95,7 +98,7 @@ class Problem:
         for name in ("epochs", "accumulation_steps"):
             value = getattr(self, name)
             require(
-                isinstance(value, int) and value >= 1,
+                isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1,
                 f"{name}: {value!r} must be a whole number of at least 1",
             )
         require(len(self.micro_batches) > 0, "micro_batches: an epoch needs at least one, got none")
@@ -118,7 +121,8 @@ class Problem:
     def _array(self, where: str, value: Any) -> Array:
         """A read-only copy in the problem's dtype; every number must be finite."""
         try:
-            array: Array = np.array(value, dtype=self.dtype)
+            # In C order, whatever it came in: files hold memory as it lies.
+            array: Array = np.array(value, dtype=self.dtype, order="C")
         except (TypeError, ValueError) as error:
             raise ProblemError(f"{where}: not an array of numbers ({error})") from None
         finite = np.isfinite(array)

@@ -194,7 +194,7 @@ def trajectory(
     updates: int | None = None,
 ) -> list[Theta]:
     """The first `updates` of `train`, or all of them, with decimals of 60 digits."""
-    with localcontext(prec=DIGITS):
+    with localcontext(prec=DIGITS), np.errstate(over="ignore", invalid="ignore"):
         return list(islice(train(problem, precision, stages), updates))
 
 

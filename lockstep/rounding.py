@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from lockstep.problem import Array, MicroBatch, Problem
+from lockstep.problem import Array, MicroBatch, Problem, require
 
 PRECISION = {"float64": 53, "float32": 24}
 # The bounds are evaluated in float64 themselves; this covers it, thousandfold.
@@ -44,7 +44,8 @@ def rounding_bounds(problem: Problem, trajectory: Sequence[Array]) -> Iterator[A
 
     because errors travel through the exact map, contracting where it contracts. d_k bounds the
     roundings of one window at the parameters that the run holds, at most the exact ones plus
-    their error. Valid barring underflow. Raises NotImplementedError for what is not affine.
+    their error. Valid barring underflow. Raises NotImplementedError for what is not affine, and
+    ProblemError where the run leaves the range of its dtype.
     """
     settings = problem.optimizer
     if settings.name != "sgd" or settings.weight_decay or problem.max_norm is not None:
@@ -71,6 +72,12 @@ def rounding_bounds(problem: Problem, trajectory: Sequence[Array]) -> Iterator[A
         error = (abs(carried) @ np.array(local)).sum(axis=0) * SLACK
         buffer = momentum @ buffer + 2 / len(x) * x.T @ (x @ theta - y)
         theta = exact_theta.astype(np.float64)
+        largest = float(np.finfo(problem.dtype).max)
+        require(
+            bool((abs(theta) + error[:size] < largest).all() and np.isfinite(error).all()),
+            f"the run diverges: update {update + 1} is out of {problem.dtype}'s range,"
+            " choose a smaller learning rate",
+        )
         yield error[:size]
 
 
@@ -121,17 +128,22 @@ def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
     A sum is exact in any order, with or without fused multiply-add, if its terms are multiples
     of some 2^-q and their absolute values add up to at most 2^(p - q), p being 53 or 24: every
     partial sum is then a multiple of 2^-q that p bits hold. That is asked of every sum of a
-    window, of the terms that go into it, and of the constants.
+    window, with and without the accumulator of the last one, of the terms that go into it, and of
+    the constants. Raises NotImplementedError for other rules than SGD's without decay.
     """
+    settings = problem.optimizer
+    if settings.name != "sgd" or settings.weight_decay or problem.max_norm is not None:
+        raise NotImplementedError("exactness: SGD without decay and clipping only")
     count = 0
     theta = fractions(np.vstack([problem.W, problem.b]))
     buffer = theta * 0
     epoch = [tuple(map(fractions, stacked(window))) for window in windows(problem)]
-    momentum = Fraction(problem.optimizer.momentum)
-    rate = Fraction(problem.optimizer.learning_rate)
-    p = PRECISION[problem.dtype]
+    momentum = Fraction(settings.momentum)
+    rates = problem.learning_rates or [settings.learning_rate] * problem.updates
+    lowest = float(np.finfo(problem.dtype).tiny)
     for update, new_theta in enumerate(trajectory):
         x, y = epoch[update % len(epoch)]
+        rate = Fraction(rates[update])
         products = x[:, :, None] * theta[None]
         error = products.sum(axis=1) - y
         scaled = error * Fraction(2, len(x))
@@ -142,23 +154,27 @@ def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
             np.array([[Fraction(1, len(x)), rate, momentum]]).T,
             np.moveaxis(np.concatenate([products, -y[:, None, :]], axis=1), 1, 0),
             scaled[None],
-            terms,
+            np.concatenate([terms, (momentum * buffer)[None]]),
             np.array([momentum * buffer, gradient]),
             np.array([momentum * rate * buffer, rate * gradient]),
             np.array([theta, -rate * new_buffer]),
         ]
-        if not all(sums_are_exact(terms, p) for terms in sums):
+        if not all(sums_are_exact(terms, PRECISION[problem.dtype], lowest) for terms in sums):
             break
         theta, buffer, count = new_theta, new_buffer, count + 1
     return count
 
 
-def sums_are_exact(terms: Array, p: int) -> bool:
-    """Whether all sums over the first axis are exact in p bits, in any order."""
+def sums_are_exact(terms: Array, p: int, lowest: float = 0) -> bool:
+    """Whether all sums over the first axis are exact in p bits, in any order.
+
+    `lowest` is the dtype's smallest normal number, below which it holds fewer bits.
+    """
     denominators = {term.denominator for term in terms.flat}
     if any(denominator & (denominator - 1) for denominator in denominators):
         return False
-    return bool(np.max(abs(terms).sum(axis=0)) * max(denominators) <= 2**p)
+    grid = Fraction(1, max(denominators))
+    return bool(np.max(abs(terms).sum(axis=0)) <= 2**p * grid and grid >= lowest)
 
 
 def fractions(array: Array) -> Array:

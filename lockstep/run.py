@@ -9,12 +9,13 @@ import json
 import os
 import platform
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -43,40 +44,54 @@ class Refused(NotImplementedError):  # noqa: N818 - a NotImplementedError is no 
 
 
 def missing(framework: str) -> str | None:
-    """The command that installs a framework, or None where it is installed.
+    """The command that installs a framework's CPU build, or None where it is installed.
 
     The versions are those of the package's own metadata, that is of pyproject.toml.
     """
     if all(importlib.util.find_spec(name) for name in MODULES[framework]):
         return None
-    pins = []
-    for line in importlib.metadata.requires("lockstep") or []:
-        requirement, _, marker = line.partition(";")
-        platform = marker.replace(f'extra == "{framework}"', "").strip(" and()")
-        if f'extra == "{framework}"' in marker:
-            pins.append(f"'{requirement.strip()}; {platform}'" if platform else requirement.strip())
-    return f"{sys.executable} -m pip install {' '.join(pins)}"
+    from packaging.requirements import Requirement
+
+    requirements = map(Requirement, importlib.metadata.requires("lockstep") or [])
+    pins = " ".join(
+        f"{each.name}{each.specifier}"
+        for each in requirements
+        if each.marker
+        and each.marker.evaluate({"extra": framework})
+        and not each.marker.evaluate({"extra": ""})
+    )
+    install = f"{sys.executable} -m pip install"
+    if framework != "pytorch":
+        return f"{install} {pins}"
+    # pip would bring the CUDA build on Linux; uv knows the index that has the other one.
+    return (
+        f"{install} uv && {sys.executable} -m uv pip install"
+        f" --python {sys.executable} --torch-backend cpu {pins}"
+    )
 
 
 def environment() -> dict[str, str]:
-    """The workers' environment; a setting of the caller's wins, but for Keras's backend.
+    """The workers' environment: CPUs only, one thread each, little talk.
 
-    The bits are claimed for CPUs, so that GPUs are out of sight. The arrays are small and there
-    are three processes, so that each has one thread. What XLA compiles for JAX is kept from run to
-    run, in a folder for this kind of CPU.
+    The bits are claimed for CPUs. The arrays are small and there are three processes, so that one
+    thread each is fastest. What XLA compiles for JAX is kept from run to run, in a folder for this
+    kind of CPU, unless the caller has chosen another.
     """
-    defaults = {
+    preferred = {
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "OMP_NUM_THREADS": "1",
-        "TF_NUM_INTEROP_THREADS": "1",
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache_folder() / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    return defaults | os.environ | {"KERAS_BACKEND": "tensorflow"}
+    required = {
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "JAX_PLATFORMS": "cpu",
+        "KERAS_BACKEND": "tensorflow",
+        "OMP_NUM_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+    }
+    return preferred | os.environ | required
 
 
 def cache_folder() -> Path:
@@ -114,7 +129,10 @@ class Worker:
             # Ctrl-C reaches this process alone, which then stops its workers in order.
             start_new_session=True,
         )
-        threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True).start()
+        self._listener = threading.Thread(
+            target=self._listen, args=(self._process.stdout,), daemon=True
+        )
+        self._listener.start()
 
     @property
     def pid(self) -> int:
@@ -149,11 +167,9 @@ class Worker:
             "path": self.path,
         }
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # the answer will say how the process ended
             self._process.stdin.write(json.dumps(task).encode() + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the answer that is waited for will say how the process ended
 
     def result(self, timeout: float = TIMEOUT) -> list[Array]:
         """Wait for the next trajectory: W above b, (features + 1, outputs), after every update.
@@ -206,12 +222,14 @@ class Worker:
 
     def close(self) -> None:
         """Kill the process, if it still runs, and remove its files."""
-        self._process.kill()
+        # The worker leads a process group, so that what a port has started ends with it.
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-        self._log.close()
+        self._listener.join()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            with suppress(OSError):  # a line that the worker never read
+                stream.close()  # type: ignore[union-attr]
         log = Path(self._files.name, "log")
         if log.exists():
             self._last_lines = log.read_text(errors="replace").splitlines()
@@ -221,11 +239,9 @@ class Worker:
 @contextmanager
 def workers(frameworks: Sequence[str] = FRAMEWORKS) -> Iterator[dict[str, Worker]]:
     """Start a worker for each framework, all at the same time, and stop them at the end."""
-    started: dict[str, Worker] = {}
-    try:
+    with ExitStack() as stack:
+        started = {}
         for framework in frameworks:
             started[framework] = Worker(framework)
+            stack.callback(started[framework].close)
         yield started
-    finally:
-        for worker in started.values():
-            worker.close()

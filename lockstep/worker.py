@@ -83,6 +83,8 @@ def start(framework: str) -> dict[str, str]:
         # TensorFlow Lite's converter imports JAX wherever it finds it, for a fifth of the time.
         sys.modules.setdefault("jax", None)  # type: ignore[arg-type]
     versions = {name: importlib.import_module(name).__version__ for name in IMPORTS[framework]}
+    if sys.modules.get("jax", ...) is None:
+        del sys.modules["jax"]
     if framework == "pytorch":
         import torch
 
@@ -109,14 +111,22 @@ def train(task: dict[str, Any]) -> float:
     seconds = time.perf_counter() - started
     if not yielded:
         raise ValueError(f"{task['port']}.train yielded nothing")
-    W, b = (np.stack([np.asarray(pair[i]) for pair in yielded]) for i in (0, 1))
-    save_file({"W": W, "b": b}, task["result"])
+    arrays = {
+        # In C order, whatever it came in: files hold memory as it lies.
+        name: np.ascontiguousarray(np.stack([np.asarray(pair[i]) for pair in yielded]))
+        for i, name in enumerate("Wb")
+    }
+    dtypes = {str(array.dtype) for array in arrays.values()}
+    if dtypes != {problem.dtype}:
+        raise TypeError(f"{task['port']}.train yielded {dtypes}, not {problem.dtype}")
+    save_file(arrays, task["result"])
     return seconds
 
 
 def describe(error: Exception) -> str:
     """One line for the report; the traceback stands in the log."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    first, *_ = str(error).strip().splitlines() or ["(no message)"]
+    return f"{type(error).__name__}: {first}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lockstep import mistakes, reference, rounding
 from lockstep.compare import Comparison, compare_bits, compare_bounds
@@ -28,6 +29,19 @@ class Trial:
     losses_without: Mapping[str, list[float]]
     comparisons_with: Mapping[str, Comparison]
     comparisons_without: Mapping[str, Comparison]
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """All comparisons of both."""
+        return [*self.comparisons_with.values(), *self.comparisons_without.values()]
+
+    def as_json(self) -> dict[str, Any]:
+        """The losses, as JSON."""
+        return {
+            "learning_rate": self.learning_rate,
+            "losses_with": dict(self.losses_with),
+            "losses_without": dict(self.losses_without),
+        }
 
     @property
     def outcome(self) -> str:

@@ -18,11 +18,14 @@ def compiler(
     function: Callable[..., Any],
 ) -> Callable[..., Any]:
     """Compile a whole function, or raise."""
-    return torch.compile(function, fullgraph=True)
+    compiled = torch.compile(function, fullgraph=True)
+    # Without it, a compiled function may not call backward().
+    allow_backward = torch._dynamo.config.patch(
+        trace_autograd_ops=True
+    )
+    return allow_backward(compiled)
 
 
 def train(problem: Any) -> Iterator[list[np.ndarray]]:
     """Yield [W, b] as NumPy arrays after every update."""
-    # Without it, a compiled function may not call backward().
-    with torch._dynamo.config.patch(trace_autograd_ops=True):
-        yield from bitwise.train(problem, compiler)
+    yield from bitwise.train(problem, compiler)

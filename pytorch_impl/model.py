@@ -9,12 +9,14 @@ def linear_model(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
 
 
 def squared_error(
-    prediction: Tensor, target: Tensor, examples: int
+    prediction: Tensor, target: Tensor, window_examples: int
 ) -> Tensor:
-    """Return the summed squared error over `examples`.
+    """Return the squared error, summed, per example.
 
-    Both arguments have shape (examples, outputs), the result
-    is a scalar. Pass the window's examples, not the
-    micro-batch's, and the losses of a window add up to it.
+    `prediction` and `target`: (examples, outputs). Pass the
+    examples of the whole window, not of this micro-batch,
+    and the losses of a window's micro-batches add up to it.
     """
-    return (prediction - target).square().sum() / examples
+    return (
+        prediction - target
+    ).square().sum() / window_examples

@@ -1,19 +1,18 @@
 """Optimizers in elementary operations, one rounding each.
 
-Every constant is a host number: no device rounds it, and to
-multiply by one is alike everywhere, unlike to divide by one.
+Multiplying by a constant rounds alike everywhere; dividing
+by one does not.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .constants import Numbers
 from .data import Parameters
 
 Moments = tuple[Tensor, Tensor]
-Numbers = dict[str, Any]
 
 
 def zeros(parameters: Parameters) -> list[Moments]:
@@ -49,39 +48,28 @@ def adamw(
     beta2, gain2 = s["second"]
     m = m * beta1 + g * gain1
     v = v * beta2 + (g * g) * gain2
-    # torch.sqrt rounds as MKL does; rsqrt is 1 / IEEE sqrt.
+    # torch.sqrt rounds as MKL does, rsqrt as 1 / IEEE sqrt;
+    # above `tiny`, v = 0 gives 0 and not 0 times infinity.
     tiny = torch.finfo(v.dtype).tiny
     root = v * torch.rsqrt(v.clamp(min=tiny))
     direction = m / (root * s["unbias"] + s["eps"])
     return w * s["decay"] - direction * s["step"], (m, v)
 
 
-def learning_rate(problem: Any, update: int) -> float:
-    """Return the learning rate of an update, from 1."""
-    if problem.learning_rates is None:
-        return problem.optimizer.learning_rate
-    return problem.learning_rates[update - 1]
-
-
-def constants(
-    problem: Any, update: int, examples: int
-) -> Numbers:
-    """Return an update's factors, made on the host."""
-    settings = problem.optimizer
-    rate = learning_rate(problem, update)
-    beta1, beta2 = settings.betas
-    return {
-        "mean": 1 / examples,
-        "rate": rate,
-        "momentum": settings.momentum,
-        "l2": settings.weight_decay,
-        "decay": 1 - rate * settings.weight_decay,
-        "first": (beta1, 1 - beta1),
-        "second": (beta2, 1 - beta2),
-        "unbias": 1 / math.sqrt(1 - beta2**update),
-        "eps": settings.eps,
-        "step": rate / (1 - beta1**update),
-    }
-
-
 RULES = {"sgd": sgd, "adamw": adamw}
+
+
+def require_supported(problem: Any) -> None:
+    """Refuse clipping, several examples, and other rules."""
+    single = all(
+        len(x) == 1 for x, _ in problem.micro_batches
+    )
+    known = problem.optimizer.name in RULES
+    if (
+        not single
+        or not known
+        or problem.max_norm is not None
+    ):
+        raise NotImplementedError(
+            f"one by one, {[*RULES]} only"
+        )

@@ -3,7 +3,8 @@
 Nothing is left to choose: micro-batches of one example, so
 that accumulation fixes the order of summation; explicit sums
 instead of matrix products; elementary operations with numbers
-from the host instead of a library's fused optimizer.
+from the host instead of a library's fused optimizer. Only
+below the normal range, where some flush to zero, bits differ.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,15 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .constants import Numbers, as_tensors, constants
 from .data import Batch, Parameters, load, snapshot, windows
-from .rules import (
-    RULES,
-    Moments,
-    Numbers,
-    as_tensors,
-    constants,
-    zeros,
-)
+from .rules import RULES, Moments, require_supported, zeros
 
 Function = Callable[..., Any]
 
@@ -77,12 +72,9 @@ def train(
 ) -> Iterator[list[np.ndarray]]:
     """Yield [W, b] as NumPy arrays after every update.
 
-    Raises NotImplementedError for clipping, and for
-    micro-batches of several examples.
+    Raises NotImplementedError as require_supported does.
     """
-    sizes = {len(x) for x, _ in problem.micro_batches}
-    if sizes != {1} or problem.max_norm is not None:
-        raise NotImplementedError("examples one by one only")
+    require_supported(problem)
     rule = RULES[problem.optimizer.name]
     take_update = compiler(partial(train_window, rule))
     parameters, epoch = load(problem)

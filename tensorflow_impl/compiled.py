@@ -2,6 +2,8 @@
 
 Grappler, the graph optimizer, would turn x / sqrt(v) into
 x * rsqrt(v) and fold constants, each with another rounding.
+It is switched off for the process: TensorFlow has no switch
+for one function.
 """
 
 from collections.abc import Callable, Iterator

@@ -11,13 +11,15 @@ def linear_model(
 
 
 def squared_error(
-    prediction: tf.Tensor, target: tf.Tensor, examples: int
+    prediction: tf.Tensor,
+    target: tf.Tensor,
+    window_examples: int,
 ) -> tf.Tensor:
-    """Return the summed squared error over `examples`.
+    """Return the squared error, summed, per example.
 
-    Both arguments have shape (examples, outputs), the result
-    is a scalar. Pass the window's examples, not the
-    micro-batch's, and the losses of a window add up to it.
+    `prediction` and `target`: (examples, outputs). Pass the
+    examples of the whole window, not of this micro-batch,
+    and the losses of a window's micro-batches add up to it.
     """
     error = tf.square(prediction - target)
-    return tf.reduce_sum(error) / examples
+    return tf.reduce_sum(error) / window_examples

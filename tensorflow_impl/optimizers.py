@@ -11,7 +11,7 @@ from .data import Parameters
 
 
 def require_plain_sgd(problem: Any) -> None:
-    """Refuse weight decay, schedules, clipping and others."""
+    """Refuse decay, a schedule, clipping, another rule."""
     plain = (
         problem.optimizer.name == "sgd"
         and problem.optimizer.weight_decay == 0
@@ -19,7 +19,7 @@ def require_plain_sgd(problem: Any) -> None:
         and problem.max_norm is None
     )
     if not plain:
-        raise NotImplementedError("plain SGD only")
+        raise NotImplementedError("SGD at one rate only")
 
 
 def make_optimizer(
@@ -27,7 +27,7 @@ def make_optimizer(
 ) -> Optimizer:
     """Return Keras's SGD with the problem's settings.
 
-    Raises NotImplementedError for anything but plain SGD.
+    Raises NotImplementedError unless it is plain SGD.
     """
     require_plain_sgd(problem)
     settings = problem.optimizer

@@ -11,7 +11,7 @@ from conftest import ROOT, random_problem
 
 from lockstep import cli, run
 from lockstep.checks import Check
-from lockstep.problem import Optimizer
+from lockstep.problem import Optimizer, Problem, split
 
 
 def lockstep(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -120,7 +120,13 @@ BAD = {
     ("run", "-f", "jax", "--dtype", "float16"): "dtype: 'float16' must be one of",
     ("run", "extract", "-f", "jax"): "extract: unknown problem",
     ("run", "gone.safetensors", "-f", "jax"): "gone.safetensors: not a readable",
-    ("run", "-f", "jax", "--json", "no/such/x.json"): "--json: the folder no/such does not exist",
+    (
+        "run",
+        "-f",
+        "jax",
+        "--json",
+        "no/such/x.json",
+    ): "--json: no/such/x.json must be a file in a folder",
     ("run", "--without-zeroing", "exact", "-f", "jax"): "--without-zeroing takes no problem",
     ("run", "--without"): "No such option: --without",
 }
@@ -134,6 +140,35 @@ def test_bad_input_gets_one_line(arguments) -> None:
     assert done.stderr.startswith("lockstep: ")
     assert done.stderr.count("\n") == 1
     assert BAD[arguments] in done.stderr
+
+
+def test_a_diverging_problem_gets_one_line(tmp_path) -> None:
+    problem = random_problem(9, epochs=400, optimizer=Optimizer(learning_rate=3.0))
+    problem.save(tmp_path / "p.safetensors")
+    done = lockstep("run", str(tmp_path / "p.safetensors"), "-f", "jax")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "the run diverges: update" in done.stderr
+
+
+@pytest.mark.parametrize("sizes", [[1] * 7, [2, 1, 3, 1]], ids=["bitwise", "bound"])
+def test_a_diverging_problem_says_so_in_either_form(tmp_path, sizes) -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(7, 4)), rng.normal(size=(7, 3))
+    Problem(
+        np.ones((4, 3)), np.ones(3), split(x, y, sizes), epochs=300,
+        optimizer=Optimizer(learning_rate=3.0), dtype="float32",
+    ).save(tmp_path / "p.safetensors")  # fmt: skip
+    done = lockstep("run", str(tmp_path / "p.safetensors"), "-f", "jax")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "the run diverges: update" in done.stderr
+
+
+def test_json_goes_into_a_pipe_too(tmp_path) -> None:
+    done = lockstep("run", "exact", "-f", "jax", "-u", "2", "--json", "/dev/stdout")
+    assert done.returncode == 0, done.stderr
+    assert '"passed": true' in done.stdout
 
 
 def test_a_problem_file_with_wrong_numbers_says_where(tmp_path) -> None:
@@ -171,15 +206,15 @@ def test_a_framework_that_is_not_installed_is_named(monkeypatch, capsys) -> None
     )
     status, out, err = call(monkeypatch, capsys, "run")
     assert (status, out) == (2, "")
-    assert err.startswith("lockstep: JAX is not installed. Install it: ")
+    assert err.startswith("lockstep: jax is not installed. Install it: ")
     assert "-m pip install jax==0.10.2 optax==0.2.8" in err
     assert "or leave it out: --frameworks pytorch,tensorflow" in err
 
 
 def test_a_difference_is_shown_and_fails(monkeypatch, capsys, mutant, tmp_path) -> None:
-    package = mutant("jax", "model.py", "/ examples", "/ (examples + 1)")
+    package = mutant("jax", "model.py", "/ window_examples", "/ (window_examples + 1)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(Check, "port", lambda self, framework, eager: f"{package}.training")
+    monkeypatch.setattr(Check, "port", lambda self, framework, eager=False: f"{package}.training")
     status, out, _ = call(monkeypatch, capsys, "run", "exact", "iris-sgd", "-f", "jax")
     assert status == 1
     text = " ".join(out.split())
@@ -191,11 +226,21 @@ def test_a_difference_is_shown_and_fails(monkeypatch, capsys, mutant, tmp_path) 
 
 
 def test_a_refusal_fails(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(Check, "port", lambda self, framework, eager: "jax_impl.bitwise")
+    monkeypatch.setattr(Check, "port", lambda self, framework, eager=False: "jax_impl.bitwise")
     status, out, _ = call(monkeypatch, capsys, "run", "exact", "-f", "jax", "--dtype", "float64")
     assert status == 1
-    assert "JAX: does not support it: examples one by one only" in out
-    assert out.splitlines()[-1] == "1 not run"
+    assert "JAX: does not support it: one by one, [" in out
+    assert out.splitlines()[-1] == "1 not compared"
+
+
+def test_too_few_updates_fail(monkeypatch, capsys, mutant, tmp_path) -> None:
+    whole = "whole = count // 4 * 4\n    for start in range(0, whole, accumulation_steps)"
+    package = mutant("jax", "data.py", "for start in range(0, count, accumulation_steps)", whole)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(Check, "port", lambda self, framework, eager=False: f"{package}.training")
+    status, out, _ = call(monkeypatch, capsys, "run", "iris-sgd", "-f", "jax")
+    assert status == 1
+    assert "JAX: cannot be compared: 20 updates instead of 30" in out
 
 
 def test_without_zeroing_in_all_three(tmp_path) -> None:

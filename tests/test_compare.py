@@ -64,6 +64,20 @@ def test_different_lengths_and_shapes_are_errors() -> None:
         compare_bits(trajectory(1), [trajectory(1)[0].T])
 
 
+def test_another_dtype_is_an_error_even_if_it_rounds_alike() -> None:
+    single = [theta.astype("float32") for theta in trajectory()]
+    with pytest.raises(ValueError, match="float32 instead of float64"):
+        compare_bits(trajectory(), single)
+    with pytest.raises(ValueError, match="float64 instead of float32"):
+        compare_bits(single, trajectory())
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_an_expected_nan_or_infinity_differs_from_a_number(number) -> None:
+    comparison = compare_bits([np.full((2, 1), number)], [np.zeros((2, 1))])
+    assert (comparison.outside, comparison.distances) == ((2,), (float("inf"),))
+
+
 def test_bounds_are_taken_exactly() -> None:
     expected = [np.array([[Fraction(1)], [Fraction(2)]], dtype=object)]
     bound = [np.full((2, 1), 2.0**-52)]

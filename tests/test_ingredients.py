@@ -9,7 +9,7 @@ import pytest
 
 from lockstep import reference
 from lockstep.compare import compare_bits
-from lockstep.problem import iris_adamw
+from lockstep.problem import Optimizer, Problem, iris_adamw
 
 
 def has_fused_multiply_add() -> bool:
@@ -108,6 +108,19 @@ def test_grappler_rounds_differently(all_workers, mutant, tmp_path) -> None:
     actual = all_workers["tensorflow"].train(f"{package}.compiled", problem, 20)
     comparison = compare_bits(expected, actual)
     assert 0 < max(comparison.distances) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "flushes"), [("pytorch", 0), ("tensorflow", 1), ("jax", 1)])
+def test_the_bits_end_where_numbers_underflow(all_workers, name, flushes) -> None:
+    """TensorFlow and JAX make zeros of the numbers below the normal range; IEEE keeps them."""
+    tiny = np.full((1, 1), 1e-20)
+    problem = Problem(
+        [[0.0]], [0.0], [(tiny, tiny)], optimizer=Optimizer(learning_rate=0.25), dtype="float32"
+    )
+    (expected,) = reference.trajectory(problem)
+    assert 0 < expected[0, 0] < np.finfo(np.float32).tiny
+    (actual,) = all_workers[name].train(f"{name}_impl.bitwise", problem)
+    assert (actual[0, 0] == 0) == flushes
 
 
 def test_the_square_root_of_zero_is_zero(all_workers, framework) -> None:

@@ -16,7 +16,7 @@ DROPPED = (
     "    for start in range(0, whole, accumulation_steps):\n"
 )
 EVERYWHERE = {
-    "no-division": ("model.py", "/ examples", "/ 1"),
+    "no-division": ("model.py", "/ window_examples", "/ 1"),
     "boundary-off-by-one": ("data.py", WINDOWS, OFF_BY_ONE),
     "dropped-partial-window": ("data.py", WINDOWS, DROPPED),
 }
@@ -100,7 +100,7 @@ def test_mutants_are_caught_in_bits_and_by_the_bound(
     "change",
     [
         ("bitwise.py", 's["mean"]', "1.0"),
-        ("rules.py", "(beta2, 1 - beta2)", "(beta2, 1.0001 - beta2)"),
+        ("constants.py", "(beta2, 1 - beta2)", "(beta2, 1.0001 - beta2)"),
         ("rules.py", 'w * s["decay"]', "w"),
     ],
     ids=["no-division", "moment", "decay"],

@@ -75,17 +75,21 @@ def test_exact_wide_numbers_in_bits(worker, framework) -> None:
     assert comparison.compared == 16 * 15
 
 
-FORMS = ["bitwise", "compiled"]
+# PyTorch's compiled form needs a C++ compiler and its time: test_compiled.py, marked slow.
+FORMS = [
+    ("pytorch", "bitwise", 100),
+    ("tensorflow", "bitwise", 100),
+    ("tensorflow", "compiled", 100),
+    ("jax", "bitwise", 10),  # all hundred, op by op, are marked slow
+    ("jax", "compiled", 100),
+]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("name", "form", "updates"), FORMS)
 @pytest.mark.parametrize("dtype", LENGTHS)
-def test_adamw_on_iris_in_bits(worker, framework, form, dtype) -> None:
-    if (framework, form) == ("pytorch", "compiled"):
-        pytest.skip("needs a C++ compiler and minutes: test_compiled.py, marked slow")
-    updates = 10 if (framework, form) == ("jax", "bitwise") else 100
+def test_adamw_on_iris_in_bits(all_workers, name, form, updates, dtype) -> None:
     problem = iris_adamw(dtype)
-    actual = worker.train(f"{framework}_impl.{form}", problem, updates)
+    actual = all_workers[name].train(f"{name}_impl.{form}", problem, updates)
     comparison = compare_bits(reference.trajectory(problem, updates=updates), actual)
     assert comparison.same, comparison.first
     assert comparison.compared == updates * 15

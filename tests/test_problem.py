@@ -74,6 +74,15 @@ def test_a_file_holds_the_same_bits(tmp_path) -> None:
         assert getattr(loaded, name) == getattr(problem, name)
 
 
+def test_a_file_holds_the_same_numbers_whatever_the_memory_order(tmp_path) -> None:
+    W, x = np.arange(12.0).reshape(4, 3), np.arange(8.0).reshape(2, 4)
+    problem = Problem(np.asfortranarray(W), np.zeros(3), [(np.asfortranarray(x), np.ones((2, 3)))])
+    problem.save(tmp_path / "p.safetensors")
+    loaded = Problem.load(tmp_path / "p.safetensors")
+    assert (loaded.W == W).all()
+    assert (loaded.micro_batches[0][0] == x).all()
+
+
 GOOD = {
     "W": np.zeros((4, 3)),
     "b": np.zeros(3),
@@ -122,6 +131,7 @@ def test_bad_problems_say_what_and_where(change, message) -> None:
         ({"name": "sdg"}, "optimizer.name: 'sdg' is unknown"),
         ({"learning_rate": -0.1}, "optimizer.learning_rate: -0.1"),
         ({"momentum": float("nan")}, "optimizer.momentum: nan"),
+        ({"momentum": 1.5}, r"optimizer.momentum: 1.5 must be in \[0, 1\]"),
         ({"betas": (0.9, 1.0)}, "optimizer.betas"),
     ],
 )

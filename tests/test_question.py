@@ -2,8 +2,12 @@
 
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow as tf
+import torch
 
 import jax_impl
 import pytorch_impl
@@ -11,11 +15,6 @@ import tensorflow_impl
 from lockstep import reference
 from lockstep.compare import compare_bits
 from lockstep.problem import hadamard
-
-torch = pytest.importorskip("torch")
-tf = pytest.importorskip("tensorflow")
-jax = pytest.importorskip("jax")
-jnp = jax.numpy
 
 X = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 Y = np.array([[1.0], [0.0], [1.0]])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lockstep import reference, rounding
 from lockstep.checks import EXACT_UPDATES
 from lockstep.compare import compare_bounds
-from lockstep.problem import Optimizer, hadamard, iris_sgd
+from lockstep.problem import Optimizer, ProblemError, hadamard, iris_sgd
 from lockstep.reference import STAGES
 
 
@@ -125,7 +125,34 @@ def test_small_differences_are_outside_the_bound(stages) -> None:
     assert comparison.outside[0] > 0
 
 
-def test_what_is_not_affine_has_no_bound() -> None:
-    problem = dataclasses.replace(iris_sgd(), optimizer=Optimizer("adamw"))
+@pytest.mark.parametrize("optimizer", [Optimizer("adamw"), Optimizer(weight_decay=0.5)])
+def test_what_is_not_analysed_is_refused(optimizer) -> None:
+    problem = dataclasses.replace(iris_sgd(), optimizer=optimizer)
     with pytest.raises(NotImplementedError, match="SGD"):
         next(rounding.rounding_bounds(problem, []))
+    with pytest.raises(NotImplementedError, match="SGD"):
+        rounding.exact_updates(problem, [])
+
+
+def test_a_diverging_run_has_no_bound() -> None:
+    problem = iris_sgd("float32", learning_rate=1.0)
+    with pytest.raises(ProblemError, match=r"update \d+ is out of float32's range"):
+        list(rounding.rounding_bounds(problem, reference.trajectory(problem, "decimal")))
+
+
+def test_numbers_below_the_range_are_not_exact() -> None:
+    problem = hadamard("float32", updates=20)
+    small = dataclasses.replace(
+        problem,
+        W=problem.W * 2.0**-115,
+        b=problem.b * 2.0**-115,
+        micro_batches=[(x, y * 2.0**-115) for x, y in problem.micro_batches],
+    )
+    exact = rounding.exact_updates(small, reference.trajectory(small, "fraction"))
+    assert 0 < exact < 20
+
+
+def test_each_updates_own_learning_rate_is_looked_at() -> None:
+    rates = [0.25] * 5 + [0.3] * 43
+    problem = dataclasses.replace(hadamard(), learning_rates=rates)
+    assert rounding.exact_updates(problem, reference.trajectory(problem, "fraction")) == 5

@@ -20,6 +20,19 @@ PORTS = {
     "raises": "def train(problem):\n    raise ZeroDivisionError('by design')\n",
     "yields_nothing": "def train(problem):\n    return iter(())\n",
     "refuses": "def train(problem):\n    raise NotImplementedError('only Tuesdays')\n",
+    "transposes": (
+        "import numpy as np\n"
+        "def train(problem):\n"
+        "    for _ in range(2): yield np.ascontiguousarray(problem.W.T).T, problem.b\n"
+    ),
+    "rounds": ("def train(problem):\n    yield problem.W.astype('float32'), problem.b\n"),
+    "forks": (
+        "import subprocess, sys\n"
+        "def train(problem):\n"
+        "    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "    yield problem.W * 0 + child.pid, problem.b\n"
+    ),
+    "raises_nothing": "def train(problem):\n    raise ValueError(' ')\n",
     "chatters": (
         "import sys\n"
         "def train(problem):\n"
@@ -72,6 +85,8 @@ def gone(pid: int, seconds: float = 10) -> bool:
         ("killed", r"jax: the worker was killed by signal 9 while training"),
         ("raises", r"jax: the worker failed while training: ZeroDivisionError: by design"),
         ("yields_nothing", r"yielded nothing"),
+        ("raises_nothing", r"ValueError: \(no message\)"),
+        ("rounds", r"TypeError: port_that_rounds.train yielded .*float32.*, not float64"),
         ("is_missing", r"ModuleNotFoundError: No module named 'port_that_is_missing'"),
     ],
 )
@@ -105,6 +120,34 @@ def test_what_a_port_prints_is_no_answer(start) -> None:
     assert (theta[:-1] == problem.W).all()
 
 
+def test_a_transposed_array_arrives_as_it_is(start) -> None:
+    problem = random_problem(0)
+    for theta in start().train("port_that_transposes", problem):
+        assert (theta[:-1] == problem.W).all()
+
+
+def test_what_a_port_has_started_ends_with_the_worker(start) -> None:
+    worker = start()
+    (theta,) = worker.train("port_that_forks", random_problem(0))
+    child = int(theta[0, 0])
+    assert not gone(child, seconds=0.2)
+    worker.close()
+    assert gone(child)
+
+
+def test_a_worker_that_died_can_be_given_work_and_closed(start, tmp_path) -> None:
+    worker = start()
+    worker.ready()
+    os.kill(worker.pid, signal.SIGKILL)
+    assert gone(worker.pid)
+    random_problem(0).save(tmp_path / "p.safetensors")
+    for _ in range(3):
+        worker.submit("jax_impl.training", tmp_path / "p.safetensors")
+    with pytest.raises(WorkerError, match="was killed by signal 9"):
+        worker.result()
+    worker.close()
+
+
 def test_nonsense_is_shown(monkeypatch) -> None:
     monkeypatch.setattr(run, "COMMAND", (sys.executable, "-c", "print('good morning')"))
     worker = Worker("jax")
@@ -126,11 +169,15 @@ def test_a_missing_framework_comes_with_the_command_that_installs_it(monkeypatch
     assert missing("jax") is None
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
     assert missing("jax") == f"{sys.executable} -m pip install jax==0.10.2 optax==0.2.8"
-    assert "tensorflow-cpu==2.21.0" in (missing("tensorflow") or "")
-    assert "torch==2.13.0" in (missing("pytorch") or "")
+    assert (missing("tensorflow") or "").count("2.21.0") == 1
+    assert "--torch-backend cpu torch==2.13.0" in (missing("pytorch") or "")
 
 
-PARENT = """
+# What a shell starts in the background ignores Ctrl-C, and so would what it starts in turn.
+LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+CLI = f"{LISTEN}; from lockstep.cli import main; main()"
+PARENT = f"""
+{LISTEN}
 import time
 from lockstep.run import Worker
 worker = Worker("jax")
@@ -140,18 +187,12 @@ time.sleep(600)
 """
 
 
-def listen_to_ctrl_c() -> None:
-    """Undo what a shell does to the processes that it starts in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_orphan_stays_behind(how) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        preexec_fn=listen_to_ctrl_c,
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
@@ -172,25 +213,27 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def test_ctrl_c_ends_everything_in_one_line() -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_in_one_line(how, tmp_path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "lockstep.cli", "run", "-f", "jax,pytorch"],
+        [sys.executable, "-c", CLI, "run", "-f", "jax,pytorch"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        preexec_fn=listen_to_ctrl_c,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     deadline = time.monotonic() + 20
     while len(workers := children(process.pid)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, how)
     _, errors = process.communicate(timeout=20)
     # Python ends by the signal itself if it arrives inside an exec(); a shell calls both 130.
     assert process.returncode in (130, -signal.SIGINT)
     assert errors == "lockstep: interrupted\n"
     assert all(gone(pid) for pid in workers)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_cache_is_for_this_kind_of_cpu(monkeypatch, tmp_path) -> None:
@@ -198,5 +241,6 @@ def test_the_cache_is_for_this_kind_of_cpu(monkeypatch, tmp_path) -> None:
     assert run.cache_folder().parent == tmp_path / "lockstep"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
     assert run.environment()["JAX_COMPILATION_CACHE_DIR"] == "mine"
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    assert run.environment()["KERAS_BACKEND"] == "tensorflow"
+    for name, forced in (("KERAS_BACKEND", "tensorflow"), ("CUDA_VISIBLE_DEVICES", "-1")):
+        monkeypatch.setenv(name, "0")
+        assert run.environment()[name] == forced

@@ -1,0 +1,224 @@
+"""What a run looks like: tables a person can read, and the line that counts what was compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console as Console
+from rich.status import Status
+from rich.syntax import Syntax
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from lockstep.checks import Outcome
+    from lockstep.compare import Comparison
+    from lockstep.run import Worker
+    from lockstep.zeroing import Trial
+
+NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
+ROWS = 8
+EVIDENCE = {
+    "exact": "every bit equal to exact fractions",
+    "bitwise": "every bit equal to NumPy",
+    "bound": "inside the rounding bound of the 60-digit oracle",
+}
+
+
+class Tally:
+    """What was compared over a whole run."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.bits = self.differ = self.bounded = self.outside = self.failed = 0
+
+    def add(self, comparisons: Iterable[Comparison], failures: int = 0) -> None:
+        """Count comparisons, and what could not be compared."""
+        for comparison in comparisons:
+            if comparison.bounds is None:
+                self.bits += comparison.compared
+                self.differ += sum(comparison.outside)
+            else:
+                self.bounded += comparison.compared
+                self.outside += sum(comparison.outside)
+        self.failed += failures
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was compared, and all of it passed."""
+        compared = self.bits + self.bounded
+        return compared > 0 and not (self.differ or self.outside or self.failed)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.bits:
+            parts.append(
+                f"{spaced(self.bits)} numbers compared in bits, {spaced(self.differ)} differ"
+            )
+        if self.bounded:
+            parts.append(
+                f"{spaced(self.bounded)} compared with their rounding bound,"
+                f" {spaced(self.outside)} outside"
+            )
+        if self.failed:
+            parts.append(f"{self.failed} not compared")
+        return "; ".join(parts or ["nothing was compared"])
+
+
+def spaced(number: int) -> str:
+    """12 345 rather than 12345."""
+    return f"{number:,}".replace(",", " ")
+
+
+def say(out: Console, text: str, style: str = "") -> None:
+    """A line of plain words, in one piece whatever the terminal's width."""
+    out.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+
+def say_tally(out: Console, tally: Tally) -> None:
+    """The last line of a run."""
+    say(out, str(tally), "bold green" if tally.passed else "bold red")
+
+
+def wait_until_ready(workers: Mapping[str, Worker], status: Status) -> dict[str, str]:
+    """Wait for every import, saying which are left; return each framework's versions."""
+    versions = {}
+    # TensorFlow takes longest, so that the display changes as each one is done.
+    for name in sorted(workers, key=("jax", "pytorch", "tensorflow").index):
+        waiting = [NAMES[each] for each in workers if each not in versions]
+        status.update(f"importing {', '.join(waiting)}")
+        found = workers[name].ready()
+        versions[name] = ", ".join(f"{package} {version}" for package, version in found.items())
+    return {name: versions[name] for name in workers}
+
+
+def show_outcome(out: Console, outcome: Outcome) -> None:
+    """A check's title, table, and a line for everything that did not pass."""
+    check = outcome.check
+    compiled = [NAMES[name] for name in outcome.names if outcome.compiled(name)]
+    say(out, f"\n{check.title}, {check.problem.dtype}", "bold")
+    say(
+        out,
+        f"K = {check.problem.accumulation_steps}, {check.updates} updates:"
+        f" {EVIDENCE[check.evidence]}"
+        + (f" (compiled in {' and '.join(compiled)})" if compiled else ""),
+    )
+    if check.updates:
+        out.print(outcome_table(outcome))
+    for name, why in outcome.failures.items():
+        say(out, f"{NAMES[name]}: {why}", "red")
+    for name, comparison in outcome.comparisons.items():
+        if comparison.first:
+            say(out, f"{NAMES[name]}: first apart at {comparison.first}", "red")
+    if check.updates < check.asked:
+        say(
+            out,
+            f"the problem is exact for {check.updates} updates: the other"
+            f" {check.asked - check.updates} that were asked for are not compared",
+            "yellow",
+        )
+
+
+def outcome_table(outcome: Outcome) -> Table:
+    """Update, loss, and how each framework compares."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("update", "loss", *(NAMES[name] for name in outcome.names)):
+        table.add_column(heading, justify="right")
+    first = [each.first.update - 1 for each in outcome.comparisons.values() if each.first]
+    for update in sorted({*some_updates(outcome.check.updates), *first}):
+        cells = [
+            cell(outcome.comparisons[name], update) if name in outcome.comparisons else "[red]none"
+            for name in outcome.names
+        ]
+        table.add_row(str(update + 1), f"{outcome.check.losses[update]:.4g}", *cells)
+    return table
+
+
+def some_updates(updates: int) -> list[int]:
+    """About ROWS of the updates, from the first to the last, dense at the beginning."""
+    return sorted({round((updates - 1) * (row / (ROWS - 1)) ** 2) for row in range(ROWS)})
+
+
+def cell(comparison: Comparison, update: int) -> str:
+    """One comparison after one update."""
+    outside, distance = comparison.outside[update], comparison.distances[update]
+    if comparison.bounds is not None:
+        sign, colour = ("beyond", "red") if outside else ("≤", "green")
+        return f"[{colour}]{distance:.1e} {sign} {comparison.bounds[update]:.1e}"
+    if outside:
+        return f"[red]{outside} differ, {distance:.1e}"
+    return "[green]same bits"
+
+
+def show_diff(out: Console, framework: str, text: str) -> None:
+    """The change to a framework's folder, in colours."""
+    say(out, f"\n{NAMES[framework]} without zeroing, the change to {framework}_impl/:", "bold")
+    out.print(Syntax(text.rstrip(), "diff", theme="ansi_dark", background_color="default"))
+
+
+def show_trial(out: Console, trial: Trial) -> None:
+    """The losses with and without zeroing, in each framework."""
+    say(
+        out,
+        f"\nLearning rate {trial.learning_rate}: without zeroing the loss {trial.outcome}",
+        "bold",
+    )
+    say(out, "SGD on Iris, K = 1; the loss over all 150 examples")
+    table = Table("update", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].justify = "right"
+    columns = []
+    for word, losses in (("with", trial.losses_with), ("without", trial.losses_without)):
+        for name, column in losses.items():
+            table.add_column(f"{NAMES[name]}\n{word}", justify="right")
+            columns.append(column)
+    for update in some_updates(len(columns[0])):
+        table.add_row(str(update + 1), *(f"{column[update]:.4f}" for column in columns))
+    out.print(table)
+
+
+def show_momentum(out: Console, equal: Mapping[str, Comparison]) -> None:
+    """That not zeroing and momentum 1 are the same trajectory."""
+    say(out, "\nNot zeroing is SGD with momentum 1, in bits, on the exact problem:", "bold")
+    for name, comparison in equal.items():
+        half = spaced(comparison.compared // 2)
+        say(
+            out,
+            f"  {NAMES[name]}: {half} numbers without zeroing against {half} with momentum 1,"
+            f" {sum(comparison.outside)} differ",
+        )
+    out.print()
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as JSON: distances relative to the largest parameter, null if not finite."""
+    return {
+        "same": comparison.same,
+        "compared": comparison.compared,
+        "outside": list(comparison.outside),
+        "distances": finite(comparison.distances),
+        "bounds": comparison.bounds and finite(comparison.bounds),
+        "first": comparison.first and str(comparison.first),
+    }
+
+
+def finite(numbers: Sequence[float]) -> list[float | None]:
+    """The numbers as JSON has them, which knows neither NaN nor infinity."""
+    return [number if math.isfinite(number) else None for number in numbers]
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """Everything that was measured in a check."""
+    check = outcome.check
+    return {
+        "problem": check.name,
+        "title": check.title,
+        "dtype": check.problem.dtype,
+        "accumulation_steps": check.problem.accumulation_steps,
+        "updates": check.updates,
+        "evidence": EVIDENCE[check.evidence],
+        "losses": finite(check.losses),
+        "frameworks": {name: comparison_json(each) for name, each in outcome.comparisons.items()},
+        "failures": outcome.failures,
+    }
