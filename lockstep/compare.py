@@ -23,12 +23,13 @@ class Divergence:
     index: tuple[int, ...]
     expected: float
     actual: float
+    ulps: int
 
     def __str__(self) -> str:
         where = f"{self.parameter}[{', '.join(map(str, self.index))}]"
         return (
             f"update {self.update}, {where}: {self.actual!r} instead of {self.expected!r},"
-            f" {self.actual - self.expected:+.1e}"
+            f" {self.actual - self.expected:+.1e} or {self.ulps} ULP"
         )
 
 
@@ -149,6 +150,9 @@ def summarise(
                 (column,) if last else (row, column),
                 float(expected[update][row, column]),
                 float(actual[update][row, column]),
+                int(
+                    ulps(expected[update].astype(actual[update].dtype), actual[update])[row, column]
+                ),
             )
             break
     return Comparison(

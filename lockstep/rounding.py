@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,17 +21,33 @@ PRECISION = {"float64": 53, "float32": 24}
 SLACK = 1 + 2.0**-30
 
 
-def windows(problem: Problem) -> list[Sequence[MicroBatch]]:
+class Window(NamedTuple):
+    """A window's examples, with the bias as the weight of a feature that is 1.
+
+    x: (n, features + 1); y: (n, outputs); additions: at most so many go into one sum over the
+    window, within its largest micro-batch and over its micro-batches.
+    """
+
+    x: Array
+    y: Array
+    additions: int
+
+
+def windows(problem: Problem) -> list[Window]:
     """The windows of one epoch; the last may be partial."""
     k, pairs = problem.accumulation_steps, problem.micro_batches
-    return [pairs[start : start + k] for start in range(0, len(pairs), k)]
+    return [stacked(pairs[start : start + k]) for start in range(0, len(pairs), k)]
 
 
-def stacked(window: Sequence[MicroBatch]) -> MicroBatch:
-    """A window's examples as x (n, features + 1), with the bias's column of ones, and y."""
-    x = np.concatenate([x for x, _ in window]).astype(np.float64)
-    y = np.concatenate([y for _, y in window]).astype(np.float64)
-    return np.hstack([x, np.ones((len(x), 1))]), y
+def stacked(micro_batches: Sequence[MicroBatch]) -> Window:
+    """The micro-batches of a window, one above the other."""
+    xs, ys = zip(*micro_batches, strict=True)
+    x = np.concatenate(xs).astype(np.float64)
+    return Window(
+        np.hstack([x, np.ones((len(x), 1))]),
+        np.concatenate(ys).astype(np.float64),
+        max(map(len, xs)) + len(xs),
+    )
 
 
 def rounding_bounds(problem: Problem, trajectory: Sequence[Array]) -> Iterator[Array]:
@@ -54,20 +71,20 @@ def rounding_bounds(problem: Problem, trajectory: Sequence[Array]) -> Iterator[A
     theta = np.vstack([problem.W, problem.b]).astype(np.float64)
     buffer = np.zeros_like(theta)
     error = np.zeros((2 * size, theta.shape[1]))
-    # One column block per past update: its local errors, carried through the maps since.
+    # The map of all updates since, for each past update, and what it carries: the local errors.
     carried = np.zeros((0, 2 * size, 2 * size))
     local: list[Array] = []
-    epoch = [stacked(window) for window in windows(problem)]
+    epoch = windows(problem)
     rates = problem.learning_rates or [settings.learning_rate] * problem.updates
+    momentum = settings.momentum * np.eye(size)
     for update, exact_theta in enumerate(trajectory):
-        window = windows(problem)[update % len(epoch)]
-        x, y = epoch[update % len(epoch)]
-        rate = rates[update]
-        local.append(local_error(problem, window, x, y, rate, abs(theta), abs(buffer), error, size))
+        window, rate = epoch[update % len(epoch)], rates[update]
+        held = np.vstack([abs(theta), abs(buffer)]) + error
+        unit = 2.0 ** -PRECISION[problem.dtype]
+        local.append(local_error(window, held, rate, settings.momentum, unit))
+        x, y, _ = window
         hessian = 2 / len(x) * x.T @ x
-        identity = np.eye(size)
-        momentum = settings.momentum * identity
-        step = np.block([[identity - rate * hessian, -rate * momentum], [hessian, momentum]])
+        step = np.block([[np.eye(size) - rate * hessian, -rate * momentum], [hessian, momentum]])
         carried = np.concatenate([step @ carried, np.eye(2 * size)[None]])
         error = (abs(carried) @ np.array(local)).sum(axis=0) * SLACK
         buffer = momentum @ buffer + 2 / len(x) * x.T @ (x @ theta - y)
@@ -81,42 +98,30 @@ def rounding_bounds(problem: Problem, trajectory: Sequence[Array]) -> Iterator[A
         yield error[:size]
 
 
-def local_error(
-    problem: Problem,
-    window: Sequence[MicroBatch],
-    x: Array,
-    y: Array,
-    rate: float,
-    theta: Array,
-    buffer: Array,
-    error: Array,
-    size: int,
-) -> Array:
+def local_error(window: Window, held: Array, rate: float, momentum: float, unit: float) -> Array:
     """The roundings of one window: bounds for theta above bounds for the momentum buffer.
 
-    Operations a term goes through, at most:
-    - prediction: a product, and size - 1 additions; the error's subtraction: size + 1 in all;
+    `held` bounds the absolute values of both at its start. Operations a term goes through, at most:
+    - prediction: a product, and an addition for each other feature and the bias; the error's
+      subtraction: one more than there are features and bias;
     - the gradient's terms: the factor 1 / n or 2 / n rounded, multiplied in, the loss's scale
-      and square once each (4), times x (1); then additions within the micro-batch and over the
-      micro-batches of the window, the first one to an accumulator of zeros;
+      and square once each (4), times x (1); then the additions within the micro-batch and over
+      the micro-batches of the window, the first one to an accumulator of zeros;
     - the buffer: the momentum rounded to the dtype, its product, the addition (3);
     - theta: the rate rounded to the dtype, its product, the addition (3). Keras folds the rate
       into the buffer, which puts two of these before the buffer's.
     """
-    unit = 2.0 ** -PRECISION[problem.dtype]
 
     def gamma(operations: int) -> float:
         return operations * unit / (1 - operations * unit)
 
-    theta, buffer = theta + error[:size], buffer + error[size:]
-    largest_sum = max(len(x) for x, _ in window) + len(window)
-    magnitude = abs(x) @ theta + abs(y)
-    prediction_error = gamma(size + 1) * magnitude
+    x, y = abs(window.x), abs(window.y)
+    theta, buffer = np.split(held, 2)
+    magnitude = x @ theta + y
+    prediction_error = gamma(len(theta) + 1) * magnitude
     terms = 2 / len(x) * (magnitude + prediction_error)
-    gradient_error = abs(x).T @ (2 / len(x) * prediction_error + gamma(5 + largest_sum) * terms)
-    gradient = abs(x).T @ terms
-    momentum = problem.optimizer.momentum
-    new_buffer = momentum * buffer + gradient
+    gradient_error = x.T @ (2 / len(x) * prediction_error + gamma(5 + window.additions) * terms)
+    new_buffer = momentum * buffer + x.T @ terms
     buffer_error = gradient_error + gamma(5) * new_buffer
     theta_error = rate * buffer_error + gamma(5) * (theta + rate * new_buffer)
     return np.vstack([theta_error, buffer_error])
@@ -137,7 +142,7 @@ def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
     count = 0
     theta = fractions(np.vstack([problem.W, problem.b]))
     buffer = theta * 0
-    epoch = [tuple(map(fractions, stacked(window))) for window in windows(problem)]
+    epoch = [(fractions(window.x), fractions(window.y)) for window in windows(problem)]
     momentum = Fraction(settings.momentum)
     rates = problem.learning_rates or [settings.learning_rate] * problem.updates
     lowest = float(np.finfo(problem.dtype).tiny)

@@ -26,7 +26,7 @@ def test_one_bit_is_found_and_placed(dtype) -> None:
     assert different.outside == (0, 1, 0)
     assert different.first is not None
     assert (different.first.update, different.first.parameter) == (2, "W")
-    assert different.first.index == (2, 1)
+    assert (different.first.index, different.first.ulps) == ((2, 1), 1)
     assert 0 < different.distances[1] < 1e-6
 
 

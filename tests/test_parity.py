@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from operator import neg
 
 import numpy as np
 import pytest
@@ -106,8 +107,10 @@ def test_adamw_on_iris_in_bits_op_by_op_in_jax(all_workers, dtype) -> None:
 
 
 def numbers(count: int):
-    """Numbers with one decimal, as people measure; sums and products of them round."""
-    return st.lists(st.integers(-80, 80).map(lambda n: n / 10), min_size=count, max_size=count)
+    """Numbers with one decimal, as people measure, and numbers with all their bits."""
+    measured = st.integers(-80, 80).map(lambda n: n / 10)
+    positive = st.floats(0.01, 8)
+    return st.lists(measured | positive | positive.map(neg), min_size=count, max_size=count)
 
 
 @st.composite

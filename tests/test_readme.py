@@ -44,6 +44,16 @@ def test_the_losses_are_the_oracles() -> None:
     assert compared == 6
 
 
+def test_the_bounds_are_the_analysis() -> None:
+    rows = re.findall(r"^ +(\d+) +[\d.]+((?: +\d\.\de-\d\d ≤ \d\.\de-\d\d){3})$", README, re.M)
+    (check,) = build("iris-sgd")
+    comparison = check.compare(reference.trajectory(check.problem))
+    assert len(rows) == 3
+    for update, cells in rows:
+        bounds = re.findall(r"≤ (\S+)", cells)
+        assert bounds == [f"{comparison.bounds[int(update) - 1]:.1e}"] * 3
+
+
 def test_the_losses_without_zeroing_are_the_oracles() -> None:
     rows = re.findall(r"^ +(\d+)((?: +\d\.\d{4}){4})$", README, re.M)
     columns = []

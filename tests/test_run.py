@@ -165,6 +165,12 @@ def test_a_framework_that_cannot_be_imported_is_a_failure(tmp_path, monkeypatch)
     worker.close()
 
 
+def test_the_callers_folder_is_not_imported_from(tmp_path, monkeypatch, start) -> None:
+    (tmp_path / "queue.py").write_text("raise ImportError('the wrong queue')\n")
+    monkeypatch.chdir(tmp_path)
+    assert start().ready()["jax"] == "0.10.2"
+
+
 def test_a_missing_framework_comes_with_the_command_that_installs_it(monkeypatch) -> None:
     assert missing("jax") is None
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
