@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+# x: (examples, features), y: (examples, outputs)
 Batch = tuple[Array, Array]
+# W: (features, outputs), b: (outputs,)
 Parameters = tuple[Array, Array]
 
 

@@ -30,6 +30,7 @@ def make_optimizer(
     require_plain_sgd(problem)
     settings = problem.optimizer
     steps = problem.accumulation_steps
+    # MultiSteps counts in int32, and so must its schedule.
     epoch = windows(problem.micro_batches, steps)
     lengths = jnp.array([len(w) for w in epoch], jnp.int32)
     return optax.MultiSteps(

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# x: (examples, features), y: (examples, outputs)
 Batch = tuple[Tensor, Tensor]
+# W: (features, outputs), b: (outputs,)
 Parameters = tuple[Tensor, Tensor]
 
 

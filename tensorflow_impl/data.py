@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+# x: (examples, features), y: (examples, outputs)
 Batch = tuple[tf.Tensor, tf.Tensor]
+# W: (features, outputs), b: (outputs,)
 Parameters = tuple[tf.Variable, tf.Variable]
 
 

@@ -96,6 +96,23 @@ def test_mutants_are_caught_in_bits_and_by_the_bound(
     assert caught(decimals, actual, partial(compare_bounds, decimals, bounds=bounds))
 
 
+def test_a_rate_that_keras_holds_as_float32_is_outside_the_bound(
+    all_workers, mutant, tmp_path
+) -> None:
+    package = mutant("tensorflow", "optimizers.py", "lambda: rate", "settings.learning_rate")
+    worker = all_workers["tensorflow"]
+    worker.path.append(str(tmp_path))
+    iris = iris_sgd(updates=6)
+    expected = reference.trajectory(iris, "decimal")
+    actual = worker.train(f"{package}.training", iris)
+    bounds = list(rounding.rounding_bounds(iris, expected))
+    assert compare_bounds(expected, actual, bounds).outside[0] > 0
+    # At a rate that float32 can hold, there is nothing to see.
+    exact = hadamard()
+    actual = worker.train(f"{package}.training", exact)
+    assert compare_bits(reference.trajectory(exact, "fraction"), actual).same
+
+
 @pytest.mark.parametrize(
     "change",
     [

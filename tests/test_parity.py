@@ -68,6 +68,27 @@ def test_iris_inside_the_bound(worker, framework, dtype, momentum) -> None:
     assert comparison.compared == 30 * 15
 
 
+def test_a_window_is_one_large_batch(worker, framework) -> None:
+    batch = worker.train(f"{framework}_impl.training", hadamard(accumulation_steps=1))
+    for accumulation_steps in (2, 5, 8):
+        problem = hadamard(accumulation_steps=accumulation_steps)
+        comparison = compare_bits(batch, worker.train(f"{framework}_impl.training", problem))
+        assert comparison.same, comparison.first
+        assert comparison.compared == 48 * 15
+
+
+def test_a_partial_window_is_divided_by_its_own_examples(worker, framework) -> None:
+    """Four examples after four: the second window alone, from where the first one ended."""
+    problem = exact_with_partial_window("float64", epochs=1)
+    first, second = worker.train(f"{framework}_impl.training", problem)
+    alone = dataclasses.replace(
+        problem, W=first[:-1], b=first[-1], micro_batches=problem.micro_batches[3:]
+    )
+    comparison = compare_bits([second], worker.train(f"{framework}_impl.training", alone))
+    assert comparison.same, comparison.first
+    assert comparison.compared == 15
+
+
 def test_exact_wide_numbers_in_bits(worker, framework) -> None:
     problem = exact_with_wide_numbers()
     actual = worker.train(f"{framework}_impl.training", problem)
