@@ -20,7 +20,7 @@ def test_it_is_short_and_its_links_lead_somewhere() -> None:
     assert len(README.splitlines()) <= 120
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert len(links) >= 6
-    assert all((ROOT / link).exists() for link in links)
+    assert all((ROOT / link).exists() for link in links if not link.startswith("https:"))
 
 
 def test_the_versions_are_those_that_are_installed() -> None:
