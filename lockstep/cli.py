@@ -124,11 +124,11 @@ def run_checks(
     from lockstep import show
     from lockstep.checks import collect, submit
 
-    out, tally, seconds = show.Console(), show.Tally(), 0.0
+    (out, progress), tally, seconds = show.consoles(), show.Tally(), 0.0
     found: list[dict[str, Any]] = []
     with (
         tempfile.TemporaryDirectory(prefix="lockstep-") as folder,
-        show.Console(stderr=True).status("starting") as status,
+        progress.status("starting") as status,
     ):
         submit(checks, workers, Path(folder), eager)
         for check in checks:
@@ -151,12 +151,9 @@ def run_without_zeroing(workers: Mapping[str, Worker]) -> tuple[bool, dict[str, 
     """Losses with and without zeroing, and the equality with momentum 1."""
     from lockstep import mistakes, show, zeroing
 
-    out, tally = show.Console(), show.Tally()
+    (out, progress), tally = show.consoles(), show.Tally()
     trials: list[dict[str, Any]] = []
-    with (
-        show.Console(stderr=True).status("starting") as status,
-        zeroing.planted(workers) as ports,
-    ):
+    with progress.status("starting") as status, zeroing.planted(workers) as ports:
         versions = show.wait_until_ready(workers, status)
         show.say(out, " · ".join(versions.values()), "dim")
         for name in workers:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console as Console
+from rich.console import Console
 from rich.status import Status
 from rich.syntax import Syntax
 from rich.table import Table
@@ -70,6 +70,15 @@ class Tally:
 def spaced(number: int) -> str:
     """12 345 rather than 12345."""
     return f"{number:,}".replace(",", " ")
+
+
+def consoles() -> tuple[Console, Console]:
+    """Standard output for what was found, standard error for progress.
+
+    The tables are given the 80 columns that they need even where a terminal has fewer, so that it
+    breaks lines instead of losing digits.
+    """
+    return Console(width=max(Console().width, 80)), Console(stderr=True)
 
 
 def say(out: Console, text: str, style: str = "") -> None:

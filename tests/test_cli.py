@@ -110,6 +110,12 @@ def test_a_problem_file_is_run(tmp_path) -> None:
     assert "the file holds its own dtype and K" in done.stderr
 
 
+def test_a_narrow_terminal_loses_no_digits() -> None:
+    done = lockstep("run", "iris-sgd", "-u", "2", "-f", "jax", COLUMNS="30")
+    assert re.search(r"\d\.\de-\d\d ≤ \d\.\de-\d\d", done.stdout)
+    assert "…" not in done.stdout
+
+
 BAD = {
     ("run", "-f", "jax,nunpy"): "--frameworks: nunpy is not a framework here",
     ("run", "-f", ","): "--frameworks: nothing is not a framework here",
