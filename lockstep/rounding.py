@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lockstep.compare import exact
 from lockstep.problem import Array, MicroBatch, Problem, require
 
 PRECISION = {"float64": 53, "float32": 24}
@@ -140,9 +141,9 @@ def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
     if settings.name != "sgd" or settings.weight_decay or problem.max_norm is not None:
         raise NotImplementedError("exactness: SGD without decay and clipping only")
     count = 0
-    theta = fractions(np.vstack([problem.W, problem.b]))
+    theta = exact(np.vstack([problem.W, problem.b]))
     buffer = theta * 0
-    epoch = [(fractions(window.x), fractions(window.y)) for window in windows(problem)]
+    epoch = [(exact(window.x), exact(window.y)) for window in windows(problem)]
     momentum = Fraction(settings.momentum)
     rates = problem.learning_rates or [settings.learning_rate] * problem.updates
     lowest = float(np.finfo(problem.dtype).tiny)
@@ -180,8 +181,3 @@ def sums_are_exact(terms: Array, p: int, lowest: float = 0) -> bool:
         return False
     grid = Fraction(1, max(denominators))
     return bool(np.max(abs(terms).sum(axis=0)) <= 2**p * grid and grid >= lowest)
-
-
-def fractions(array: Array) -> Array:
-    """The same numbers as `Fraction`."""
-    return np.frompyfunc(Fraction, 1, 1)(array.astype(np.float64).astype(object))

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from lockstep import FRAMEWORKS
+from lockstep import FRAMEWORKS, PACKAGES
 
 if TYPE_CHECKING:  # NumPy is imported while the workers start, not before
     from lockstep.problem import Array, Problem
@@ -29,11 +29,6 @@ TIMEOUT = 300.0
 LOG_LINES = 15
 # -P: what lies in the caller's folder, a queue.py or a jax.py, is nobody's import.
 COMMAND = (sys.executable, "-P", "-m", "lockstep.worker")
-MODULES = {
-    "pytorch": ("torch",),
-    "tensorflow": ("tensorflow", "keras"),
-    "jax": ("jax", "optax"),
-}
 
 
 class WorkerError(RuntimeError):
@@ -49,7 +44,7 @@ def missing(framework: str) -> str | None:
 
     The versions are those of the package's own metadata, that is of pyproject.toml.
     """
-    if all(importlib.util.find_spec(name) for name in MODULES[framework]):
+    if all(importlib.util.find_spec(name) for name in PACKAGES[framework]):
         return None
     from packaging.requirements import Requirement
 

@@ -21,12 +21,7 @@ import time
 import traceback
 from typing import Any, TextIO
 
-# What each framework's ports import, in the order in which they do.
-IMPORTS = {
-    "pytorch": ("torch",),
-    "tensorflow": ("tensorflow", "keras"),
-    "jax": ("jax", "optax"),
-}
+from lockstep import PACKAGES
 
 
 def main() -> None:
@@ -82,7 +77,7 @@ def start(framework: str) -> dict[str, str]:
     if framework == "tensorflow":
         # TensorFlow Lite's converter imports JAX wherever it finds it, for a fifth of the time.
         sys.modules.setdefault("jax", None)  # type: ignore[arg-type]
-    versions = {name: importlib.import_module(name).__version__ for name in IMPORTS[framework]}
+    versions = {name: importlib.import_module(name).__version__ for name in PACKAGES[framework]}
     if sys.modules.get("jax", ...) is None:
         del sys.modules["jax"]
     if framework == "pytorch":
