@@ -122,8 +122,9 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=environment(),
-            # Ctrl-C reaches this process alone, which then stops its workers in order.
-            start_new_session=True,
+            # Ctrl-C reaches this process alone, which then stops its workers in order. (A session
+            # of its own would have a share of the CPU of its own, in which nice means nothing.)
+            process_group=0,
         )
         self._listener = threading.Thread(
             target=self._listen, args=(self._process.stdout,), daemon=True

@@ -23,10 +23,15 @@ from typing import Any, TextIO
 
 from lockstep import PACKAGES
 
+# TensorFlow takes longest, and so does the run: where cores are few, the others give way to it.
+NICE = 3
+
 
 def main() -> None:
     """Import the framework, say so, then train what is asked for."""
     framework = sys.argv[1]
+    if framework != "tensorflow":
+        os.nice(NICE)
     tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=read_tasks, args=(tasks,), daemon=True).start()
     answers = claim_stdout()
