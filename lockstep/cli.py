@@ -72,13 +72,13 @@ def run(
     names = chosen(frameworks)
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise UsageError(f"--json: {json_file} must be a file in a folder that exists")
+    if without_zeroing and (problems or dtype or accumulation_steps or updates or eager):
+        raise UsageError("--without-zeroing takes no problem, dtype, K, updates or --eager")
     from lockstep.run import workers
 
     with workers(names) as started:
         # The workers import their frameworks while this process imports its own packages.
         if without_zeroing:
-            if problems or dtype or accumulation_steps or updates or eager:
-                raise UsageError("--without-zeroing takes no problem, dtype, K, updates or --eager")
             passed, report = run_without_zeroing(started)
         else:
             from lockstep.checks import CATALOGUE, build

@@ -112,8 +112,8 @@ def apply_rule(
 
 
 def reset(accumulator: Theta) -> Theta:
-    """An empty accumulator."""
-    return accumulator * 0
+    """An empty accumulator; to multiply by zero would keep a NaN, and the sign of a zero."""
+    return np.zeros_like(accumulator)
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def train(
     max_norm = None if problem.max_norm is None else number(problem.max_norm)
     k, count = problem.accumulation_steps, len(micro_batches)
     sizes = [len(x) for x, _ in micro_batches]
-    accumulator, state = theta * 0, (theta * 0, theta * 0)
+    accumulator, state = np.zeros_like(theta), (np.zeros_like(theta), np.zeros_like(theta))
     update = 0
     for _ in range(problem.epochs):
         for micro_step, (x, y) in enumerate(micro_batches):

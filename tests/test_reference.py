@@ -101,6 +101,11 @@ def test_learning_rates_are_counted_in_updates() -> None:
     assert (second != third).all()
 
 
+def test_a_reset_leaves_nothing_behind() -> None:
+    kept = np.array([[np.nan, -np.inf, -1.0]])
+    assert reference.reset(kept).tobytes() == np.zeros((1, 3)).tobytes()
+
+
 def test_fractions_refuse_square_roots() -> None:
     with pytest.raises(NotImplementedError, match="square root"):
         reference.trajectory(iris_adamw(), "fraction")
