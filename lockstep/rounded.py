@@ -1,0 +1,109 @@
+"""Numbers that carry the largest error that rounding can have given them: running error analysis.
+
+The oracle's formulas run on them as they run on floats, fractions and decimals, so a bound needs
+no formulas of its own (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.3).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+# A framework writes a formula in its own way, m + (1 - beta) (g - m) for beta m + (1 - beta) g. No
+# form takes more than so many roundings where the oracle takes one, of terms no larger.
+FORMS = 4
+
+
+class Rounded:
+    """A number, and a bound on how far a computed one may be from it. See `rounded`."""
+
+    __slots__ = ("error", "value")
+    unit: ClassVar[float] = 0.0
+
+    def __init__(self, value: Any, error: float = 0.0) -> None:
+        """A number that is known exactly unless an error is given."""
+        self.value = float(value)
+        self.error = error
+
+    def _new(self, value: float, error: float) -> Rounded:
+        """The result of one operation, which rounds."""
+        return type(self)(value, error + self.unit * abs(value))
+
+    def _other(self, other: Any) -> Rounded:
+        return other if isinstance(other, Rounded) else type(self)(other)
+
+    def __add__(self, other: Any) -> Rounded:
+        other = self._other(other)
+        return self._new(self.value + other.value, self.error + other.error)
+
+    def __sub__(self, other: Any) -> Rounded:
+        return self + -self._other(other)
+
+    def __rsub__(self, other: Any) -> Rounded:
+        return -self + other
+
+    def __mul__(self, other: Any) -> Rounded:
+        other = self._other(other)
+        error = abs(self.value) * other.error + abs(other.value) * self.error
+        return self._new(self.value * other.value, error + self.error * other.error)
+
+    def __truediv__(self, other: Any) -> Rounded:
+        other = self._other(other)
+        least = abs(other.value) - other.error
+        if least <= 0:
+            return type(self)(self.value / other.value if other.value else math.nan, math.inf)
+        quotient = self.value / other.value
+        return self._new(quotient, (self.error + abs(quotient) * other.error) / least)
+
+    def __rtruediv__(self, other: Any) -> Rounded:
+        return self._other(other) / self
+
+    def __pow__(self, exponent: Any) -> Rounded:
+        """A power of an exact number; a library may multiply, once for each whole exponent."""
+        exponent = self._other(exponent)
+        power = self.value**exponent.value
+        error = abs(math.log(self.value)) * exponent.error if exponent.error else 0.0
+        return type(self)(power, (max(1.0, exponent.value) * self.unit / FORMS + error) * power)
+
+    def __neg__(self) -> Rounded:
+        return type(self)(-self.value, self.error)
+
+    def __abs__(self) -> Rounded:
+        return type(self)(abs(self.value), self.error)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __lt__(self, other: Any) -> bool:
+        return self.value < self._other(other).value
+
+    def __gt__(self, other: Any) -> bool:
+        return self.value > self._other(other).value
+
+    def __le__(self, other: Any) -> bool:
+        return not self > other
+
+    def __ge__(self, other: Any) -> bool:
+        return not self < other
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == self._other(other).value
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def sqrt(self) -> Rounded:
+        """The square root; `np.sqrt` calls it for every element."""
+        root = math.sqrt(self.value)
+        least = math.sqrt(max(self.value - self.error, 0.0))
+        # sqrt(x) - sqrt(x - e) = e / (sqrt(x) + sqrt(x - e))
+        return self._new(root, self.error / (root + least) if self.error else 0.0)
+
+    def sign(self) -> Rounded:
+        """-1, 0 or 1; the wrong one where the error is larger than the number."""
+        sign = float((self.value > 0) - (self.value < 0))
+        return type(self)(sign, 2.0 if self.error and abs(self.value) <= self.error else 0.0)
+
+
+def rounded(unit: float) -> type[Rounded]:
+    """The numbers of a dtype with this unit roundoff."""
+    return type("Rounded", (Rounded,), {"__slots__": (), "unit": FORMS * unit})
