@@ -9,6 +9,8 @@ from jax import Array
 
 # x: (examples, features), y: (examples, outputs)
 Batch = tuple[Array, Array]
+# and weights: (examples, 1)
+Weighted = tuple[Array, Array, Array]
 # W: (features, outputs), b: (outputs,)
 Parameters = tuple[Array, Array]
 
@@ -24,15 +26,58 @@ def load(problem: Any) -> tuple[Parameters, list[Batch]]:
     return (W, b), epoch
 
 
+def require_plain(problem: Any) -> None:
+    """Refuse what the plain loop leaves to recipe.py."""
+    if not problem.uses_only():
+        raise NotImplementedError("recipe.py trains this")
+
+
 def windows(
-    micro_batches: Sequence[Batch], accumulation_steps: int
-) -> Iterator[Sequence[Batch]]:
+    micro_batches: Sequence[Any], accumulation_steps: int
+) -> Iterator[Sequence[Any]]:
     """Cut an epoch into windows; the last may be partial."""
     count = len(micro_batches)
     for start in range(0, count, accumulation_steps):
         yield micro_batches[
             start : start + accumulation_steps
         ]
+
+
+def load_weighted(
+    problem: Any,
+) -> tuple[Parameters, list[Weighted]]:
+    """Return the same, and a weight for every example."""
+    parameters, epoch = load(problem)
+    weights = problem.example_weights
+    if weights is None:
+        weights = [np.ones(len(x)) for x, _ in epoch]
+    columns = [
+        w[:, None].astype(problem.dtype) for w in weights
+    ]
+    return parameters, [
+        (x, y, jnp.asarray(w))
+        for (x, y), w in zip(epoch, columns)
+    ]
+
+
+def run_windows(
+    epoch: Sequence[Weighted], problem: Any
+) -> Iterator[Sequence[Weighted]]:
+    """Cut a run; a policy settles an epoch's partial window.
+
+    "apply" it, "drop" it, or "carry" it: one long epoch.
+    """
+    steps, policy = (
+        problem.accumulation_steps,
+        problem.partial_windows,
+    )
+    epochs = [epoch] * problem.epochs
+    if policy == "carry":
+        epochs = [epoch * problem.epochs]
+    for micro_batches in epochs:
+        for window in windows(micro_batches, steps):
+            if policy == "apply" or len(window) == steps:
+                yield window
 
 
 def snapshot(parameters: Parameters) -> list[np.ndarray]:

@@ -9,7 +9,15 @@ import numpy as np
 import optax
 from jax import Array
 
-from .data import Batch, Parameters, load, snapshot, windows
+from .accumulation import accumulating
+from .data import (
+    Batch,
+    Parameters,
+    load,
+    require_plain,
+    snapshot,
+    windows,
+)
 from .model import linear_model, squared_error
 from .optimizers import make_optimizer
 
@@ -64,9 +72,15 @@ def train_window(
 
 
 def train(problem: Any) -> Iterator[list[np.ndarray]]:
-    """Yield [W, b] as NumPy arrays after every update."""
+    """Yield [W, b] as NumPy arrays after every update.
+
+    Raises NotImplementedError unless the update is plain.
+    """
+    require_plain(problem)
     parameters, epoch = load(problem)
-    optimizer = make_optimizer(parameters, problem)
+    optimizer = accumulating(
+        make_optimizer(parameters, problem), problem
+    )
     state = optimizer.init(parameters)
     steps = problem.accumulation_steps
     for _ in range(problem.epochs):

@@ -5,67 +5,32 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib import resources
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lockstep.settings import (
+    LossScale,
+    Optimizer,
+    ProblemError,
+    Schedule,
+    is_number,
+    require,
+    require_count,
+)
+
 Array = NDArray[Any]
 MicroBatch = tuple[Array, Array]
 
-OPTIMIZERS = ("sgd", "adamw")
 DTYPES = ("float64", "float32")
-
-
-class ProblemError(ValueError):
-    """A problem that cannot be trained on; the message says what is wrong, and where."""
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ProblemError(message) unless the condition holds."""
-    if not condition:
-        raise ProblemError(message)
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """An optimizer's name and settings, under `torch.optim`'s names and with its meaning.
-
-    sgd:   g = g + weight_decay W; buffer = momentum buffer + g; W = W - learning_rate buffer.
-    adamw: https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
-
-    Raises ProblemError for an unknown name or a setting outside its range.
-    """
-
-    name: str = "sgd"
-    learning_rate: float = 0.25
-    momentum: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(
-            self.name in OPTIMIZERS,
-            f"optimizer.name: {self.name!r} is unknown, it must be one of {', '.join(OPTIMIZERS)}",
-        )
-        for name in ("learning_rate", "momentum", "eps", "weight_decay"):
-            value = getattr(self, name)
-            require(
-                isinstance(value, Real) and math.isfinite(value) and float(value) >= 0,
-                f"optimizer.{name}: {value!r} must be a finite number of at least 0",
-            )
-        require(self.momentum <= 1, f"optimizer.momentum: {self.momentum!r} must be in [0, 1]")
-        require(
-            len(self.betas) == 2
-            and all(isinstance(beta, Real) and 0 <= beta < 1 for beta in self.betas),
-            f"optimizer.betas: {self.betas!r} must be two numbers in [0, 1)",
-        )
+COMPUTE_DTYPES = ("bfloat16", "float16")
+PARTIAL_WINDOWS = ("apply", "drop", "carry")
+NON_FINITE = ("apply", "skip", "raise")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +43,19 @@ class Problem:
     accumulation_steps: K, the micro-batches of one update; windows never cross an epoch.
     learning_rates: None, or the learning rate of each update.
     max_norm: None, or the global norm to clip the accumulated gradient to.
-    dtype: "float64" or "float32".
+    dtype: "float64" or "float32", of the parameters, the accumulator and the optimizer's state.
+    schedule: None, or how the learning rate warms up and decays.
+    decay_bias: whether weight decay acts on b as it does on W.
+    example_weights: None, or (examples,) weights of each micro-batch, the token counts of language
+        models; a window's quantity is then the weighted mean. A weight of 0 is padding.
+    partial_windows: "apply" an epoch's partial window, divided by its own examples; "drop" it; or
+        "carry" it into the next epoch, whose first micro-batches complete it. What the last epoch
+        leaves incomplete is then dropped.
+    non_finite: what becomes of a window whose gradient is not finite. "apply" it, unlooked at;
+        "skip" it: no update, no state changes, and nothing is left behind in the accumulator; or
+        "raise" FloatingPointError.
+    compute_dtype: None, or "bfloat16" or "float16" for the forward and backward pass.
+    loss_scale: None, or the dynamic scale of the loss.
 
     Raises ProblemError where a shape, a number or a setting makes no sense.
     """
@@ -88,19 +65,32 @@ class Problem:
     micro_batches: Sequence[MicroBatch]
     epochs: int = 1
     accumulation_steps: int = 1
-    optimizer: Optimizer = Optimizer()
+    optimizer: Optimizer = Optimizer()  # noqa: RUF009 - it is frozen
     learning_rates: Sequence[float] | None = None
     max_norm: float | None = None
     dtype: str = "float64"
+    schedule: Schedule | None = None
+    decay_bias: bool = True
+    example_weights: Sequence[Array] | None = None
+    partial_windows: str = "apply"
+    non_finite: str = "apply"
+    compute_dtype: str | None = None
+    loss_scale: LossScale | None = None
 
     def __post_init__(self) -> None:
-        require(self.dtype in DTYPES, f"dtype: {self.dtype!r} must be one of {', '.join(DTYPES)}")
-        for name in ("epochs", "accumulation_steps"):
+        for name, choices in (
+            ("dtype", DTYPES),
+            ("partial_windows", PARTIAL_WINDOWS),
+            ("non_finite", NON_FINITE),
+            ("compute_dtype", (None, *COMPUTE_DTYPES)),
+            ("decay_bias", (True, False)),
+        ):
             value = getattr(self, name)
             require(
-                isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1,
-                f"{name}: {value!r} must be a whole number of at least 1",
+                value in choices, f"{name}: {value!r} must be one of {', '.join(map(str, choices))}"
             )
+        for name in ("epochs", "accumulation_steps"):
+            require_count(name, getattr(self, name))
         require(len(self.micro_batches) > 0, "micro_batches: an epoch needs at least one, got none")
         W, b = self._array("W", self.W), self._array("b", self.b)
         require(
@@ -112,9 +102,20 @@ class Problem:
         )
         for name, value in (("W", W), ("b", b), ("micro_batches", micro_batches)):
             object.__setattr__(self, name, value)
+        require(
+            self.updates > 0,
+            f"partial_windows: {self.partial_windows!r} leaves no window of K ="
+            f" {self.accumulation_steps} micro-batches in {self.epochs} epochs of"
+            f" {len(micro_batches)}",
+        )
+        require(
+            self.loss_scale is None or self.non_finite != "apply",
+            "loss_scale: needs non_finite 'skip' or 'raise', since scaled gradients overflow",
+        )
+        self._check_example_weights()
         self._check_learning_rates()
         require(
-            self.max_norm is None or (math.isfinite(self.max_norm) and self.max_norm > 0),
+            self.max_norm is None or (is_number(self.max_norm) and self.max_norm > 0),
             f"max_norm: {self.max_norm!r} must be None or a finite number above 0",
         )
 
@@ -146,7 +147,40 @@ class Problem:
         )
         return x, y
 
+    def _check_example_weights(self) -> None:
+        if self.example_weights is None:
+            return
+        sizes = [len(x) for x, _ in self.micro_batches]
+        require(
+            len(self.example_weights) == len(sizes),
+            f"example_weights: {len(self.example_weights)} for {len(sizes)} micro-batches",
+        )
+        weights = tuple(
+            self._array(f"example_weights[{i}]", each)
+            for i, each in enumerate(self.example_weights)
+        )
+        object.__setattr__(self, "example_weights", weights)
+        for i, (each, size) in enumerate(zip(weights, sizes, strict=True)):
+            require(
+                each.shape == (size,) and bool((each >= 0).all()),
+                f"example_weights[{i}]: must be {size} numbers of at least 0, one an example",
+            )
+        for number, window in enumerate(self.windows):
+            require(
+                any(weights[i].any() for i in window),
+                f"example_weights: window {number} has padding only",
+            )
+
     def _check_learning_rates(self) -> None:
+        require(
+            self.schedule is None or self.schedule.updates >= self.updates,
+            f"schedule: {self.schedule and self.schedule.updates} updates are shorter than the"
+            f" run's {self.updates}",
+        )
+        require(
+            self.schedule is None or self.learning_rates is None,
+            "schedule: give a schedule or learning_rates, not both",
+        )
         if self.learning_rates is None:
             return
         object.__setattr__(self, "learning_rates", tuple(map(float, self.learning_rates)))
@@ -161,9 +195,32 @@ class Problem:
             )
 
     @property
+    def windows(self) -> list[range]:
+        """The run's windows, in order, each as the indices of its micro-batches.
+
+        Modulo the number of micro-batches, that is: a carried window goes on into the next epoch.
+        """
+        k, count = self.accumulation_steps, len(self.micro_batches)
+        if self.partial_windows == "carry":
+            starts = range(0, self.epochs * count - k + 1, k)
+            return [range(start, start + k) for start in starts]
+        whole = k if self.partial_windows == "drop" else 1
+        epoch = [range(start, min(start + k, count)) for start in range(0, count - whole + 1, k)]
+        return epoch * self.epochs
+
+    @property
     def updates(self) -> int:
-        """The number of updates in all epochs; an epoch's partial window counts as one."""
-        return self.epochs * math.ceil(len(self.micro_batches) / self.accumulation_steps)
+        """The number of windows in all epochs, each of them an update unless it is skipped."""
+        return len(self.windows)
+
+    def uses_only(self, *settings: str) -> bool:
+        """Whether the update is the plain loop's: mean gradient, optimizer, one learning rate.
+
+        That is, whether no setting of a recipe is in use but those that are named.
+        """
+        return all(
+            getattr(self, name) == value for name, value in PLAIN.items() if name not in settings
+        )
 
     @property
     def examples(self) -> MicroBatch:
@@ -178,8 +235,12 @@ class Problem:
         arrays = {"W": self.W, "b": self.b}
         for index, (x, y) in enumerate(self.micro_batches):
             arrays |= {f"x.{index}": x, f"y.{index}": y}
+        for index, weights in enumerate(self.example_weights or ()):
+            arrays[f"weights.{index}"] = weights
         settings = {name: getattr(self, name) for name in SETTINGS}
-        settings["optimizer"] = asdict(self.optimizer)
+        for name in NESTED:
+            value = getattr(self, name)
+            settings[name] = value and asdict(value)
         save_file(arrays, path, metadata={"problem": json.dumps(settings)})
 
     @classmethod
@@ -191,9 +252,13 @@ class Problem:
             with safe_open(path, framework="np") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 settings = json.loads((file.metadata() or {})["problem"])
-            settings["optimizer"] = optimizer_from(settings["optimizer"])
+            for name, make in NESTED.items():
+                if settings.get(name):
+                    settings[name] = make(**settings[name])
             count = sum(name.startswith("x.") for name in arrays)
             pairs = [(arrays[f"x.{i}"], arrays[f"y.{i}"]) for i in range(count)]
+            if "weights.0" in arrays:
+                settings["example_weights"] = [arrays[f"weights.{i}"] for i in range(count)]
             return cls(arrays["W"], arrays["b"], pairs, **settings)
         except ProblemError as error:
             raise ProblemError(f"{path}: {error}") from None
@@ -203,12 +268,20 @@ class Problem:
             raise ProblemError(f"{path}: not a problem written by Problem.save ({error})") from None
 
 
-SETTINGS = ("epochs", "accumulation_steps", "learning_rates", "max_norm", "dtype")
-
-
-def optimizer_from(settings: Mapping[str, Any]) -> Optimizer:
-    """The Optimizer that `dataclasses.asdict` and JSON made a mapping of."""
-    return replace(Optimizer(**settings), betas=tuple(settings["betas"]))
+NESTED: dict[str, Any] = {"optimizer": Optimizer, "schedule": Schedule, "loss_scale": LossScale}
+# What makes a recipe of the plain accumulation loop, and its value where it does not.
+PLAIN: dict[str, Any] = {
+    "learning_rates": None,
+    "max_norm": None,
+    "schedule": None,
+    "decay_bias": True,
+    "example_weights": None,
+    "partial_windows": "apply",
+    "non_finite": "apply",
+    "compute_dtype": None,
+    "loss_scale": None,
+}
+SETTINGS = ("epochs", "accumulation_steps", "dtype", *(PLAIN.keys() - NESTED - {"example_weights"}))
 
 
 def iris_examples() -> MicroBatch:

@@ -11,22 +11,22 @@ A mistake is this loop with one or two stages replaced: `dataclasses.replace(STA
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from lockstep.problem import Array, Optimizer, Problem
+from lockstep.problem import Array, LossScale, Problem
+from lockstep.rules import State, apply_rule, initial_state, uses_square_root
 
 # W above b, as one array (features + 1, outputs): a bias is the weight of a feature that is 1.
 Theta = Array
 Number = Any  # float, Fraction or Decimal: what the settings are turned into
-State = tuple[Any, Any]
 Precision = Literal["float64", "float32", "fraction", "decimal"]
 DIGITS = 60
 
@@ -52,63 +52,50 @@ def normalise(accumulator: Theta, accumulation_steps: int) -> Theta:
 
 
 def clip(gradient: Theta, max_norm: Number | None) -> Theta:
-    """Scale to the global norm `max_norm` where it is exceeded."""
-    if max_norm is None:
+    """Scale to the global norm `max_norm` where it is exceeded; the sum of squares in order."""
+    square = sum((gradient * gradient).flat)
+    if max_norm is None or not square:
         return gradient
-    norm = square_root((gradient * gradient).sum())
-    return gradient * (max_norm / norm) if norm > max_norm else gradient
+    coefficient = max_norm * (1 / np.sqrt(square))
+    return gradient * coefficient if coefficient < 1 else gradient
 
 
-def learning_rate(problem: Problem, update: int) -> float:
-    """The learning rate of an update, counted from 0 in updates, never in micro-steps."""
-    if problem.learning_rates is None:
-        return problem.optimizer.learning_rate
-    return problem.learning_rates[update]
+def learning_rate(problem: Problem, update: int) -> Number:
+    """The learning rate of an update, counted from 0 in updates, never in micro-steps.
 
-
-def sgd(
-    theta: Theta, gradient: Theta, state: State, rate: Number, settings: Optimizer, update: int
-) -> tuple[Theta, State]:
-    """`torch.optim.SGD` without dampening: momentum in buffer form, coupled decay."""
-    number = type(rate)
-    gradient = gradient + theta * number(settings.weight_decay)
-    buffer = state[0] * number(settings.momentum) + gradient
-    return theta - buffer * rate, (buffer, state[1])
-
-
-def adamw(
-    theta: Theta, gradient: Theta, state: State, rate: Number, settings: Optimizer, update: int
-) -> tuple[Theta, State]:
-    """AdamW (Loshchilov and Hutter, 2019), by multiplications with host scalars only.
-
-    sqrt(v) is v (1 / sqrt(v)), the form that rounds alike in every framework; v is kept above the
-    smallest normal number, so that v = 0 gives 0.
+    A float, but for a cosine, which is a decimal: the schedule in exact arithmetic.
     """
-    number = type(rate)
-    beta1, beta2 = map(number, settings.betas)
-    m, v = state
-    m = m * beta1 + gradient * (1 - beta1)
-    v = v * beta2 + (gradient * gradient) * (1 - beta2)
-    tiny = number(np.finfo("float32" if v.dtype == "float32" else "float64").tiny)
-    root = v * (1 / np.sqrt(np.maximum(v, tiny)))
-    unbiased = root * (1 / square_root(1 - beta2 ** (update + 1))) + number(settings.eps)
-    theta = theta * (1 - rate * number(settings.weight_decay))
-    return theta - (m / unbiased) * (rate / (1 - beta1 ** (update + 1))), (m, v)
+    if problem.learning_rates is not None:
+        return problem.learning_rates[update]
+    peak, schedule = Fraction(problem.optimizer.learning_rate), problem.schedule
+    if schedule is None:
+        return problem.optimizer.learning_rate
+    if update < schedule.warmup:
+        return peak * update / schedule.warmup
+    if schedule.decay == "constant":
+        return peak
+    progress = Fraction(update - schedule.warmup, schedule.updates - schedule.warmup)
+    if schedule.decay == "linear":
+        return peak * (1 - progress)
+    return decimal(peak) * (1 + cosine(progress)) / 2
 
 
-def square_root(x: Number) -> Number:
-    """The square root in the number's own precision; a float's is a host scalar."""
-    return x.sqrt() if isinstance(x, Decimal) else math.sqrt(x)
+def decimal(fraction: Fraction) -> Decimal:
+    """A fraction to the digits of the context."""
+    return Decimal(fraction.numerator) / Decimal(fraction.denominator)
 
 
-RULES: dict[str, Callable[..., tuple[Theta, State]]] = {"sgd": sgd, "adamw": adamw}
+def cosine(half_turns: Fraction) -> Decimal:
+    """cos(pi * half_turns) to DIGITS digits."""
+    from mpmath import mp
+
+    with mp.workdps(DIGITS):
+        return Decimal(str(mp.cospi(mp.mpf(half_turns.numerator) / half_turns.denominator)))
 
 
-def apply_rule(
-    theta: Theta, gradient: Theta, state: State, rate: Number, settings: Optimizer, update: int
-) -> tuple[Theta, State]:
-    """The optimizer's rule, once an update, under `torch.optim`'s definition."""
-    return RULES[settings.name](theta, gradient, state, rate, settings, update)
+def finite(gradient: Theta) -> bool:
+    """Whether all numbers of an accumulated gradient are; fractions and decimals always are."""
+    return gradient.dtype == object or bool(np.isfinite(gradient).all())
 
 
 def reset(accumulator: Theta) -> Theta:
@@ -120,12 +107,13 @@ def reset(accumulator: Theta) -> Theta:
 class Stages:
     """The stages of one window, in the order in which they run."""
 
-    weigh: Callable[[int, int, Number], Number] = weigh
+    weigh: Callable[[Number, Number, Number], Number] = weigh
     accumulate: Callable[[Theta, Theta], Theta] = accumulate
     boundary: Callable[[int, int, int], bool] = boundary
     normalise: Callable[[Theta, int], Theta] = normalise
-    clip: Callable[[Theta, float | None], Theta] = clip
-    learning_rate: Callable[[Problem, int], float] = learning_rate
+    finite: Callable[[Theta], bool] = finite
+    clip: Callable[[Theta, Number | None], Theta] = clip
+    learning_rate: Callable[[Problem, int], Number] = learning_rate
     apply_rule: Callable[..., tuple[Theta, State]] = apply_rule
     reset: Callable[[Theta], Theta] = reset
 
@@ -140,24 +128,66 @@ def predict(theta: Theta, x: Array) -> Array:
 
 
 def gradient(theta: Theta, x: Array, y: Array, weight: Number) -> Theta:
-    """The gradient of weight * squared error, summed over the micro-batch's examples."""
+    """The gradient of weight * squared error, summed over the micro-batch's examples.
+
+    `weight` is a number, or one for each example, (examples, 1).
+    """
     error = predict(theta, x) - y
     x = np.hstack([x, np.ones_like(x[:, :1])])
     return (x[:, :, None] * ((error + error) * weight)[:, None, :]).sum(axis=0)
 
 
-def train(
+def low_precision_gradient(
+    theta: Theta, x: Array, y: Array, weight: Number, compute_dtype: Any
+) -> Theta:
+    """The same with predictions, and what the backward pass makes of their errors, in less.
+
+    The loss is taken in the parameters' own dtype, in which the gradient comes back.
+    """
+    low, low_x = theta.astype(compute_dtype), x.astype(compute_dtype)
+    error = predict(low, low_x).astype(theta.dtype) - y
+    low_error = ((error + error) * weight).astype(compute_dtype)
+    low_x = np.hstack([low_x, np.ones_like(low_x[:, :1])])
+    return (low_x[:, :, None] * low_error[:, None, :]).sum(axis=0).astype(theta.dtype)
+
+
+class Snapshot(NamedTuple):
+    """What a run holds after a window.
+
+    theta: W above b; state: the optimizer's, under torch.optim's names, arrays of theta's shape;
+    updates: how many there were; loss_scale: of the next window, 1 where there is none.
+    """
+
+    theta: Theta
+    state: State
+    updates: int
+    loss_scale: float
+
+
+def epochs(problem: Problem, micro_batches: Sequence[Any]) -> list[Sequence[Any]]:
+    """The micro-batches of each epoch that go into a window.
+
+    Policies are cuts: a dropped partial window is not there, and to carry it is one long epoch.
+    """
+    whole = problem.accumulation_steps * len(problem.windows)
+    if problem.partial_windows == "carry":
+        return [(list(micro_batches) * problem.epochs)[:whole]]
+    return [micro_batches[: whole // problem.epochs]] * problem.epochs
+
+
+def run(
     problem: Problem, precision: Precision | None = None, stages: Stages = STAGES
-) -> Iterator[Theta]:
-    """Yield W above b, (features + 1, outputs), after every update.
+) -> Iterator[Snapshot]:
+    """Yield what the run holds after every window.
 
     `precision` is the problem's own dtype unless given. Raises NotImplementedError for what a
-    fraction cannot hold, the square root in AdamW and in clipping.
+    fraction cannot hold, a square root in the rule or in clipping, and FloatingPointError for
+    a window whose gradient is not finite unless it is to be skipped.
     """
     precision = precision or problem.dtype  # type: ignore[assignment]
     number = {"fraction": Fraction, "decimal": Decimal}.get(precision, float)  # type: ignore
-    if number is Fraction and (problem.optimizer.name != "sgd" or problem.max_norm is not None):
-        raise NotImplementedError("fractions have no square root: no AdamW, no clipping")
+    if number is Fraction and (uses_square_root(problem.optimizer) or problem.max_norm is not None):
+        raise NotImplementedError("fractions have no square root: no such rule, no clipping")
 
     def cast(array: Array) -> Array:
         if number is float:
@@ -165,26 +195,89 @@ def train(
         return np.frompyfunc(number, 1, 1)(array.astype("float64").astype(object))
 
     theta = cast(np.vstack([problem.W, problem.b]))
-    micro_batches = [(cast(x), cast(y)) for x, y in problem.micro_batches]
+    weights = problem.example_weights or [np.ones(len(x)) for x, _ in problem.micro_batches]
+    micro_batches = [
+        (cast(x), cast(y), cast(w)[:, None], sum(map(number, w.tolist())))
+        for (x, y), w in zip(problem.micro_batches, weights, strict=True)
+    ]
+    slope = gradient
+    if number is float and problem.compute_dtype:
+        slope = partial(low_precision_gradient, compute_dtype=numpy_dtype(problem.compute_dtype))
+    decays = [True] * len(problem.W) + [problem.decay_bias]
     max_norm = None if problem.max_norm is None else number(problem.max_norm)
-    k, count = problem.accumulation_steps, len(micro_batches)
-    sizes = [len(x) for x, _ in micro_batches]
-    accumulator, state = np.zeros_like(theta), (np.zeros_like(theta), np.zeros_like(theta))
-    update = 0
-    for _ in range(problem.epochs):
-        for micro_step, (x, y) in enumerate(micro_batches):
+    accumulator, state = np.zeros_like(theta), initial_state(problem.optimizer, theta - theta)
+    scale, update, k = Scale(problem.loss_scale), 0, problem.accumulation_steps
+    for epoch in epochs(problem, micro_batches):
+        for micro_step, (x, y, w, examples) in enumerate(epoch):
             start = micro_step // k * k
-            weight = stages.weigh(len(x), sum(sizes[start : start + k]), number(1))
-            accumulator = stages.accumulate(accumulator, gradient(theta, x, y, weight))
-            if stages.boundary(micro_step, count, k):
-                mean = stages.clip(stages.normalise(accumulator, k), max_norm)
-                rate = number(stages.learning_rate(problem, update))
+            window_examples = sum(each[-1] for each in epoch[start : start + k])
+            weight = stages.weigh(examples, window_examples, number(1)) * number(scale.value)
+            accumulator = stages.accumulate(accumulator, slope(theta, x, y, w * weight))
+            if not stages.boundary(micro_step, len(epoch), k):
+                continue
+            mean = stages.normalise(accumulator, k) * number(1 / scale.value)
+            if problem.non_finite == "apply" or stages.finite(mean):
+                rate = to_number(number, stages.learning_rate(problem, update))
+                mean = stages.clip(mean, max_norm)
                 theta, state = stages.apply_rule(
-                    theta, mean, state, rate, problem.optimizer, update
+                    theta, mean, state, rate, problem.optimizer, update, decays
                 )
-                accumulator = stages.reset(accumulator)
                 update += 1
-                yield theta
+                scale.grow()
+            elif problem.non_finite == "skip":
+                scale.back_off()
+            else:
+                raise FloatingPointError(f"update {update + 1}: the gradient is not finite")
+            accumulator = stages.reset(accumulator)
+            yield Snapshot(theta, state, update, scale.value)
+
+
+def to_number(number: type, rate: Any) -> Number:
+    """A learning rate as a number of the run."""
+    if number is Decimal and isinstance(rate, Fraction):
+        return decimal(rate)
+    return number(rate)
+
+
+def numpy_dtype(name: str) -> Any:
+    """NumPy's dtype of this name; bfloat16 comes with ml_dtypes."""
+    if name == "bfloat16":
+        from ml_dtypes import bfloat16
+
+        return bfloat16
+    return np.dtype(name)
+
+
+class Scale:
+    """The dynamic loss scale of a run; 1 without one."""
+
+    def __init__(self, settings: LossScale | None) -> None:
+        """Start at the initial scale."""
+        self.settings = settings
+        self.value = settings.initial if settings else 1.0
+        self.streak = 0
+
+    def grow(self) -> None:
+        """After an update: double the scale at the end of an interval of them."""
+        self.streak += 1
+        if self.settings and self.streak == self.settings.growth_interval:
+            self.value, self.streak = 2 * self.value, 0
+
+    def back_off(self) -> None:
+        """After a window that was not finite: halve the scale."""
+        if self.settings:
+            self.value, self.streak = self.value / 2, 0
+
+
+def snapshots(
+    problem: Problem,
+    precision: Precision | None = None,
+    stages: Stages = STAGES,
+    updates: int | None = None,
+) -> list[Snapshot]:
+    """The first `updates` of `run`, or all of them, with decimals of 60 digits."""
+    with localcontext(prec=DIGITS), np.errstate(over="ignore", invalid="ignore"):
+        return list(islice(run(problem, precision, stages), updates))
 
 
 def trajectory(
@@ -193,13 +286,15 @@ def trajectory(
     stages: Stages = STAGES,
     updates: int | None = None,
 ) -> list[Theta]:
-    """The first `updates` of `train`, or all of them, with decimals of 60 digits."""
-    with localcontext(prec=DIGITS), np.errstate(over="ignore", invalid="ignore"):
-        return list(islice(train(problem, precision, stages), updates))
+    """W above b, (features + 1, outputs), after each of the first `updates`, or all of them."""
+    return [each.theta for each in snapshots(problem, precision, stages, updates)]
 
 
 def loss(theta: Theta, problem: Problem) -> float:
-    """The objective over one epoch: the mean over examples of the summed squared error."""
+    """The objective over one epoch: the weighted mean over examples of the summed squared error."""
     x, y = problem.examples
     error = predict(theta.astype(np.float64), x.astype(np.float64)) - y
-    return float(np.sum(error * error) / len(x))
+    weights = problem.example_weights
+    return float(
+        np.average((error * error).sum(axis=1), weights=weights and np.concatenate(weights))
+    )

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -174,6 +174,12 @@ class Worker:
 
         Raises Refused if the port does not support the problem, WorkerError for the rest.
         """
+        return self.result_with_state(timeout)[0]
+
+    def result_with_state(
+        self, timeout: float = TIMEOUT
+    ) -> tuple[list[Array], dict[str, list[Array]]]:
+        """The same, and what the port yields of its state, by name, arrays of the same shape."""
         import numpy as np
         from safetensors.numpy import load_file
 
@@ -181,14 +187,26 @@ class Worker:
         message = self._answer("done", "training", timeout)
         arrays = load_file(message["done"])
         Path(message["done"]).unlink()
-        return list(np.concatenate([arrays["W"], arrays["b"][:, None, :]], axis=1))
+        prefixes = dict.fromkeys(name[:-1] for name in arrays)
+        stacked = {
+            prefix: list(np.concatenate([arrays[prefix + "W"], arrays[prefix + "b"][:, None]], 1))
+            for prefix in prefixes
+        }
+        thetas = stacked.pop("")
+        return thetas, {name.split(".")[1]: each for name, each in stacked.items()}
 
     def train(self, port: str, problem: Problem, updates: int | None = None) -> list[Array]:
         """Submit a problem and wait for its trajectory."""
+        return self.train_with_state(port, problem, updates)[0]
+
+    def train_with_state(
+        self, port: str, problem: Problem, updates: int | None = None
+    ) -> tuple[list[Array], dict[str, list[Array]]]:
+        """Submit a problem and wait for its trajectory and state."""
         file = Path(self._files.name, "problem.safetensors")
         problem.save(file)
         self.submit(port, file, updates)
-        return self.result()
+        return self.result_with_state()
 
     def _answer(self, wanted: str, doing: str, timeout: float) -> dict[str, Any]:
         """The next answer, if it is the wanted one; otherwise the error that it stands for."""
@@ -232,6 +250,21 @@ class Worker:
         if log.exists():
             self._last_lines = log.read_text(errors="replace").splitlines()
         self._files.cleanup()
+
+
+def train_in_all(
+    workers: Mapping[str, Worker],
+    ports: Mapping[str, str],
+    problem: Problem,
+    updates: int | None = None,
+) -> dict[str, tuple[list[Array], dict[str, list[Array]]]]:
+    """The same problem in every worker at the same time: trajectories and states."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+        file = Path(folder, "problem.safetensors")
+        problem.save(file)
+        for name, worker in workers.items():
+            worker.submit(ports[name], file, updates)
+        return {name: worker.result_with_state() for name, worker in workers.items()}
 
 
 @contextmanager

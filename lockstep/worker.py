@@ -113,14 +113,40 @@ def train(task: dict[str, Any]) -> float:
         raise ValueError(f"{task['port']}.train yielded nothing")
     arrays = {
         # In C order, whatever it came in: files hold memory as it lies.
-        name: np.ascontiguousarray(np.stack([np.asarray(pair[i]) for pair in yielded]))
+        name: np.ascontiguousarray(np.stack([np.asarray(each[i]) for each in yielded]))
         for i, name in enumerate("Wb")
     }
     dtypes = {str(array.dtype) for array in arrays.values()}
     if dtypes != {problem.dtype}:
         raise TypeError(f"{task['port']}.train yielded {dtypes}, not {problem.dtype}")
-    save_file(arrays, task["result"])
+    save_file(arrays | states([rest for _, _, *rest in yielded], arrays), task["result"])
     return seconds
+
+
+def states(yielded: list[list[Any]], arrays: dict[str, Any]) -> dict[str, Any]:
+    """What a port yields beside W and b, stacked: "state.NAME.W" and "state.NAME.b".
+
+    A number is given once for every number of W and b. What is missing is zero: a library may
+    have no state before its first update.
+    """
+    import numpy as np
+
+    found = [rest[0] if rest else {} for rest in yielded]
+    return {
+        f"state.{name}.{parameter}": np.stack(
+            [
+                np.broadcast_to(pair(state.get(name, 0.0))[i], arrays[parameter].shape[1:])
+                for state in found
+            ]
+        ).astype(arrays[parameter].dtype)
+        for name in dict.fromkeys(name for state in found for name in state)
+        for i, parameter in enumerate("Wb")
+    }
+
+
+def pair(value: Any) -> Any:
+    """W's and b's part of a state; a number is the same for both."""
+    return value if isinstance(value, list | tuple) else (value, value)
 
 
 def describe(error: Exception) -> str:

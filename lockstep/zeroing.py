@@ -12,7 +12,7 @@ from typing import Any
 from lockstep import mistakes, reference, rounding
 from lockstep.compare import Comparison, compare_bits, compare_bounds
 from lockstep.problem import Array, Problem, hadamard, iris_sgd
-from lockstep.run import Worker
+from lockstep.run import Worker, train_in_all
 
 MISTAKE = "missing-zero-grad"
 # Found by running them: at the first the loss without zeroing rises, at the second it falls.
@@ -113,13 +113,8 @@ def momentum_equality(
 def train(
     workers: Mapping[str, Worker], ports: Mapping[str, str], problem: Problem
 ) -> dict[str, list[Array]]:
-    """The same problem in every worker, at the same time."""
-    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
-        file = Path(folder, "problem.safetensors")
-        problem.save(file)
-        for name, worker in workers.items():
-            worker.submit(ports[name], file)
-        return {name: worker.result() for name, worker in workers.items()}
+    """The trajectories of the same problem in every worker."""
+    return {name: run for name, (run, _) in train_in_all(workers, ports, problem).items()}
 
 
 def losses(runs: Mapping[str, list[Array]], problem: Problem) -> dict[str, list[float]]:

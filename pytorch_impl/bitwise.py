@@ -17,7 +17,9 @@ from torch import Tensor
 
 from .constants import Numbers, constants
 from .data import Batch, Parameters, load, snapshot, windows
-from .rules import RULES, Moments, require_supported, zeros
+from .rules import Moments, find_rule, zeros
+from .safeguards import ordered_clip
+from .schedule import learning_rates
 
 Function = Callable[..., Any]
 
@@ -54,6 +56,8 @@ def train_window(
 ) -> list[Moments]:
     """Take one update in place; return the moments."""
     gradients = window_gradient(parameters, window, s["mean"])
+    if "max_norm" in s:
+        gradients = ordered_clip(gradients, s["max_norm"])
     new_moments = []
     with torch.no_grad():
         for p, g, m in zip(parameters, gradients, moments):
@@ -69,16 +73,16 @@ def train(
 ) -> Iterator[list[np.ndarray]]:
     """Yield [W, b] as NumPy arrays after every update.
 
-    Raises NotImplementedError as require_supported does.
+    Raises NotImplementedError as find_rule does.
     """
-    require_supported(problem)
-    rule = RULES[problem.optimizer.name]
+    rule = find_rule(problem)
     take_update = compiler(partial(train_window, rule))
     parameters, epoch = load(problem)
     moments = zeros(parameters)
     steps = problem.accumulation_steps
     run = problem.epochs * list(windows(epoch, steps))
-    for update, window in enumerate(run, 1):
-        s = constants(problem, update, len(window))
+    rates = learning_rates(problem)
+    for update, window in enumerate(run):
+        s = constants(problem, rates, update, len(window))
         moments = take_update(parameters, moments, window, s)
         yield snapshot(parameters)

@@ -1,34 +1,100 @@
-"""The library's own optimizer, set to take the update."""
+"""The library's own optimizer, set to take the update.
+
+The agreed update is torch.optim's, so that the settings are
+its own; only what it lacks stands in adapted.py. `groups`
+are parameter groups, `s` the settings in PyTorch's names.
+"""
 
 from typing import Any
 
-import torch
+from torch import optim
 from torch.optim import Optimizer
 
+from .adapted import Lion, NAdam
 from .data import Parameters
 
+Groups = list[dict[str, Any]]
 
-def require_plain_sgd(problem: Any) -> None:
-    """Refuse decay, a schedule, clipping, another rule."""
-    plain = (
-        problem.optimizer.name == "sgd"
-        and problem.optimizer.weight_decay == 0
-        and problem.learning_rates is None
-        and problem.max_norm is None
+
+def sgd(groups: Groups, s: Any) -> Optimizer:
+    """Return SGD, with or without momentum."""
+    return optim.SGD(
+        groups,
+        momentum=s.momentum,
+        dampening=s.dampening,
+        nesterov=s.nesterov,
     )
-    if not plain:
-        raise NotImplementedError("SGD at one rate only")
+
+
+def adam(groups: Groups, s: Any) -> Optimizer:
+    """Return Adam, AdamW or AMSGrad."""
+    rule = optim.AdamW if s.decoupled else optim.Adam
+    return rule(
+        groups, betas=s.betas, eps=s.eps, amsgrad=s.amsgrad
+    )
+
+
+adamw = adam
+
+
+def adamax(groups: Groups, s: Any) -> Optimizer:
+    """Return Adamax."""
+    return optim.Adamax(groups, betas=s.betas, eps=s.eps)
+
+
+def nadam(groups: Groups, s: Any) -> Optimizer:
+    """Return NAdam."""
+    return NAdam(
+        groups,
+        betas=s.betas,
+        eps=s.eps,
+        momentum_decay=s.momentum_decay,
+    )
+
+
+def rmsprop(groups: Groups, s: Any) -> Optimizer:
+    """Return RMSprop, plain, with momentum, or centered."""
+    return optim.RMSprop(
+        groups,
+        alpha=s.alpha,
+        eps=s.eps,
+        momentum=s.momentum,
+        centered=s.centered,
+    )
+
+
+def adagrad(groups: Groups, s: Any) -> Optimizer:
+    """Return Adagrad."""
+    return optim.Adagrad(
+        groups,
+        lr_decay=s.lr_decay,
+        initial_accumulator_value=s.initial_accumulator_value,
+        eps=s.eps,
+    )
+
+
+def adadelta(groups: Groups, s: Any) -> Optimizer:
+    """Return Adadelta."""
+    return optim.Adadelta(groups, rho=s.rho, eps=s.eps)
+
+
+def lion(groups: Groups, s: Any) -> Optimizer:
+    """Return Lion, which torch.optim lacks."""
+    return Lion(groups, betas=s.betas)
 
 
 def make_optimizer(
     parameters: Parameters, problem: Any
 ) -> Optimizer:
-    """Return torch.optim's SGD with the problem's settings.
-
-    Raises NotImplementedError unless it is plain SGD.
-    """
-    require_plain_sgd(problem)
-    settings = problem.optimizer
-    return torch.optim.SGD(
-        parameters, settings.learning_rate, settings.momentum
-    )
+    """Return the problem's optimizer, with decay groups."""
+    s = problem.optimizer
+    decays = [True, problem.decay_bias]
+    groups = [
+        {
+            "params": [parameter],
+            "lr": s.learning_rate,
+            "weight_decay": decay * s.weight_decay,
+        }
+        for parameter, decay in zip(parameters, decays)
+    ]
+    return globals()[s.name](groups, s)

@@ -9,67 +9,75 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adam import Moments, New, adam, amsgrad
 from .constants import Numbers
 from .data import Parameters
 
-Moments = tuple[Tensor, Tensor]
-
 
 def zeros(parameters: Parameters) -> list[Moments]:
-    """Return zeros for both moments of every parameter."""
-    return [
-        (torch.zeros_like(p), torch.zeros_like(p))
-        for p in parameters
-    ]
+    """Return zeros for the moments of every parameter."""
+    return [(torch.zeros_like(p),) * 3 for p in parameters]
 
 
 def sgd(
-    w: Tensor,
-    g: Tensor,
-    moments: Moments,
-    s: Numbers,
-) -> tuple[Tensor, Moments]:
+    w: Tensor, g: Tensor, moments: Moments, s: Numbers
+) -> New:
     """Descend with momentum and coupled weight decay."""
-    m, v = moments
+    m, *others = moments
+    g = g + w * s["l2"]
+    m = m * s["momentum"] + g * s["gain"]
+    return w - m * s["rate"], (m, *others)
+
+
+def nesterov(
+    w: Tensor, g: Tensor, moments: Moments, s: Numbers
+) -> New:
+    """The same, looking ahead."""
+    m, *others = moments
     g = g + w * s["l2"]
     m = m * s["momentum"] + g
-    return w - m * s["rate"], (m, v)
+    direction = g + m * s["momentum"]
+    return w - direction * s["rate"], (m, *others)
 
 
-def adamw(
-    w: Tensor,
-    g: Tensor,
-    moments: Moments,
-    s: Numbers,
-) -> tuple[Tensor, Moments]:
-    """Take AdamW's update (Loshchilov and Hutter, 2019)."""
-    m, v = moments
-    beta1, gain1 = s["first"]
+def lion(
+    w: Tensor, g: Tensor, moments: Moments, s: Numbers
+) -> New:
+    """Step by the sign of an interpolation (Chen, 2023)."""
+    (m, *others), (beta1, gain1) = moments, s["first"]
     beta2, gain2 = s["second"]
-    m = m * beta1 + g * gain1
-    v = v * beta2 + (g * g) * gain2
-    # torch.sqrt rounds as MKL does, rsqrt as 1 / IEEE sqrt;
-    # above `tiny`, v = 0 gives 0 and not 0 times infinity.
-    tiny = torch.finfo(v.dtype).tiny
-    root = v * torch.rsqrt(v.clamp(min=tiny))
-    direction = m / (root * s["unbias"] + s["eps"])
-    return w * s["decay"] - direction * s["step"], (m, v)
+    direction = torch.sign(m * beta1 + g * gain1)
+    m = m * beta2 + g * gain2
+    return s["decay"] * w - direction * s["rate"], (
+        m,
+        *others,
+    )
 
 
-RULES = {"sgd": sgd, "adamw": adamw}
+RULES = {
+    "sgd": sgd,
+    "nesterov": nesterov,
+    "adam": adam,
+    "adamw": adam,
+    "amsgrad": amsgrad,
+    "lion": lion,
+}
 
 
-def require_supported(problem: Any) -> None:
-    """Refuse clipping, several examples, and other rules."""
+def find_rule(problem: Any) -> Any:
+    """Return the rule, of one example a micro-batch.
+
+    Raises NotImplementedError for what has no bitwise form.
+    """
+    s = problem.optimizer
+    name = "amsgrad" if s.amsgrad else s.name
+    name = "nesterov" if s.nesterov else name
     single = all(
         len(x) == 1 for x, _ in problem.micro_batches
     )
-    known = problem.optimizer.name in RULES
-    if (
-        not single
-        or not known
-        or problem.max_norm is not None
-    ):
+    known = problem.uses_only("learning_rates", "max_norm")
+    if not (single and known and name in RULES):
         raise NotImplementedError(
             f"one by one, {[*RULES]} only"
         )
+    return RULES[name]

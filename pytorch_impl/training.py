@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .data import Batch, Parameters, load, snapshot, windows
+from .data import (
+    Batch,
+    Parameters,
+    load,
+    require_plain,
+    snapshot,
+    windows,
+)
 from .model import linear_model, squared_error
 from .optimizers import make_optimizer
 
@@ -48,7 +55,11 @@ def train_window(
 
 
 def train(problem: Any) -> Iterator[list[np.ndarray]]:
-    """Yield [W, b] as NumPy arrays after every update."""
+    """Yield [W, b] as NumPy arrays after every update.
+
+    Raises NotImplementedError unless the update is plain.
+    """
+    require_plain(problem)
     parameters, epoch = load(problem)
     optimizer = make_optimizer(parameters, problem)
     steps = problem.accumulation_steps

@@ -7,7 +7,14 @@ import numpy as np
 import tensorflow as tf
 from keras.optimizers import Optimizer
 
-from .data import Batch, Parameters, load, snapshot, windows
+from .data import (
+    Batch,
+    Parameters,
+    load,
+    require_plain,
+    snapshot,
+    windows,
+)
 from .model import linear_model, squared_error
 from .optimizers import make_optimizer
 
@@ -51,7 +58,11 @@ def train_window(
 
 
 def train(problem: Any) -> Iterator[list[np.ndarray]]:
-    """Yield [W, b] as NumPy arrays after every update."""
+    """Yield [W, b] as NumPy arrays after every update.
+
+    Raises NotImplementedError unless the update is plain.
+    """
+    require_plain(problem)
     parameters, epoch = load(problem)
     optimizer = make_optimizer(parameters, problem)
     steps = problem.accumulation_steps

@@ -183,7 +183,7 @@ def test_a_problem_file_with_wrong_numbers_says_where(tmp_path) -> None:
     problem, file = random_problem(8), tmp_path / "p.safetensors"
     problem.save(file)
     arrays = load_file(file)
-    settings = {"problem": json.dumps({"optimizer": {"name": "sgd", "betas": [0.9, 0.99]}})}
+    settings = {"problem": json.dumps({"optimizer": {"name": "adam", "betas": [0.9, 0.99]}})}
     for change, message in (
         ({"x.2": np.full((3, 4), np.nan)}, "micro_batches[2].x[0, 0]: nan"),
         ({"y.1": np.zeros((2, 3))}, "micro_batches[1]: shapes (1, 4) and (2, 3)"),

@@ -1,7 +1,6 @@
 """Each ingredient of the bitwise form is needed: put back what it avoids, and the bits part."""
 
 import dataclasses
-import math
 import platform
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from lockstep import reference
 from lockstep.compare import compare_bits
 from lockstep.problem import Optimizer, Problem, iris_adamw
+from lockstep.rules import RULES, constants, root
 
 
 def has_fused_multiply_add() -> bool:
@@ -33,11 +33,11 @@ WITHOUT = {
     ),
     "jax matrix product": (("jax", "compiled", "bitwise.py"), "sum(x.T * W, b)", "x @ W + b"),
     "torch.sqrt": (
-        ("pytorch", "bitwise", "rules.py"),
+        ("pytorch", "bitwise", "adam.py"),
         "torch.rsqrt(v.clamp(min=tiny))", "(1 / torch.sqrt(v.clamp(min=tiny)))",
     ),
     "torch fused multiply-add": (
-        ("pytorch", "bitwise", "rules.py"),
+        ("pytorch", "bitwise", "adam.py"),
         'w * s["decay"] - direction * s["step"]',
         'torch.add(w * s["decay"], direction, alpha=-s["step"])',
     ),
@@ -76,22 +76,19 @@ def test_without_an_ingredient_the_bits_part(
     assert max(comparison.distances) < 1e-12
 
 
-def divide(theta, gradient, state, rate, settings, update):
+def divide(theta, gradient, state, rate, settings, update, decays):
     """AdamW whose last factor is divided by instead of multiplied with."""
-    inverse = 1 / (rate / (1 - settings.betas[0] ** (update + 1)))
-    zero_rate = dataclasses.replace(settings, weight_decay=0.0)
-    _, (m, v) = reference.adamw(theta, gradient, state, rate, zero_rate, update)
-    root = v * (1 / np.sqrt(np.maximum(v, np.finfo(v.dtype).tiny)))
-    unbias = 1 / math.sqrt(1 - settings.betas[1] ** (update + 1))
-    direction = m / (root * unbias + settings.eps)
-    return theta * (1 - rate * settings.weight_decay) - direction / inverse, (m, v)
+    c = constants(settings, rate, update, decays, gradient.dtype)
+    _, new = RULES["adamw"](theta, gradient, state, c, settings)
+    direction = new["exp_avg"] / (root(new["exp_avg_sq"]) * c["unbias"] + c["eps"])
+    return theta * c["decay"] - direction / (1 / c["step"]), new
 
 
 def test_frameworks_divide_by_a_scalar_differently(
     all_workers, mutant, framework, tmp_path
 ) -> None:
     """NumPy, PyTorch and TensorFlow divide; XLA multiplies by the reciprocal."""
-    package = mutant(framework, "rules.py", 'direction * s["step"]', 'direction / (1 / s["step"])')
+    package = mutant(framework, "adam.py", 'direction * s["step"]', 'direction / (1 / s["step"])')
     all_workers[framework].path.append(str(tmp_path))
     problem = iris_adamw(updates=5)
     stages = dataclasses.replace(reference.STAGES, apply_rule=divide)

@@ -19,12 +19,31 @@ EXCEPTIONS = {
     ("jax_impl", "training.py", "micro_loss"): "jax.grad differentiates a function: the forward",
     ("jax_impl", "bitwise.py", "micro_loss"): "jax.grad differentiates a function: the forward",
     ("jax_impl", "training.py", "train_window", "state"): "JAX threads state: that is the lesson",
+    ("jax_impl", "window.py", "micro_loss"): "jax.grad differentiates a function: the forward",
+    ("jax_impl", "recipe.py", "take_update", "state"): "JAX threads state: that is the lesson",
+    ("jax_impl", "recipe.py", "train_window", "state"): "JAX threads state: that is the lesson",
+    ("pytorch_impl", "recipe.py", "take_update", "rate"): "Keras and optax look the rate up",
+    ("pytorch_impl", "state.py", "optimizer_state", "optimizer"): "JAX has it in the state",
+    ("tensorflow_impl", "state.py", "optimizer_state", "optimizer"): "JAX has it in the state",
+    ("jax_impl", "state.py", "optimizer_state", "state"): "JAX threads state: that is the lesson",
+    ("jax_impl", "state.py", "optimizer_state", "name"): "an optax state does not know its rule",
+    ("tensorflow_impl", "constants.py", "as_tensors"): "tf.function traces anew for a number",
+    ("jax_impl", "accumulation.py"): "optax's accumulator is an optimizer around the optimizer",
+    ("tensorflow_impl", "neutral.py"): "what a Keras optimizer needs to take PyTorch's settings",
     (
         "tensorflow_impl",
-        "constants.py",
-        "as_tensors",
-    ): "tf.function traces anew for a number",
+        "adapted_adam.py",
+    ): "Keras has more to adapt than a file of 100 lines holds",
+    ("jax_impl", "state.py", "spread"): "optax keeps a scalar for all parameters together",
+    **{
+        ("jax_impl", "adapted.py", name): "optax is extended by functions, not by classes"
+        for name in (
+            *("scaled", "scale_by_amsgrad", "nadam_momentum", "scale_by_nadam", "scale_by_rss"),
+        )
+    },
 }
+# What each library's optimizers are made from, beside the settings `s`.
+MADE_FROM = {"groups", "rate"}
 
 
 def sources(folder: str) -> dict[str, str]:
@@ -39,7 +58,12 @@ def signature(folder: str, file: str, function: ast.FunctionDef) -> tuple[str, .
     names = [argument.arg for argument in function.args.args]
     return (
         function.name,
-        *(name for name in names if (folder, file, function.name, name) not in EXCEPTIONS),
+        *(
+            name
+            for name in names
+            if (folder, file, function.name, name) not in EXCEPTIONS
+            and not (file == "optimizers.py" and name in MADE_FROM)
+        ),
     )
 
 
@@ -52,17 +76,22 @@ def furniture(folder: str) -> dict[str, list[tuple[str, ...]]]:
             if (folder, file, function.name) not in EXCEPTIONS
         ]
         for file, source in sources(folder).items()
+        if (folder, file) not in EXCEPTIONS
     }
 
 
 @pytest.mark.parametrize("folder", FOLDERS[1:])
 def test_same_files_functions_order_and_parameters(folder) -> None:
     assert furniture(folder) == furniture(FOLDERS[0])
-    assert sum(map(len, furniture(folder).values())) >= 16
+    assert sum(map(len, furniture(folder).values())) >= 50
 
 
 def test_every_exception_is_used() -> None:
-    for folder, file, name, *parameter in EXCEPTIONS:
+    for folder, file, *rest in EXCEPTIONS:
+        assert file in sources(folder)
+        if not rest:
+            continue
+        name, *parameter = rest
         found = {function.name: function for function in functions(sources(folder)[file])}
         arguments = [argument.arg for argument in found[name].args.args]
         assert all(each in arguments for each in parameter)

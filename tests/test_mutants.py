@@ -51,11 +51,11 @@ HERE = {
     "jax": {
         # What optax does unless it is told otherwise.
         "float32-accumulator": (
-            "optimizers.py",
+            "accumulation.py",
             "        accumulator_dtype=problem.dtype,  # float32 if not set\n",
             "",
         ),
-        "running-mean": ("optimizers.py", "use_grad_mean=False", "use_grad_mean=True"),
+        "running-mean": ("accumulation.py", "use_grad_mean=False", "use_grad_mean=True"),
     },
 }
 MUTANTS = [
@@ -99,7 +99,12 @@ def test_mutants_are_caught_in_bits_and_by_the_bound(
 def test_a_rate_that_keras_holds_as_float32_is_outside_the_bound(
     all_workers, mutant, tmp_path
 ) -> None:
-    package = mutant("tensorflow", "optimizers.py", "lambda: rate", "settings.learning_rate")
+    package = mutant(
+        "tensorflow",
+        "optimizers.py",
+        "globals()[s.name](rate, s)",
+        "globals()[s.name](s.learning_rate, s)",
+    )
     worker = all_workers["tensorflow"]
     worker.path.append(str(tmp_path))
     iris = iris_sgd(updates=6)
@@ -118,7 +123,7 @@ def test_a_rate_that_keras_holds_as_float32_is_outside_the_bound(
     [
         ("bitwise.py", 's["mean"]', "1.0"),
         ("constants.py", "(beta2, 1 - beta2)", "(beta2, 1.0001 - beta2)"),
-        ("rules.py", 'w * s["decay"]', "w"),
+        ("adam.py", 'w * s["decay"]', "w"),
     ],
     ids=["no-division", "moment", "decay"],
 )

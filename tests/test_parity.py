@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lockstep import FRAMEWORKS, reference, rounding
 from lockstep.compare import compare_bits, compare_bounds
-from lockstep.problem import Optimizer, Problem, hadamard, iris_adamw, iris_sgd, split
+from lockstep.problem import Optimizer, Problem, Schedule, hadamard, iris_adamw, iris_sgd, split
 from lockstep.run import Refused
 
 # A worker lives as long as the session and keeps nothing between two problems.
@@ -204,18 +204,23 @@ def test_learning_rates_in_bits(worker, framework) -> None:
     assert comparison.compared == 60
 
 
+ONE_BY_ONE = split(*random_problem(6).examples, [1] * 7)
+
+
 @pytest.mark.parametrize(
     ("form", "change"),
     [
-        ("training", {"optimizer": Optimizer("adamw")}),
-        ("training", {"optimizer": Optimizer(weight_decay=0.1)}),
+        ("training", {"decay_bias": False}),
+        ("training", {"partial_windows": "drop"}),
+        ("training", {"schedule": Schedule(4)}),
         ("training", {"learning_rates": [0.1] * 4}),
         ("training", {"max_norm": 1.0}),
         ("bitwise", {}),
-        ("bitwise", {"max_norm": 1.0}),
+        ("bitwise", {"optimizer": Optimizer("rmsprop"), "micro_batches": ONE_BY_ONE}),
+        ("bitwise", {"decay_bias": False, "micro_batches": ONE_BY_ONE}),
     ],
 )
 def test_what_is_not_supported_is_refused(worker, framework, form, change) -> None:
-    problem = random_problem(6, **change)
+    problem = dataclasses.replace(random_problem(6), **change)
     with pytest.raises(Refused):
         worker.train(f"{framework}_impl.{form}", problem)

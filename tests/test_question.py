@@ -203,11 +203,12 @@ def test_nothing_moves_before_the_boundary(name) -> None:
 
 
 def test_nothing_moves_before_the_boundary_in_jax() -> None:
+    from jax_impl.accumulation import accumulating
     from jax_impl.optimizers import make_optimizer
 
     problem = hadamard(accumulation_steps=4, updates=1)
     current = parameters("jax", problem.W, problem.b)
-    optimizer = make_optimizer(current, problem)
+    optimizer = accumulating(make_optimizer(current, problem), problem)
     window = [tuple(as_tensors("jax", x, y)) for x, y in problem.micro_batches]
     state = optimizer.init(current)
     for micro_batch in window[:3]:
@@ -225,6 +226,9 @@ def test_train_window_returns_the_windows_loss(framework) -> None:
     optimizer = optimizers.make_optimizer(current, problem)
     window = [tuple(as_tensors(framework, x, y)) for x, y in problem.micro_batches]
     if framework == "jax":
+        from jax_impl.accumulation import accumulating
+
+        optimizer = accumulating(optimizer, problem)
         state = optimizer.init(current)
         _, _, loss = jax_impl.train_window(current, state, optimizer, window)
     else:

@@ -126,7 +126,7 @@ def test_the_loss_falls_by_a_factor_of_four_on_the_exact_problem() -> None:
         dataclasses.replace(STAGES, normalise=lambda accumulator, k: accumulator / k),
         dataclasses.replace(STAGES, clip=lambda gradient, max_norm: gradient / 2),
         dataclasses.replace(STAGES, learning_rate=lambda problem, update: 0.5),
-        dataclasses.replace(STAGES, apply_rule=lambda theta, g, state, rate, s, u: (theta, state)),
+        dataclasses.replace(STAGES, apply_rule=lambda theta, g, state, *_: (theta, state)),
         mistakes.load("missing-zero-grad").stages,
     ],
     ids=lambda stages: next(

@@ -1,0 +1,52 @@
+"""What torch.optim's own optimizers cannot be set to."""
+
+from typing import Any
+
+import torch
+from torch import optim
+
+
+class NAdam(optim.NAdam):
+    """NAdam in the parameters' precision.
+
+    The stock one keeps the product of its momenta in the
+    default dtype, float32, whatever the parameters are.
+    """
+
+    def __init__(self, groups: Any, **s: Any) -> None:
+        """Fill in the state that the first step would."""
+        super().__init__(groups, **s)
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p] = {
+                    "step": torch.tensor(0.0),
+                    "mu_product": p.new_ones(()),
+                    "exp_avg": torch.zeros_like(p),
+                    "exp_avg_sq": torch.zeros_like(p),
+                }
+
+
+class Lion(optim.Optimizer):
+    """Lion (Chen et al., 2023), which torch.optim lacks."""
+
+    def __init__(self, groups: Any, **defaults: Any) -> None:
+        """Take lr, betas and a decoupled weight_decay."""
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Take one update in place."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, self.state[p], group)
+
+    def _update(self, p: Any, state: Any, group: Any) -> None:
+        """Step by the sign of an interpolation."""
+        rate, (beta1, beta2) = group["lr"], group["betas"]
+        m = state.setdefault("exp_avg", torch.zeros_like(p))
+        direction = (m * beta1 + p.grad * (1 - beta1)).sign()
+        p.mul_(1 - rate * group["weight_decay"])
+        p.sub_(rate * direction)
+        m.mul_(beta2).add_(p.grad, alpha=1 - beta2)
+        state["step"] = state.get("step", 0) + 1

@@ -1,0 +1,65 @@
+"""What Keras's Adam, Adamax and Nadam cannot be set to."""
+
+from typing import Any
+
+import tensorflow as tf
+from keras import optimizers as stock
+
+from .neutral import Neutral
+
+
+class Adam(Neutral, stock.Adam):
+    """The stock one adds eps before it corrects the bias."""
+
+    def update_step(self, g: Any, p: Any, rate: Any) -> None:
+        """Scale eps as the stock one will scale √v."""
+        bias = 1 - self.s.betas[1] ** self.count(p)
+        self.epsilon = self.s.eps * tf.sqrt(bias)
+        super().update_step(g, p, rate)
+
+
+class Adamax(Neutral, stock.Adamax):
+    """The stock one adds eps after the maximum."""
+
+    def update_step(self, g: Any, p: Any, rate: Any) -> None:
+        """Scale by the largest gradient of late."""
+        (beta1, beta2), eps = self.s.betas, self.s.eps
+        m, norm = self.slots(p, self._m, self._u)
+        m.assign(beta1 * m + (1 - beta1) * g)
+        norm.assign(tf.maximum(beta2 * norm, tf.abs(g) + eps))
+        bias = 1 - beta1 ** self.count(p)
+        self.assign_sub(p, rate / bias * m / norm)
+
+
+class Nadam(Neutral, stock.Nadam):
+    """The stock one has a momentum decay of 1, in float32."""
+
+    def build(self, variables: Any) -> None:
+        """Keep the product of the momenta."""
+        super().build(variables)
+        self.products = self.add_optimizer_variables(
+            variables, "product", initializer="ones"
+        )
+
+    def momentum(self, count: tf.Tensor) -> tf.Tensor:
+        """Return an update's momentum, which grows."""
+        fading = 0.96 ** (count * self.s.momentum_decay)
+        return self.s.betas[0] * (1 - 0.5 * fading)
+
+    def update_step(self, g: Any, p: Any, rate: Any) -> None:
+        """Look ahead with the momentum of the next update."""
+        (beta1, beta2), count = self.s.betas, self.count(p)
+        m, v, product = self.slots(
+            p,
+            self._momentums,
+            self._velocities,
+            self.products,
+        )
+        now, ahead = map(self.momentum, (count, count + 1))
+        product.assign(product * now)
+        m.assign(beta1 * m + (1 - beta1) * g)
+        v.assign(beta2 * v + (1 - beta2) * g**2)
+        root = tf.sqrt(v / (1 - beta2**count)) + self.s.eps
+        step = (1 - now) * g / (1 - product)
+        step += ahead * m / (1 - product * ahead)
+        self.assign_sub(p, rate * step / root)

@@ -1,0 +1,61 @@
+"""Settings in PyTorch's names, for Keras optimizers."""
+
+from typing import Any
+
+import tensorflow as tf
+from keras.optimizers import Optimizer
+from keras.optimizers.schedules import LearningRateSchedule
+
+
+class Table(LearningRateSchedule):
+    """One rate an update; Keras's schedules are float32."""
+
+    def __init__(
+        self, rates: list[float], dtype: str
+    ) -> None:
+        """Hold the rates in the parameters' dtype."""
+        self.rates = tf.constant(rates, dtype)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Return an update's rate; at the end, the last."""
+        last = len(self.rates) - 1
+        return self.rates[
+            tf.minimum(tf.cast(step, "int32"), last)
+        ]
+
+
+class Neutral(Optimizer):
+    """Settings in PyTorch's names, and coupled decay.
+
+    Keras's weight_decay always shrinks the parameters.
+    """
+
+    def __init__(
+        self, s: Any, *stock: Any, **kw: Any
+    ) -> None:
+        """Take neutral settings before the stock ones."""
+        super().__init__(*stock, **kw)
+        self.s = s
+
+    def apply(
+        self, grads: Any, variables: Any = None
+    ) -> None:
+        """Take one update in place; decay in the gradient."""
+        if not self.s.decoupled:
+            decay = self.s.weight_decay
+            grads = [
+                g + decay * v
+                if self._use_weight_decay(v)
+                else g
+                for g, v in zip(grads, variables)
+            ]
+        super().apply(grads, variables)
+
+    def count(self, variable: Any) -> tf.Tensor:
+        """Return the update's number, from 1, as a float."""
+        return tf.cast(self.iterations + 1, variable.dtype)
+
+    def slots(self, variable: Any, *slots: Any) -> list[Any]:
+        """Return the variable's own part of each slot."""
+        index = self._get_variable_index(variable)
+        return [slot[index].value for slot in slots]
