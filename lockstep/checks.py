@@ -13,7 +13,7 @@ import numpy as np
 
 from lockstep import reference, rounding
 from lockstep.compare import Comparison, compare_bits, compare_bounds, finite
-from lockstep.problem import Array, Problem, hadamard, iris_adamw, iris_sgd, require
+from lockstep.problem import Array, Problem, hadamard, iris_adamw, iris_recipe, iris_sgd, require
 from lockstep.run import Refused, Worker
 
 Evidence = Literal["exact", "bitwise", "bound"]
@@ -35,7 +35,8 @@ class Check:
     """One loop on one problem, compared with an oracle after every update.
 
     evidence: "exact", the idiomatic loop against fractions, in bits; "bitwise", the bitwise loop
-    against NumPy, in bits; "bound", the idiomatic loop against decimals, within rounding bounds.
+    against NumPy, in bits; "bound", the idiomatic loop, or the recipe where the problem has one,
+    against decimals, within rounding bounds.
     """
 
     name: str
@@ -91,7 +92,8 @@ class Check:
     def port(self, framework: str, eager: bool = False) -> str:
         """The module whose `train` this check runs."""
         if self.evidence != "bitwise":
-            return f"{framework}_impl.training"
+            form = "training" if self.problem.uses_only() else "recipe"
+            return f"{framework}_impl.{form}"
         return f"{framework}_impl.bitwise" if eager else FASTEST[framework]
 
     def compare(self, actual: Sequence[Array]) -> Comparison:
@@ -119,6 +121,12 @@ CATALOGUE: dict[str, tuple[str, Callable[..., Problem], Evidence, dict[str, int]
     "iris-sgd": (
         "the accumulation loop on Iris, ragged and partial windows",
         iris_sgd,
+        "bound",
+        {"float64": 30},
+    ),
+    "iris-recipe": (
+        "the fine-tuning recipe on Iris: AdamW, decay groups, warm-up, cosine, clipping",
+        iris_recipe,
         "bound",
         {"float64": 30},
     ),
@@ -165,8 +173,8 @@ def from_file(
 ) -> Check:
     """The check of a problem that `Problem.save` wrote.
 
-    One example a micro-batch is what the bitwise loop takes; SGD without decay and clipping is
-    what has a rounding bound. The first that fits is the evidence.
+    In bits, if the bitwise loop takes it, that is one example a micro-batch and a rule that it
+    has; within rounding bounds otherwise.
     """
     require(
         name.endswith(".safetensors"),
@@ -177,22 +185,18 @@ def from_file(
         f"{name}: the file holds its own dtype and K, so --dtype and -k cannot change them",
     )
     problem = Problem.load(name)
-    single = all(len(x) == 1 for x, _ in problem.micro_batches) and problem.max_norm is None
-    settings = problem.optimizer
-    plain = (
-        settings.name == "sgd"
-        and not settings.weight_decay
-        and problem.learning_rates is None
-        and problem.max_norm is None
-    )
-    require(
-        single or plain,
-        f"{name}: neither one example a micro-batch without clipping (the bitwise loop)"
-        " nor plain SGD (the idiomatic loop)",
-    )
     asked = min(updates or problem.updates, problem.updates)
-    evidence: Evidence = "bitwise" if single else "bound"
-    return Check(name, f"{settings.name} on {name}", problem, evidence, asked)
+    evidence: Evidence = "bitwise" if has_bitwise_form(problem) else "bound"
+    return Check(name, f"{problem.optimizer.name} on {name}", problem, evidence, asked)
+
+
+def has_bitwise_form(problem: Problem) -> bool:
+    """Whether `bitwise.py` takes a problem, as it says itself too."""
+    return (
+        all(len(x) == 1 for x, _ in problem.micro_batches)
+        and problem.uses_only("learning_rates", "max_norm")
+        and problem.optimizer.name in ("sgd", "adam", "adamw", "lion")
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ class Problem:
             )
         for number, window in enumerate(self.windows):
             require(
-                any(weights[i].any() for i in window),
+                any(weights[i % len(sizes)].any() for i in window),
                 f"example_weights: window {number} has padding only",
             )
 
@@ -281,7 +281,10 @@ PLAIN: dict[str, Any] = {
     "compute_dtype": None,
     "loss_scale": None,
 }
-SETTINGS = ("epochs", "accumulation_steps", "dtype", *(PLAIN.keys() - NESTED - {"example_weights"}))
+SETTINGS = (
+    *("epochs", "accumulation_steps", "dtype"),
+    *(name for name in PLAIN if name not in {*NESTED, "example_weights"}),
+)
 
 
 def iris_examples() -> MicroBatch:
@@ -339,6 +342,18 @@ def iris_sgd(
         accumulation_steps=accumulation_steps,
         optimizer=Optimizer("sgd", learning_rate=learning_rate, momentum=momentum),
         dtype=dtype,
+    )
+
+
+def iris_recipe(dtype: str = "float64", accumulation_steps: int = 2, updates: int = 30) -> Problem:
+    """The fine-tuning recipe that people port, on the same micro-batches."""
+    problem = iris_sgd(dtype, accumulation_steps, updates)
+    return replace(
+        problem,
+        optimizer=Optimizer("adamw", learning_rate=0.05, weight_decay=0.1),
+        schedule=Schedule(problem.updates, warmup=problem.updates // 10, decay="cosine"),
+        decay_bias=False,
+        max_norm=1.0,
     )
 
 

@@ -93,10 +93,12 @@ class Rounded:
 
     def sqrt(self) -> Rounded:
         """The square root; `np.sqrt` calls it for every element."""
-        root = math.sqrt(self.value)
-        least = math.sqrt(max(self.value - self.error, 0.0))
-        # sqrt(x) - sqrt(x - e) = e / (sqrt(x) + sqrt(x - e))
-        return self._new(root, self.error / (root + least) if self.error else 0.0)
+        value, error = max(self.value, 0.0), self.error
+        root = math.sqrt(value)
+        if error < value:
+            # sqrt(x) - sqrt(x - e) = e / (sqrt(x) + sqrt(x - e))
+            return self._new(root, error / (root + math.sqrt(value - error)))
+        return self._new(root, max(root, math.sqrt(value + error) - root))
 
     def sign(self) -> Rounded:
         """-1, 0 or 1; the wrong one where the error is larger than the number."""

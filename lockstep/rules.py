@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -71,11 +72,20 @@ def square_root(x: Number) -> Number:
 
 
 def root(v: Array) -> Array:
-    """sqrt(v) as v (1 / sqrt(v)); above the smallest normal number, so that v = 0 gives 0."""
-    tiny = np.finfo("float32" if v.dtype == "float32" else "float64").tiny
+    """sqrt(v), of floats as v (1 / sqrt(v)).
+
+    That form is above the smallest normal number, so that v = 0 gives 0.
+    """
     if v.dtype == object:
-        tiny = type(v.flat[0])(float(tiny))
-    return v * (1 / np.sqrt(np.maximum(v, tiny)))
+        return sqrt(v)
+    return v * (1 / np.sqrt(np.maximum(v, np.finfo(v.dtype).tiny)))
+
+
+def sqrt(x: Array) -> Array:
+    """The square root; a decimal that a difference quotient has moved below 0 counts as 0."""
+    if x.dtype == object and isinstance(x.flat[0], Decimal):
+        x = np.maximum(x, Decimal(0))
+    return np.sqrt(x)
 
 
 def sign(x: Array) -> Array:
@@ -145,7 +155,7 @@ def rmsprop(theta: Array, gradient: Array, state: State, c: Constants, s: Optimi
     if s.centered:
         mean = new["grad_avg"] = average(state["grad_avg"], gradient, c["average"])
         variance = v - mean * mean
-    direction = gradient / (np.sqrt(variance) + c["eps"])
+    direction = gradient / (sqrt(variance) + c["eps"])
     if s.momentum:
         direction = new["momentum_buffer"] = state["momentum_buffer"] * c["momentum"] + direction
     return theta - direction * c["rate"], new

@@ -8,9 +8,11 @@ from conftest import random_problem
 from safetensors.numpy import save_file
 
 from lockstep.problem import (
+    LossScale,
     Optimizer,
     Problem,
     ProblemError,
+    Schedule,
     hadamard,
     iris_adamw,
     iris_examples,
@@ -58,7 +60,13 @@ def test_a_file_holds_the_same_bits(tmp_path) -> None:
     problem = dataclasses.replace(
         random_problem(1, epochs=3, accumulation_steps=2, max_norm=0.1),
         optimizer=Optimizer("adamw", learning_rate=0.1, betas=(0.8, 0.99)),
-        learning_rates=[0.1] * 6,
+        schedule=Schedule(6, 2, "cosine"),
+        decay_bias=False,
+        example_weights=[[1, 0.5], [1], [0, 1, 2], [3]],
+        partial_windows="carry",
+        non_finite="skip",
+        compute_dtype="bfloat16",
+        loss_scale=LossScale(8.0, 5),
     )
     problem.save(tmp_path / "p.safetensors")
     loaded = Problem.load(tmp_path / "p.safetensors")
@@ -70,8 +78,13 @@ def test_a_file_holds_the_same_bits(tmp_path) -> None:
         assert y.tobytes() == y2.tobytes()
         compared += x.size + y.size
     assert compared == 7 * 7
-    for name in ("epochs", "accumulation_steps", "optimizer", "learning_rates", "max_norm"):
-        assert getattr(loaded, name) == getattr(problem, name)
+    for w, w2 in zip(problem.example_weights, loaded.example_weights, strict=True):
+        assert w.tobytes() == w2.tobytes()
+    settings = {field.name for field in dataclasses.fields(Problem)}
+    settings -= {"W", "b", "micro_batches", "example_weights"}
+    assert len(settings) == 12
+    for name in settings:
+        assert getattr(loaded, name) == getattr(problem, name), name
 
 
 def test_a_file_holds_the_same_numbers_whatever_the_memory_order(tmp_path) -> None:
@@ -116,6 +129,23 @@ GOOD = {
         ({"learning_rates": []}, "learning_rates: 0 for 1 updates"),
         ({"learning_rates": [-1.0]}, r"learning_rates\[0\]: -1.0"),
         ({"max_norm": 0.0}, "max_norm: 0.0"),
+        (
+            {"schedule": Schedule(3), "epochs": 4},
+            "schedule: 3 updates are shorter than the run's 4",
+        ),
+        ({"schedule": Schedule(3), "learning_rates": [0.1]}, "a schedule or learning_rates"),
+        ({"partial_windows": "keep"}, "partial_windows: 'keep' must be one of apply, drop, carry"),
+        (
+            {"partial_windows": "drop", "accumulation_steps": 2},
+            "'drop' leaves no window of K = 2 micro-batches in 1 epochs of 1",
+        ),
+        ({"non_finite": "ignore"}, "non_finite: 'ignore' must be one of apply, skip, raise"),
+        ({"loss_scale": LossScale()}, "loss_scale: needs non_finite 'skip' or 'raise'"),
+        ({"compute_dtype": "int8"}, "compute_dtype: 'int8' must be one of None, bfloat16, float16"),
+        ({"example_weights": [[1.0]]}, r"example_weights\[0\]: must be 2 numbers of at least 0"),
+        ({"example_weights": [[-1.0, 1.0]]}, r"example_weights\[0\]: must be 2 numbers"),
+        ({"example_weights": []}, "example_weights: 0 for 1 micro-batches"),
+        ({"example_weights": [[0.0, 0.0]]}, "example_weights: window 0 has padding only"),
     ],
 )
 def test_bad_problems_say_what_and_where(change, message) -> None:
@@ -133,11 +163,56 @@ def test_bad_problems_say_what_and_where(change, message) -> None:
         ({"momentum": float("nan")}, "optimizer.momentum: nan"),
         ({"momentum": 1.5}, r"optimizer.momentum: 1.5 must be in \[0, 1\]"),
         ({"betas": (0.9, 1.0)}, "optimizer.betas"),
+        ({"nesterov": True}, "optimizer.nesterov: needs a momentum above 0 and no dampening"),
+        ({"nesterov": True, "momentum": 0.9, "dampening": 0.1}, "optimizer.nesterov: needs"),
+        ({"dampening": 0.1}, "optimizer.dampening: needs a momentum above 0"),
+        ({"name": "adam", "momentum": 0.9}, "momentum: 0.9 is not a setting of adam, which has"),
+        ({"name": "rmsprop", "alpha": 1.0}, r"optimizer.alpha: 1.0 must be in \[0, 1\)"),
+        ({"name": "adam", "betas": (0.9, float("nan"))}, "optimizer.betas"),
+        ({"name": "adam", "betas": 0.9}, "optimizer.betas: 0.9 must be two numbers"),
+        ({"name": "adam", "amsgrad": 1}, "optimizer.amsgrad: 1 must be True or False"),
+        ({"weight_decay": True}, "optimizer.weight_decay: True must be a finite number"),
     ],
 )
 def test_bad_optimizers_say_what(change, message) -> None:
-    with pytest.raises(ProblemError, match=message):
+    with pytest.raises(ProblemError, match=message) as error:
         Optimizer(**change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Schedule(0), "schedule.updates: 0 must be a whole number of at least 1"),
+        (lambda: Schedule(10, warmup=11), "schedule.warmup: 11 is longer than the schedule's 10"),
+        (lambda: Schedule(10, -1), "schedule.warmup: -1 must be a whole number of at least 0"),
+        (lambda: Schedule(10, decay="square"), "schedule.decay: 'square' must be one of constant"),
+        (lambda: LossScale(3.0), "loss_scale.initial: 3.0 must be a power of two"),
+        (lambda: LossScale(2.0, 0), "loss_scale.growth_interval: 0 must be a whole number"),
+    ],
+)
+def test_bad_schedules_and_scales_say_what(make, message) -> None:
+    with pytest.raises(ProblemError, match=message):
+        make()
+
+
+def test_what_is_not_given_is_torchs_default() -> None:
+    assert Optimizer("adamw").weight_decay == 0.01
+    assert Optimizer("adagrad").eps == 1e-10
+    assert Optimizer("sgd").eps == 0.0
+    assert Optimizer("lion").betas == (0.9, 0.99)
+
+
+def test_windows_of_each_policy() -> None:
+    problem = random_problem(0, accumulation_steps=3, epochs=2)
+    for policy, windows in (
+        ("apply", [[0, 1, 2], [3], [0, 1, 2], [3]]),
+        ("drop", [[0, 1, 2], [0, 1, 2]]),
+        ("carry", [[0, 1, 2], [3, 4, 5]]),
+    ):
+        made = dataclasses.replace(problem, partial_windows=policy)
+        assert [list(window) for window in made.windows] == windows
+        assert made.updates == len(windows)
 
 
 def test_a_file_that_is_no_problem_is_refused(tmp_path) -> None:

@@ -1,0 +1,418 @@
+"""The whole recipe: policies, weights, schedules, clipping, low precision, non-finite windows."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from conftest import exact_with_partial_window
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lockstep import FRAMEWORKS, reference, rounding
+from lockstep.compare import compare_bits, compare_bounds
+from lockstep.problem import (
+    LossScale,
+    Optimizer,
+    Problem,
+    Schedule,
+    hadamard,
+    iris_examples,
+    iris_recipe,
+    iris_sgd,
+    split,
+)
+from lockstep.run import WorkerError, train_in_all
+from lockstep.variants import VARIANTS
+
+RECIPE = {name: f"{name}_impl.recipe" for name in FRAMEWORKS}
+WEIGHTS = [[1, 2, 1], [0, 4], [1, 3]]
+
+
+def require_same_bits(all_workers, problem, expected=None) -> None:
+    """All three hold the oracle's bits, of parameters and state, in all updates."""
+    snapshots = expected or reference.snapshots(problem)
+    for thetas, state in train_in_all(all_workers, RECIPE, problem).values():
+        comparison = compare_bits([each.theta for each in snapshots], thetas)
+        assert comparison.same, comparison.first
+        assert comparison.compared == problem.updates * snapshots[0].theta.size
+        assert [s.min() for s in state["updates"]] == [each.updates for each in snapshots]
+        assert [s.min() for s in state["loss_scale"]] == [each.loss_scale for each in snapshots]
+        for name in snapshots[0].state:
+            compared = compare_bits([each.state[name] for each in snapshots], state[name])
+            assert compared.same, (name, compared.first)
+
+
+def require_inside(all_workers, problem, updates=None) -> None:
+    """All three are inside the bound of the oracle, parameters and state."""
+    exact = reference.snapshots(problem, "decimal", updates=updates)
+    thetas = [each.theta for each in exact]
+    bounds = list(rounding.bounds_with_state(problem, thetas))
+    for name, (run, state) in train_in_all(all_workers, RECIPE, problem, updates).items():
+        comparison = compare_bounds(thetas, run, [bound.theta for bound in bounds])
+        assert comparison.same, (name, comparison.first)
+        assert comparison.compared == len(exact) * thetas[0].size
+        for entry in exact[0].state:
+            compared = compare_bounds(
+                [each.state[entry] for each in exact],
+                state[entry],
+                [bound.state[entry] for bound in bounds],
+            )
+            assert compared.same, (name, entry, compared.first)
+
+
+def fine_tuning(**change) -> Problem:
+    return dataclasses.replace(iris_recipe(updates=60), **change)
+
+
+@pytest.mark.parametrize("decay", ["constant", "linear", "cosine"])
+def test_the_fine_tuning_recipe_is_inside_the_bound(all_workers, decay) -> None:
+    require_inside(all_workers, fine_tuning(schedule=Schedule(60, 6, decay)))
+
+
+@pytest.mark.parametrize("policy", ["apply", "drop", "carry"])
+def test_partial_windows_in_bits(all_workers, policy) -> None:
+    """Five micro-batches and K = 3; windows have 4 examples, or 2 and 6 when carried."""
+    full = exact_with_partial_window("float64", epochs=4)
+    problem = dataclasses.replace(full, partial_windows=policy)
+    sizes = [[len(problem.micro_batches[i % 5][0]) for i in w] for w in problem.windows]
+    assert [len(each) for each in sizes] == {
+        "apply": [3, 2] * 4,
+        "drop": [3] * 4,
+        "carry": [3] * 6,
+    }[policy]
+    exact = reference.trajectory(problem, "fraction")
+    count = rounding.exact_updates(problem, exact)
+    assert count >= (1 if policy == "carry" else 4)
+    for thetas, _ in train_in_all(all_workers, RECIPE, problem, count).values():
+        comparison = compare_bits(exact[:count], thetas)
+        assert comparison.same, comparison.first
+        assert comparison.compared == count * 15
+
+
+@pytest.mark.parametrize("policy", ["apply", "drop", "carry"])
+def test_partial_windows_on_iris(all_workers, policy) -> None:
+    require_inside(all_workers, fine_tuning(partial_windows=policy, schedule=Schedule(99)))
+
+
+def weighted(dtype="float64", **change) -> Problem:
+    """Seven examples with whole weights: 8 in a window, 4 in the partial one; a 0 is padding."""
+    full = hadamard(dtype)
+    x, y = full.examples
+    problem = dataclasses.replace(
+        full,
+        micro_batches=split(x[:7], y[:7], [3, 2, 2]),
+        example_weights=[np.array(each) for each in WEIGHTS],
+        accumulation_steps=2,
+        epochs=2,
+        optimizer=Optimizer("sgd", 0.25),
+    )
+    return dataclasses.replace(problem, **change)
+
+
+def test_weighted_windows_in_bits(all_workers) -> None:
+    problem = weighted()
+    exact = reference.trajectory(problem, "fraction")
+    assert rounding.exact_updates(problem, exact) == len(exact) == 4
+    for thetas, _ in train_in_all(all_workers, RECIPE, problem).values():
+        comparison = compare_bits(exact, thetas)
+        assert comparison.same, comparison.first
+        assert comparison.compared == 60
+
+
+def test_a_weight_of_zero_is_padding(all_workers) -> None:
+    """The same bits as without the example, and as with its copies for weights above one."""
+    problem = weighted()
+    copies = [
+        (np.repeat(x, w, axis=0), np.repeat(y, w, axis=0))
+        for (x, y), w in zip(problem.micro_batches, WEIGHTS, strict=True)
+    ]
+    assert [len(x) for x, _ in copies] == [4, 4, 4]
+    plain = dataclasses.replace(problem, micro_batches=copies, example_weights=None)
+    left = train_in_all(all_workers, RECIPE, problem)
+    right = train_in_all(all_workers, RECIPE, plain)
+    for name in FRAMEWORKS:
+        comparison = compare_bits(left[name][0], right[name][0])
+        assert comparison.same, comparison.first
+        assert comparison.compared == 60
+
+
+def test_weights_are_within_the_bound_on_iris(all_workers) -> None:
+    rng = np.random.default_rng(7)
+    sizes = [len(x) for x, _ in iris_sgd().micro_batches]
+    weights = [np.round(rng.uniform(0, 3, n), 1) for n in sizes]
+    assert sum((w == 0).sum() for w in weights) > 0
+    require_inside(all_workers, fine_tuning(example_weights=weights))
+
+
+HUGE = 1e200
+
+
+def with_a_window_that_overflows(**change) -> Problem:
+    """The second of three windows has a micro-batch whose gradient is infinite in float64."""
+    full = hadamard()
+    x, y = full.examples
+    pairs = split(x, y, [2, 2, 2, 2])
+    pairs[2:2] = [(HUGE * x[:1], HUGE * y[:1]), (x[1:2], y[1:2])]
+    problem = dataclasses.replace(
+        full, micro_batches=pairs, accumulation_steps=2, epochs=2, **change
+    )
+    assert problem.updates == 6
+    return problem
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_window_that_is_not_finite_is_skipped_whole(all_workers, momentum) -> None:
+    """Nothing is left behind: the run is, in bits, the one without that window."""
+    optimizer = Optimizer("sgd", 0.25, momentum=momentum)
+    problem = with_a_window_that_overflows(non_finite="skip", optimizer=optimizer)
+    require_same_bits(all_workers, problem)
+    rest = [pair for i, pair in enumerate(problem.micro_batches) if i not in (2, 3)]
+    without = dataclasses.replace(problem, micro_batches=rest)
+    skipping = train_in_all(all_workers, RECIPE, problem)
+    for name, (thetas, _) in train_in_all(all_workers, RECIPE, without).items():
+        run = skipping[name][0]
+        assert (run[0] == run[1]).all()
+        comparison = compare_bits(thetas, [run[i] for i in (0, 2, 3, 5)])
+        assert comparison.same, comparison.first
+        assert comparison.compared == 60
+
+
+def test_a_window_that_is_not_finite_raises_the_same_everywhere(all_workers) -> None:
+    problem = with_a_window_that_overflows(non_finite="raise")
+    message = "FloatingPointError: update 2: the gradient is not finite"
+    with pytest.raises(FloatingPointError, match="update 2: the gradient is not finite"):
+        reference.trajectory(problem)
+    for name, worker in all_workers.items():
+        with pytest.raises(WorkerError, match=message):
+            worker.train(RECIPE[name], problem)
+
+
+def test_a_window_that_is_not_finite_is_applied_by_default(all_workers) -> None:
+    problem = with_a_window_that_overflows()
+    for thetas, _ in train_in_all(all_workers, RECIPE, problem).values():
+        assert np.isfinite(thetas[0]).all()
+        assert not np.isfinite(thetas[1]).all()
+
+
+def scaled(initial: float, interval: int, **change) -> Problem:
+    """The exact problem in float16, whose largest number is 65 504, with a loss scale."""
+    problem = dataclasses.replace(
+        hadamard("float32", updates=8),
+        compute_dtype="float16",
+        loss_scale=LossScale(initial, interval),
+        non_finite="skip",
+    )
+    return dataclasses.replace(problem, **change)
+
+
+def test_a_dynamic_loss_scale_in_bits(all_workers) -> None:
+    """It overflows, backs off until it fits, and grows again; the updates are the same bits."""
+    problem = scaled(2.0**18, 2)
+    expected = reference.snapshots(problem)
+    scales = [each.loss_scale for each in expected]
+    assert scales[:3] == [2.0**17, 2.0**16, 2.0**15]
+    assert max(scales[3:]) > scales[2]
+    assert [each.updates for each in expected][:3] == [0, 0, 0]
+    require_same_bits(all_workers, problem, expected)
+    small = reference.trajectory(scaled(1.0, 100), "fraction")
+    updated = [
+        each.theta
+        for last, each in zip([None, *expected], expected, strict=False)
+        if each.updates > (last.updates if last else 0)
+    ]
+    count = rounding.exact_updates(scaled(1.0, 100), small)
+    count = min(count, len(updated))
+    assert count >= 3
+    assert compare_bits(small[:count], updated[:count]).same
+
+
+def test_the_loss_scale_is_grad_scalers() -> None:
+    """The same scales as torch.amp.GradScaler on the same sequence of windows."""
+    import torch
+
+    finite = [False, True, True, True, False, True, True, False, False, True, True, True, True]
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
+    parameter = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([parameter], 0.1)
+    ours, theirs = reference.Scale(LossScale(2.0**10, 2)), []
+    scales = []
+    for each in finite:
+        parameter.grad = torch.full((1,), 1.0 if each else math.inf)
+        scaler.scale(torch.ones(1))
+        scaler.step(optimizer)
+        scaler.update()
+        theirs.append(scaler.get_scale())
+        ours.grow() if each else ours.back_off()
+        scales.append(ours.value)
+    assert scales == theirs
+    assert len(set(scales)) >= 3
+
+
+@pytest.mark.parametrize("compute_dtype", ["bfloat16", "float16"])
+def test_low_precision_in_bits(all_workers, compute_dtype) -> None:
+    problem = dataclasses.replace(hadamard("float32"), compute_dtype=compute_dtype)
+    exact = reference.trajectory(problem, "fraction")
+    count = rounding.exact_updates(problem, exact)
+    assert count == {"bfloat16": 6, "float16": 9}[compute_dtype]
+    for thetas, _ in train_in_all(all_workers, RECIPE, problem, count).values():
+        comparison = compare_bits(exact[:count], thetas)
+        assert comparison.same, comparison.first
+        assert comparison.compared == count * 15
+
+
+@pytest.mark.parametrize("compute_dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_low_precision_is_inside_the_bound(all_workers, dtype, compute_dtype) -> None:
+    problem = dataclasses.replace(
+        iris_sgd(dtype, updates=12, learning_rate=0.005, momentum=0.5), compute_dtype=compute_dtype
+    )
+    require_inside(all_workers, problem)
+
+
+def many_small_micro_batches() -> Problem:
+    """Sixteen equal gradients a window, whose sum bfloat16 could not hold to the last bit."""
+    x = np.ones((16, 1))
+    y = np.array([[-(1 + 2.0**-7 * (i % 2))] for i in range(16)])
+    return Problem(
+        np.zeros((1, 1)), np.zeros(1), split(x, y, [1] * 16), accumulation_steps=16,
+        optimizer=Optimizer("sgd", 1.0), dtype="float32", compute_dtype="bfloat16",
+    )  # fmt: skip
+
+
+def test_the_accumulator_is_float32_under_bfloat16(all_workers) -> None:
+    problem = many_small_micro_batches()
+    (exact,) = reference.trajectory(problem, "fraction")
+    for thetas, _ in train_in_all(all_workers, RECIPE, problem).values():
+        comparison = compare_bits([exact], thetas)
+        assert comparison.same, comparison.first
+        assert comparison.compared == 2
+
+
+# --- small seams: each must be outside the bound in float64 ---------------------------------------
+
+
+def outside(problem, stages, updates=None) -> int:
+    """How many numbers a run with replaced stages has outside the bound."""
+    exact = reference.trajectory(problem, "decimal", updates=updates)
+    bounds = list(rounding.rounding_bounds(problem, exact))
+    assert compare_bounds(exact, reference.trajectory(problem, updates=updates), bounds).same
+    wrong = reference.trajectory(problem, stages=stages, updates=updates)
+    return sum(compare_bounds(exact, wrong, bounds).outside)
+
+
+def clip_with_epsilon(gradient, max_norm):
+    coefficient = max_norm / (np.linalg.norm(gradient) + 1e-6)
+    return gradient * min(coefficient, 1.0)
+
+
+def one_update_early(problem, update):
+    return reference.learning_rate(problem, update + 1)
+
+
+def beta_as_float32(theta, gradient, state, rate, settings, update, decays):
+    betas = tuple(float(np.float32(beta)) for beta in settings.betas)
+    changed = dataclasses.replace(settings, betas=betas)
+    return reference.apply_rule(theta, gradient, state, rate, changed, update, decays)
+
+
+SEAMS = {
+    "clip epsilon of 1e-6": dataclasses.replace(reference.STAGES, clip=clip_with_epsilon),
+    "cosine of 1000 updates, one off": dataclasses.replace(
+        reference.STAGES, learning_rate=one_update_early
+    ),
+    "beta as float32": dataclasses.replace(reference.STAGES, apply_rule=beta_as_float32),
+}
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_small_seams_are_outside_the_bound(seam) -> None:
+    problem = fine_tuning(schedule=Schedule(1000, decay="cosine"))
+    assert outside(problem, SEAMS[seam]) > 60 * 15 / 2
+
+
+def test_the_whole_cosine_of_a_thousand_updates(all_workers) -> None:
+    """All of it, to the end, where the rate is a millionth of its peak."""
+    x, y = iris_examples()
+    problem = Problem(
+        np.zeros((4, 3)), np.zeros(3), split(x[:20], y[:20], [10, 10]), epochs=500,
+        optimizer=Optimizer("sgd", 0.01), schedule=Schedule(1000, decay="cosine"),
+    )  # fmt: skip
+    require_inside(all_workers, problem)
+    shifted = dataclasses.replace(reference.STAGES, learning_rate=later)
+    assert outside(problem, shifted) > 1000 * 15 / 2
+
+
+def later(problem, update):
+    """A schedule one update longer than it should be."""
+    longer = dataclasses.replace(problem, schedule=Schedule(1001, decay="cosine"))
+    return reference.learning_rate(longer, update)
+
+
+# --- any recipe -----------------------------------------------------------------------------------
+
+
+def numbers(count: int):
+    tenths = st.integers(-40, 40).map(lambda n: n / 10)
+    return st.lists(tenths, min_size=count, max_size=count)
+
+
+@st.composite
+def recipes(draw) -> Problem:
+    """A small problem with any optimizer, settings, K, epochs, sizes, clip, schedule, policy."""
+    features, outputs = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    x = np.reshape(draw(numbers(sum(sizes) * features)), (-1, features))
+    y = np.reshape(draw(numbers(sum(sizes) * outputs)), (-1, outputs))
+    k = draw(st.integers(1, 4))
+    policy = draw(st.sampled_from(["apply", "drop", "carry"]))
+    epochs = draw(st.integers(1, 3))
+    if policy == "drop" or policy == "carry":
+        k = min(k, len(sizes))
+    weights = None
+    if draw(st.booleans()):
+        drawn = draw(st.lists(st.integers(0, 5), min_size=sum(sizes), max_size=sum(sizes)))
+        starts = np.cumsum([0, *sizes[:-1]])
+        padded = np.array(drawn) / 2
+        padded[starts] += 1  # no window is padding only
+        weights = np.split(padded, starts[1:])
+    optimizer = draw(st.sampled_from([*VARIANTS.values()]))
+    optimizer = dataclasses.replace(
+        optimizer,
+        learning_rate=optimizer.learning_rate * draw(st.floats(0.1, 2)),
+        weight_decay=draw(st.sampled_from([0.0, 0.01, 0.3])),
+    )
+    problem = Problem(
+        W=np.reshape(draw(numbers(features * outputs)), (features, outputs)),
+        b=draw(numbers(outputs)),
+        micro_batches=split(x, y, sizes),
+        epochs=epochs,
+        accumulation_steps=k,
+        optimizer=optimizer,
+        partial_windows=policy,
+        decay_bias=draw(st.booleans()),
+        max_norm=draw(st.none() | st.floats(0.1, 50)),
+        example_weights=weights,
+        non_finite=draw(st.sampled_from(["apply", "skip", "raise"])),
+        dtype=draw(st.sampled_from(["float64", "float64", "float32"])),
+    )
+    if draw(st.booleans()):
+        extra = draw(st.integers(0, 20))
+        schedule = Schedule(
+            problem.updates + extra,
+            draw(st.integers(0, problem.updates)),
+            draw(st.sampled_from(["constant", "linear", "cosine"])),
+        )
+        return dataclasses.replace(problem, schedule=schedule)
+    return problem
+
+
+@settings(
+    deadline=None,
+    max_examples=100,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(problem=recipes())
+def test_any_recipe_is_inside_the_bound(all_workers, problem) -> None:
+    require_inside(all_workers, problem)
