@@ -100,8 +100,8 @@ def bounds_with_state(
     by running the oracle's rule on numbers that carry their error (`Rounded`). In open loop,
     the optimizer takes recorded `gradients`, which have no error. Valid barring
     underflow, and where no maximum, sign or clip threshold is so near that rounding decides it.
-    Raises ProblemError where the run leaves the range of its dtype, or where the bound says
-    nothing any more.
+    Raises ProblemError where the run leaves the range of its dtype, or where there is no bound:
+    a quotient by a number that rounding can make 0.
     """
     theta = np.vstack([problem.W, problem.b]).astype(np.float64)
     state = initial_state(problem.optimizer, np.zeros_like(theta))
@@ -122,8 +122,8 @@ def bounds_with_state(
         bounds = dict(zip(["theta", *state], error.reshape(-1, *theta.shape), strict=True))
         require(
             bool((abs(theta) + bounds["theta"] < largest).all() and np.isfinite(error).all()),
-            f"the run diverges: update {update + 1} is out of {problem.dtype}'s range,"
-            " choose a smaller learning rate",
+            f"the run diverges: update {update + 1} has no bound in {problem.dtype}, choose a"
+            " smaller learning rate (or it divides by a number that rounding can make 0)",
         )
         yield Bounds(bounds.pop("theta"), bounds)
 

@@ -24,7 +24,9 @@ def window_gradient(
     accumulates in the parameters' own, through .to().
     """
     W, b = parameters
-    low = getattr(torch, compute_dtype or "", W.dtype)
+    low = W.dtype
+    if compute_dtype:
+        low = getattr(torch, compute_dtype)
     total = sum(weights.sum() for *_, weights in window)
     W.grad = b.grad = None
     for x, y, weights in window:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from conftest import exact_with_partial_window
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lockstep import FRAMEWORKS, reference, rounding
@@ -15,6 +15,7 @@ from lockstep.problem import (
     LossScale,
     Optimizer,
     Problem,
+    ProblemError,
     Schedule,
     hadamard,
     iris_examples,
@@ -415,4 +416,9 @@ def recipes(draw) -> Problem:
 )
 @given(problem=recipes())
 def test_any_recipe_is_inside_the_bound(all_workers, problem) -> None:
-    require_inside(all_workers, problem)
+    try:
+        require_inside(all_workers, problem)
+    except ProblemError as error:
+        # A gradient that is all rounding, over its own size: Adam's first update in float32.
+        assume("has no bound" not in str(error))
+        raise
