@@ -1,11 +1,15 @@
 """optax's accumulator, which wraps an optimizer."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
-from .data import windows
+from .data import Parameters, windows
 
 
 def accumulating(
@@ -20,6 +24,23 @@ def accumulating(
     return optax.MultiSteps(
         optimizer,
         lambda update: lengths[update % len(lengths)],
-        use_grad_mean=False,  # a running mean would round
+        use_grad_mean=False,  # they are shares of a sum
         accumulator_dtype=problem.dtype,  # float32 if not set
     )
+
+
+@partial(jax.jit, static_argnames="optimizer")
+def take_update(
+    parameters: Parameters,
+    state: optax.OptState,
+    optimizer: optax.GradientTransformation,
+    gradients: Sequence[Array],
+) -> tuple[Parameters, optax.OptState]:
+    """Return both one update later, or one micro-step.
+
+    optax counts updates by itself, and looks the rate up.
+    """
+    updates, state = optimizer.update(
+        gradients, state, parameters
+    )
+    return optax.apply_updates(parameters, updates), state

@@ -63,7 +63,7 @@ def scale_by_nadam(
     stock = optax.scale_by_adam(b1, b2, eps)
 
     def init(params: Any) -> NadamState:
-        return NadamState(stock.init(params), jnp.float64(1))
+        return NadamState(stock.init(params), jnp.ones(()))
 
     def update(g: Any, state: Any, params: Any = None) -> Any:
         _, adam = stock.update(g, state.adam)

@@ -2,43 +2,32 @@
 
 Decay groups, a schedule counted in updates, clipping after
 accumulation, ragged and weighted windows, low precision with
-a loss scale, windows that are not finite.
+a loss scale, windows that are not finite. A window that
+is skipped takes no update, and no rate of the schedule.
+(MultiSteps would skip a micro-step, not its window.)
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
-import jax
 import optax
-from jax import Array
 
+from .accumulation import take_update
 from .data import (
     Parameters,
     Weighted,
     load_weighted,
-    run_windows,
     snapshot,
+    windows_of_run,
 )
 from .optimizers import make_optimizer
 from .progress import Progress
-from .safeguards import clip, usable
+from .safeguards import clip, global_norm, usable
 from .state import optimizer_state
 from .window import window_gradient
 
-
-@partial(jax.jit, static_argnames="optimizer")
-def take_update(
-    parameters: Parameters,
-    state: optax.OptState,
-    optimizer: optax.GradientTransformation,
-    gradients: Sequence[Array],
-) -> tuple[Parameters, optax.OptState]:
-    """Return both one update later, at optax's rate."""
-    updates, state = optimizer.update(
-        gradients, state, parameters
-    )
-    return optax.apply_updates(parameters, updates), state
+# What a person would log.
+Counts = dict[str, Any]
 
 
 def train_window(
@@ -46,24 +35,24 @@ def train_window(
     state: optax.OptState,
     optimizer: optax.GradientTransformation,
     window: Sequence[Weighted],
+    problem: Any,
     progress: Progress,
-) -> tuple[Parameters, optax.OptState]:
-    """Return both one update later, or as they are."""
-    problem = progress.problem
-    gradients = window_gradient(
-        parameters,
-        window,
-        progress.scale,
-        problem.compute_dtype,
+) -> tuple[Parameters, optax.OptState, Counts]:
+    """Return both one update later, its loss and its norm."""
+    dtype = problem.compute_dtype
+    loss, gradients = window_gradient(
+        parameters, window, progress.scale, dtype
     )
-    if not usable(gradients, progress):
+    norm = global_norm(gradients)
+    if usable(norm, problem.non_finite, progress.updates):
+        clipped = clip(gradients, norm, problem.max_norm)
+        parameters, state = take_update(
+            parameters, state, optimizer, clipped
+        )
+        progress.advance()
+    else:
         progress.skip()
-        return parameters, state
-    gradients = clip(gradients, problem.max_norm)
-    progress.advance()
-    return take_update(
-        parameters, state, optimizer, gradients
-    )
+    return parameters, state, {"loss": loss, "norm": norm}
 
 
 def train(problem: Any) -> Iterator[list[Any]]:
@@ -75,11 +64,13 @@ def train(problem: Any) -> Iterator[list[Any]]:
     optimizer = make_optimizer(parameters, problem)
     state = optimizer.init(parameters)
     progress = Progress(problem)
-    name = problem.optimizer.name
-    for window in run_windows(epoch, problem):
-        parameters, state = train_window(
-            parameters, state, optimizer, window, progress
+    for window in windows_of_run(epoch, problem):
+        parameters, state, seen = train_window(
+            *(parameters, state, optimizer),
+            *(window, problem, progress),
         )
-        shown = optimizer_state(parameters, state, name)
-        shown |= progress.counts()
+        shown = optimizer_state(
+            parameters, state, problem.optimizer.name
+        )
+        shown |= seen | progress.counts()
         yield [*snapshot(parameters), shown]

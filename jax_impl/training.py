@@ -1,7 +1,6 @@
 """Gradient accumulation with optax: state goes around."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from .accumulation import accumulating
+from .accumulation import accumulating, take_update
 from .data import (
     Batch,
     Parameters,
@@ -45,8 +44,10 @@ def micro_loss(
     return squared_error(prediction, y, examples)
 
 
-# A pure function of a whole window, so that jit compiles it.
-@partial(jax.jit, static_argnames="optimizer")
+# Compiled once for each shape of a micro-batch.
+micro_gradient = jax.jit(jax.value_and_grad(micro_loss))
+
+
 def train_window(
     parameters: Parameters,
     state: optax.MultiStepsState,
@@ -59,14 +60,13 @@ def train_window(
     # reset: nothing to do; MultiSteps empties its own sum.
     for micro_batch in window:
         # forward + gradient: one function returns both.
-        loss, gradients = jax.value_and_grad(micro_loss)(
+        loss, gradients = micro_gradient(
             parameters, micro_batch, examples
         )
         # accumulate + update: zeros until the window is full.
-        updates, state = optimizer.update(
-            gradients, state, parameters
+        parameters, state = take_update(
+            parameters, state, optimizer, gradients
         )
-        parameters = optax.apply_updates(parameters, updates)
         window_loss += loss
     return parameters, state, window_loss
 

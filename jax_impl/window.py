@@ -1,6 +1,7 @@
-"""A window's gradient, weighted, and in low precision.
+"""A window's loss and gradient, weighted, in low precision.
 
-A quantity of a window is its examples' weighted mean.
+A quantity of a window is its examples' weighted mean, so
+that all its weights are needed before its first backward.
 """
 
 from collections.abc import Sequence
@@ -14,45 +15,46 @@ from .data import Parameters, Weighted
 from .model import linear_model
 
 
-def micro_loss(
+# Compiled once for each shape: pad examples, with weight 0.
+@partial(jax.jit, static_argnames="compute_dtype")
+@jax.value_and_grad
+def micro_gradient(
     parameters: Parameters,
     x: Array,
     y: Array,
     shares: Array,
     compute_dtype: str | None,
 ) -> Array:
-    """Return a micro-batch's share of its window's loss.
+    """Return a micro-batch's loss, and its gradient.
 
     The model computes in low precision, but its gradient
     comes back in the parameters' own, through astype.
     """
     low = compute_dtype or y.dtype
-    W, b = parameters
-    prediction = linear_model(
-        x.astype(low), W.astype(low), b.astype(low)
+    x, *inputs = jax.tree.map(
+        lambda t: t.astype(low), (x, *parameters)
     )
-    errors = jnp.square(prediction.astype(y.dtype) - y)
-    return (errors * shares).sum()
+    error = linear_model(x, *inputs).astype(y.dtype) - y
+    return (jnp.square(error) * shares).sum()
 
 
-@partial(jax.jit, static_argnames="compute_dtype")
 def window_gradient(
     parameters: Parameters,
     window: Sequence[Weighted],
     scale: float,
     compute_dtype: str | None,
-) -> Sequence[Array]:
-    """Return the gradient of the weighted mean loss."""
+) -> tuple[Array, Sequence[Array]]:
+    """Return the loss of a window, and its gradient."""
     total = sum(weights.sum() for *_, weights in window)
+    window_loss = 0.0
     sums = jax.tree.map(jnp.zeros_like, parameters)
     for x, y, weights in window:
-        gradients = jax.grad(micro_loss)(
-            parameters,
-            x,
-            y,
-            weights / total * scale,
-            compute_dtype,
+        shares = weights / total * scale
+        loss, gradients = micro_gradient(
+            parameters, x, y, shares, compute_dtype
         )
         sums = jax.tree.map(jnp.add, sums, gradients)
+        window_loss += loss / scale
     # Unscaled before anything else looks at it.
-    return jax.tree.map(lambda s: s / scale, sums)
+    sums = jax.tree.map(lambda s: s / scale, sums)
+    return window_loss, sums

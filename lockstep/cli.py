@@ -1,4 +1,4 @@
-"""`lockstep run`: the command line."""
+"""`lockstep run`, `lockstep optimizers`: the command line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,17 +29,13 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def lockstep() -> None:
-    """Keep `run` a command of its own: others will stand beside it."""
-
-
 @app.command()
 def run(
     problems: Annotated[
         list[str] | None,
         typer.Argument(
-            help="exact, iris-sgd, iris-adamw, or a file written by Problem.save; all by default",
+            help="exact, iris-sgd, iris-recipe, iris-adamw, or a file that Problem.save wrote;"
+            " all by default",
             show_default=False,
         ),
     ] = None,
@@ -70,8 +67,7 @@ def run(
     framework cannot run.
     """
     names = chosen(frameworks)
-    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise UsageError(f"--json: {json_file} must be a file in a folder that exists")
+    check_json(json_file)
     if without_zeroing and (problems or dtype or accumulation_steps or updates or eager):
         raise UsageError("--without-zeroing takes no problem, dtype, K, updates or --eager")
     from lockstep.run import workers
@@ -94,8 +90,123 @@ def run(
     raise typer.Exit(0 if passed else 1)
 
 
+@app.command()
+def optimizers(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="one of those that the table names: adamw", show_default=False),
+    ] = None,
+    source: Annotated[
+        str, typer.Option("--from", help="the framework whose lines you have")
+    ] = FRAMEWORKS[0],
+    target: Annotated[
+        str | None, typer.Option("--to", help="print the lines to write in this framework")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="a setting, in torch.optim's name: eps=1e-6, betas=0.9,0.95"),
+    ] = None,
+    decay_bias: Annotated[
+        bool, typer.Option(help="whether weight decay acts on b as on W, in the lines")
+    ] = True,
+    dtype: Annotated[
+        str, typer.Option(help="float64 or float32: the parameters', in the lines")
+    ] = "float32",
+    measure: Annotated[
+        bool, typer.Option("--measure", help="measure again, with the versions installed here")
+    ] = False,
+    frameworks: Annotated[
+        str, typer.Option("--frameworks", "-f", help="which to measure, separated by commas")
+    ] = ",".join(FRAMEWORKS),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write everything that was measured to a file")
+    ] = None,
+) -> None:
+    """How far each library's own optimizers are from torch.optim's, and what to write instead.
+
+    The numbers were measured; --measure does so anew. Exit status 2 if the call is wrong or a
+    framework cannot run.
+    """
+    from lockstep import optimizer_table, show
+
+    if target is not None:
+        if name is None or measure or json_file:
+            raise UsageError("--to needs a NAME, and neither --measure nor --json")
+        print_lines(name, (source, target), settings or [], dtype, decay_bias)
+        return
+    if not measure and frameworks != ",".join(FRAMEWORKS):
+        raise UsageError("--frameworks says what to measure: it needs --measure")
+    if settings or source != FRAMEWORKS[0] or dtype != "float32" or not decay_bias:
+        raise UsageError(
+            "--from, --set, --dtype and --no-decay-bias need --to: the lines' framework"
+        )
+    check_json(json_file)
+    if name is not None:
+        optimizer_table.variant(name)
+    if measure:
+        measure_optimizers(chosen(frameworks))
+    known = optimizer_table.known()
+    if not known:
+        raise UsageError("nothing is measured yet: lockstep optimizers --measure")
+    out, _ = show.consoles()
+    if name is None:
+        show.show_optimizers(out, known)
+    else:
+        show.show_optimizer(out, name, known)
+    show.show_measured(out, known)
+    if json_file is not None:
+        write_json(json_file, optimizer_table.as_json(known))
+
+
+def print_lines(
+    name: str, frameworks: tuple[str, str], settings: list[str], dtype: str, decay_bias: bool
+) -> None:
+    """The lines of the second framework that take the update of the first's."""
+    from lockstep import advice, optimizer_table, show
+    from lockstep.problem import DTYPES
+    from lockstep.settings import require
+
+    found = []
+    for option, framework in zip(("--from", "--to"), frameworks, strict=True):
+        known = optimizer_table.framework_of(framework)
+        if known is None:
+            raise UsageError(
+                f"{option}: {framework} is not a framework here,"
+                f" choose from {', '.join(FRAMEWORKS)}"
+            )
+        found.append(known)
+    require(dtype in DTYPES, f"--dtype: {dtype!r} must be one of {', '.join(DTYPES)}")
+    changed = advice.changed(optimizer_table.variant(name), settings)
+    measured = optimizer_table.known()
+    source, target = found
+    text = advice.program(name, changed, source, target, measured, dtype, decay_bias)
+    show.show_lines(show.consoles()[0], text)
+
+
+def measure_optimizers(frameworks: Sequence[str]) -> None:
+    """Measure in these frameworks, and keep what was found."""
+    from lockstep import optimizer_table, show
+    from lockstep.run import workers
+
+    _, progress = show.consoles()
+    with workers(frameworks) as started, progress.status("starting") as status:
+        show.wait_until_ready(started, status)
+        found = optimizer_table.measure(started, status.update)
+    file = optimizer_table.own_file()
+    with suppress(OSError):  # writing the file will say so
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, optimizer_table.as_json(optimizer_table.own() | found), "--measure")
+    show.say(progress, f"kept in {file}", "dim")
+
+
 class UsageError(Exception):
     """The call is wrong; the message says what to do."""
+
+
+def check_json(file: Path | None) -> None:
+    """Raise UsageError, before anything is run, unless the file can be one."""
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        raise UsageError(f"--json: {file} must be a file in a folder that exists")
 
 
 def chosen(frameworks: str) -> list[str]:
@@ -174,8 +285,8 @@ def run_without_zeroing(workers: Mapping[str, Worker]) -> tuple[bool, dict[str, 
     return tally.passed, report | {"momentum_1": momentum}
 
 
-def write_json(file: Path, report: dict[str, Any]) -> None:
-    """Write the report whole, or leave the file as it was."""
+def write_json(file: Path, report: dict[str, Any], option: str = "--json") -> None:
+    """Write the report whole, or leave the file as it was; `option` is who asked for it."""
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     new = file.with_name(f".{file.name}.new")
     try:
@@ -186,7 +297,7 @@ def write_json(file: Path, report: dict[str, Any]) -> None:
             new.replace(file)
     except OSError as error:
         new.unlink(missing_ok=True)
-        raise UsageError(f"--json: cannot write {file} ({error.strerror})") from None
+        raise UsageError(f"{option}: cannot write {file} ({error.strerror})") from None
 
 
 def main() -> None:

@@ -94,8 +94,8 @@ def cosine(half_turns: Fraction) -> Decimal:
 
 
 def finite(gradient: Theta) -> bool:
-    """Whether all numbers of an accumulated gradient are; fractions and decimals always are."""
-    return gradient.dtype == object or bool(np.isfinite(gradient).all())
+    """Whether the norm of an accumulated gradient is; fractions and decimals always are."""
+    return gradient.dtype == object or bool(np.isfinite((gradient * gradient).sum()))
 
 
 def reset(accumulator: Theta) -> Theta:
@@ -261,7 +261,8 @@ class Scale:
         """After an update: double the scale at the end of an interval of them."""
         self.streak += 1
         if self.settings and self.streak == self.settings.growth_interval:
-            self.value, self.streak = 2 * self.value, 0
+            # float32 holds no larger power of two, and GradScaler stops there.
+            self.value, self.streak = min(2 * self.value, 2.0**127), 0
 
     def back_off(self) -> None:
         """After a window that was not finite: halve the scale."""

@@ -84,7 +84,7 @@ def root(v: Array) -> Array:
 def sqrt(x: Array) -> Array:
     """The square root; a decimal that a difference quotient has moved below 0 counts as 0."""
     if x.dtype == object and isinstance(x.flat[0], Decimal):
-        x = np.maximum(x, Decimal(0))
+        x = np.frompyfunc(lambda number: max(number, Decimal(0)), 1, 1)(x)
     return np.sqrt(x)
 
 

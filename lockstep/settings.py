@@ -202,7 +202,9 @@ class LossScale:
 
     def __post_init__(self) -> None:
         require(
-            is_number(self.initial) and self.initial > 0 and math.frexp(self.initial)[0] == 0.5,
-            f"loss_scale.initial: {self.initial!r} must be a power of two",
+            is_number(self.initial)
+            and 0 < self.initial <= 2.0**127
+            and math.frexp(self.initial)[0] == 0.5,
+            f"loss_scale.initial: {self.initial!r} must be a power of two, up to 2^127",
         )
         require_count("loss_scale.growth_interval", self.growth_interval)

@@ -7,10 +7,10 @@ from torch import optim
 
 
 class NAdam(optim.NAdam):
-    """NAdam in the parameters' precision.
+    """NAdam with the product of its momenta in float64.
 
-    The stock one keeps the product of its momenta in the
-    default dtype, float32, whatever the parameters are.
+    The stock one keeps it, on the host, in the default dtype,
+    float32, whatever the parameters are.
     """
 
     def __init__(self, groups: Any, **s: Any) -> None:
@@ -20,7 +20,9 @@ class NAdam(optim.NAdam):
             for p in group["params"]:
                 self.state[p] = {
                     "step": torch.tensor(0.0),
-                    "mu_product": p.new_ones(()),
+                    "mu_product": torch.ones(
+                        (), dtype=torch.float64
+                    ),
                     "exp_avg": torch.zeros_like(p),
                     "exp_avg_sq": torch.zeros_like(p),
                 }
@@ -29,12 +31,20 @@ class NAdam(optim.NAdam):
 class Lion(optim.Optimizer):
     """Lion (Chen et al., 2023), which torch.optim lacks."""
 
-    def __init__(self, groups: Any, **defaults: Any) -> None:
-        """Take lr, betas and a decoupled weight_decay."""
+    def __init__(
+        self,
+        groups: Any,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        """Decay is decoupled, as in AdamW."""
+        defaults = {"lr": lr, "betas": betas}
+        defaults["weight_decay"] = weight_decay
         super().__init__(groups, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self) -> None:
         """Take one update in place."""
         for group in self.param_groups:
             for p in group["params"]:

@@ -17,19 +17,11 @@ from torch import Tensor
 
 from .constants import Numbers, constants
 from .data import Batch, Parameters, load, snapshot, windows
+from .ordered import ordered_clip, ordered_model
 from .rules import Moments, find_rule, zeros
-from .safeguards import ordered_clip
 from .schedule import learning_rates
 
 Function = Callable[..., Any]
-
-
-def ordered_model(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
-    """Return xW + b, summed from b over features in order.
-
-    x has shape (1, features): one example.
-    """
-    return sum(x.T * W, b)
 
 
 def window_gradient(

@@ -46,7 +46,7 @@ def windows(
 def load_weighted(
     problem: Any,
 ) -> tuple[Parameters, list[Weighted]]:
-    """Return the same, and a weight for every example."""
+    """Load parameters, and an epoch with its weights."""
     parameters, epoch = load(problem)
     weights = problem.example_weights
     if weights is None:
@@ -60,7 +60,7 @@ def load_weighted(
     ]
 
 
-def run_windows(
+def windows_of_run(
     epoch: Sequence[Weighted], problem: Any
 ) -> Iterator[Sequence[Weighted]]:
     """Cut a run; a policy settles an epoch's partial window.

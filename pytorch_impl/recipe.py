@@ -2,7 +2,8 @@
 
 Decay groups, a schedule counted in updates, clipping after
 accumulation, ragged and weighted windows, low precision with
-a loss scale, windows that are not finite.
+a loss scale, windows that are not finite. A window that
+is skipped takes no update, and no rate of the schedule.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,17 @@ from .data import (
     Parameters,
     Weighted,
     load_weighted,
-    run_windows,
     snapshot,
+    windows_of_run,
 )
 from .optimizers import make_optimizer
 from .progress import Progress
-from .safeguards import clip, usable
+from .safeguards import clip, global_norm, usable
 from .state import optimizer_state
 from .window import window_gradient
+
+# What a person would log.
+Counts = dict[str, Any]
 
 
 def take_update(
@@ -31,7 +35,10 @@ def take_update(
     gradients: Sequence[Tensor],
     rate: float,
 ) -> None:
-    """Take one update in place, at this learning rate."""
+    """Take one update in place, at this learning rate.
+
+    Keras and optax count updates, and look the rate up.
+    """
     for parameter, gradient in zip(parameters, gradients):
         parameter.grad = gradient
     for group in optimizer.param_groups:
@@ -43,24 +50,24 @@ def train_window(
     parameters: Parameters,
     optimizer: Optimizer,
     window: Sequence[Weighted],
+    problem: Any,
     progress: Progress,
-) -> None:
-    """Take one update in place, or leave all as it is."""
-    problem = progress.problem
-    gradients = window_gradient(
-        parameters,
-        window,
-        progress.scale,
-        problem.compute_dtype,
+) -> Counts:
+    """Take one update in place; return its loss and norm."""
+    dtype = problem.compute_dtype
+    loss, gradients = window_gradient(
+        parameters, window, progress.scale, dtype
     )
-    if not usable(gradients, progress):
+    norm = global_norm(gradients)
+    if usable(norm, problem.non_finite, progress.updates):
+        clipped = clip(gradients, norm, problem.max_norm)
+        take_update(
+            parameters, optimizer, clipped, progress.rate
+        )
+        progress.advance()
+    else:
         progress.skip()
-        return
-    gradients = clip(gradients, problem.max_norm)
-    take_update(
-        parameters, optimizer, gradients, progress.rate
-    )
-    progress.advance()
+    return {"loss": loss, "norm": norm}
 
 
 def train(problem: Any) -> Iterator[list[Any]]:
@@ -71,8 +78,10 @@ def train(problem: Any) -> Iterator[list[Any]]:
     parameters, epoch = load_weighted(problem)
     optimizer = make_optimizer(parameters, problem)
     progress = Progress(problem)
-    for window in run_windows(epoch, problem):
-        train_window(parameters, optimizer, window, progress)
+    for window in windows_of_run(epoch, problem):
+        seen = train_window(
+            parameters, optimizer, window, problem, progress
+        )
         state = optimizer_state(parameters, optimizer)
-        state |= progress.counts()
+        state |= seen | progress.counts()
         yield [*snapshot(parameters), state]

@@ -5,11 +5,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .progress import Progress
+
+def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the square root of the sum of all squares."""
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def usable(norm: Tensor, policy: str, update: int) -> bool:
+    """Whether to update with a gradient of this norm.
+
+    Not to "skip" a norm that is not finite would make NaN
+    of the parameters. Raises FloatingPointError, if that is
+    the policy.
+    """
+    finite = bool(norm.isfinite())
+    if not finite and policy == "raise":
+        raise FloatingPointError(
+            f"update {update + 1}: the gradient is not finite"
+        )
+    return finite or policy == "apply"
 
 
 def clip(
-    gradients: Sequence[Tensor], max_norm: float | None
+    gradients: Sequence[Tensor],
+    norm: Tensor,
+    max_norm: float | None,
 ) -> Sequence[Tensor]:
     """Scale all alike, to a global norm of max_norm.
 
@@ -17,38 +37,5 @@ def clip(
     """
     if max_norm is None:
         return gradients
-    norm = torch.nn.utils.get_total_norm(gradients)
     coefficient = (max_norm / norm).clamp(max=1.0)
     return [g * coefficient for g in gradients]
-
-
-def ordered_clip(
-    gradients: Sequence[Tensor], max_norm: float
-) -> Sequence[Tensor]:
-    """Scale to max_norm at most; squares add up in order."""
-    norm_2 = sum(
-        n for g in gradients for n in (g * g).flatten()
-    )
-    coefficient = max_norm * torch.rsqrt(norm_2)
-    coefficient = torch.minimum(
-        coefficient, torch.ones_like(coefficient)
-    )
-    return [g * coefficient for g in gradients]
-
-
-def usable(
-    gradients: Sequence[Tensor], progress: Progress
-) -> bool:
-    """Whether to update with these gradients.
-
-    Raises FloatingPointError if they are not finite and
-    the policy is to "raise".
-    """
-    policy = progress.problem.non_finite
-    finite = all(g.isfinite().all() for g in gradients)
-    if not finite and policy == "raise":
-        raise FloatingPointError(
-            f"update {progress.updates + 1}: "
-            "the gradient is not finite"
-        )
-    return finite or policy == "apply"

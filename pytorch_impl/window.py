@@ -1,6 +1,7 @@
-"""A window's gradient, weighted, and in low precision.
+"""A window's loss and gradient, weighted, in low precision.
 
-A quantity of a window is its examples' weighted mean.
+A quantity of a window is its examples' weighted mean, so
+that all its weights are needed before its first backward.
 """
 
 from collections.abc import Sequence
@@ -17,24 +18,24 @@ def window_gradient(
     window: Sequence[Weighted],
     scale: float,
     compute_dtype: str | None,
-) -> Sequence[Tensor]:
-    """Return the gradient of the weighted mean loss.
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """Return the loss of a window, and its gradient.
 
     The model computes in low precision, but its gradient
     accumulates in the parameters' own, through .to().
+    (autocast would leave the bias in high precision.)
     """
-    W, b = parameters
-    low = W.dtype
-    if compute_dtype:
-        low = getattr(torch, compute_dtype)
+    high = parameters[0].dtype
+    low = getattr(torch, compute_dtype or str(high)[6:])
     total = sum(weights.sum() for *_, weights in window)
-    W.grad = b.grad = None
+    window_loss = 0.0
+    for parameter in parameters:
+        parameter.grad = None
     for x, y, weights in window:
-        prediction = linear_model(
-            x.to(low), W.to(low), b.to(low)
-        )
-        errors = (prediction.to(W.dtype) - y).square()
-        loss = (errors * (weights / total)).sum()
+        inputs = [t.to(low) for t in (x, *parameters)]
+        error = linear_model(*inputs).to(high) - y
+        loss = (error.square() * (weights / total)).sum()
         (loss * scale).backward()
+        window_loss += loss.detach()
     # Unscaled before anything else looks at it.
-    return [W.grad / scale, b.grad / scale]
+    return window_loss, [p.grad / scale for p in parameters]

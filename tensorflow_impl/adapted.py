@@ -26,7 +26,7 @@ class SGD(Neutral, stock.SGD):
 
 
 class RMSprop(Neutral, stock.RMSprop):
-    """The stock one has eps, and the rate, further inside."""
+    """Stock: eps inside the root, the rate in momentum."""
 
     def update_step(self, g: Any, p: Any, rate: Any) -> None:
         """Scale by the root of a mean square."""

@@ -13,9 +13,11 @@ class Adam(Neutral, stock.Adam):
 
     def update_step(self, g: Any, p: Any, rate: Any) -> None:
         """Scale eps as the stock one will scale √v."""
+        eps = self.s.eps
         bias = 1 - self.s.betas[1] ** self.count(p)
-        self.epsilon = self.s.eps * tf.sqrt(bias)
+        self.epsilon = eps * tf.sqrt(bias)
         super().update_step(g, p, rate)
+        self.epsilon = eps
 
 
 class Adamax(Neutral, stock.Adamax):
@@ -36,6 +38,8 @@ class Nadam(Neutral, stock.Nadam):
 
     def build(self, variables: Any) -> None:
         """Keep the product of the momenta."""
+        if self.built:
+            return
         super().build(variables)
         self.products = self.add_optimizer_variables(
             variables, "product", initializer="ones"

@@ -16,22 +16,11 @@ import tensorflow as tf
 
 from .constants import Numbers, as_tensors, constants
 from .data import Batch, Parameters, load, snapshot, windows
+from .ordered import ordered_clip, ordered_model
 from .rules import Moments, find_rule, zeros
-from .safeguards import ordered_clip
 from .schedule import learning_rates
 
 Function = Callable[..., Any]
-
-
-def ordered_model(
-    x: tf.Tensor, W: tf.Tensor, b: tf.Tensor
-) -> tf.Tensor:
-    """Return xW + b, summed from b over features in order.
-
-    x has shape (1, features): one example.
-    """
-    rows = tf.unstack(tf.transpose(x) * W)
-    return sum(rows, tf.convert_to_tensor(b))
 
 
 def window_gradient(

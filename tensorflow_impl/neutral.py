@@ -16,6 +16,14 @@ class Table(LearningRateSchedule):
         """Hold the rates in the parameters' dtype."""
         self.rates = tf.constant(rates, dtype)
 
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes the same table again."""
+        rates = self.rates.numpy().tolist()
+        return {
+            "rates": rates,
+            "dtype": self.rates.dtype.name,
+        }
+
     def __call__(self, step: Any) -> tf.Tensor:
         """Return an update's rate; at the end, the last."""
         last = len(self.rates) - 1
@@ -38,18 +46,23 @@ class Neutral(Optimizer):
         self.s = s
 
     def apply(
-        self, grads: Any, variables: Any = None
+        self, grads: Any, trainable_variables: Any = None
     ) -> None:
         """Take one update in place; decay in the gradient."""
-        if not self.s.decoupled:
-            decay = self.s.weight_decay
-            grads = [
-                g + decay * v
-                if self._use_weight_decay(v)
-                else g
-                for g, v in zip(grads, variables)
-            ]
+        variables = trainable_variables
+        if variables is None:
+            variables = self._trainable_variables
+        if self.s.weight_decay and not self.s.decoupled:
+            grads = [*map(self.decayed, grads, variables)]
         super().apply(grads, variables)
+
+    def decayed(self, gradient: Any, variable: Any) -> Any:
+        """Return the gradient and its share of decay."""
+        if gradient is None or not self._use_weight_decay(
+            variable
+        ):
+            return gradient
+        return gradient + self.s.weight_decay * variable
 
     def count(self, variable: Any) -> tf.Tensor:
         """Return the update's number, from 1, as a float."""

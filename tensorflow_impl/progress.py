@@ -8,16 +8,14 @@ from .schedule import learning_rates
 class Progress:
     """The updates so far, and the dynamic loss scale.
 
-    The scale moves as torch.amp.GradScaler's; its factor of
-    2 rounds nothing. 1 stands for no scale.
+    The scale moves as torch.amp.GradScaler's and Keras's
+    LossScaleOptimizer's; optax has none. Its factor of 2
+    rounds nothing, up to float32's largest power of two.
     """
 
     def __init__(self, problem: Any) -> None:
         """Start at update 0 and at the initial scale."""
-        self.problem, self.settings = (
-            problem,
-            problem.loss_scale,
-        )
+        self.settings = problem.loss_scale
         self.rates = learning_rates(problem)
         self.updates, self.streak, self.scale = 0, 0, 1.0
         if self.settings:
@@ -32,9 +30,13 @@ class Progress:
         """Count an update; a streak doubles the scale."""
         self.updates += 1
         self.streak += 1
-        s = self.settings
-        if s and self.streak == s.growth_interval:
-            self.scale, self.streak = self.scale * 2, 0
+        settings = self.settings
+        if (
+            settings
+            and self.streak == settings.growth_interval
+        ):
+            self.scale = min(self.scale * 2, 2.0**127)
+            self.streak = 0
 
     def skip(self) -> None:
         """Halve the scale, after a window not finite."""

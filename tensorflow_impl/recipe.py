@@ -2,7 +2,8 @@
 
 Decay groups, a schedule counted in updates, clipping after
 accumulation, ragged and weighted windows, low precision with
-a loss scale, windows that are not finite.
+a loss scale, windows that are not finite. A window that
+is skipped takes no update, and no rate of the schedule.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,17 @@ from .data import (
     Parameters,
     Weighted,
     load_weighted,
-    run_windows,
     snapshot,
+    windows_of_run,
 )
 from .optimizers import make_optimizer
 from .progress import Progress
-from .safeguards import clip, usable
+from .safeguards import clip, global_norm, usable
 from .state import optimizer_state
 from .window import window_gradient
+
+# What a person would log.
+Counts = dict[str, Any]
 
 
 def take_update(
@@ -30,7 +34,10 @@ def take_update(
     optimizer: Optimizer,
     gradients: Sequence[tf.Tensor],
 ) -> None:
-    """Take one update in place; Keras looks up the rate."""
+    """Take one update in place.
+
+    Keras counts updates by itself, and looks the rate up.
+    """
     optimizer.apply_gradients(zip(gradients, parameters))
 
 
@@ -38,22 +45,22 @@ def train_window(
     parameters: Parameters,
     optimizer: Optimizer,
     window: Sequence[Weighted],
+    problem: Any,
     progress: Progress,
-) -> None:
-    """Take one update in place, or leave all as it is."""
-    problem = progress.problem
-    gradients = window_gradient(
-        parameters,
-        window,
-        progress.scale,
-        problem.compute_dtype,
+) -> Counts:
+    """Take one update in place; return its loss and norm."""
+    dtype = problem.compute_dtype
+    loss, gradients = window_gradient(
+        parameters, window, progress.scale, dtype
     )
-    if not usable(gradients, progress):
+    norm = global_norm(gradients)
+    if usable(norm, problem.non_finite, progress.updates):
+        clipped = clip(gradients, norm, problem.max_norm)
+        take_update(parameters, optimizer, clipped)
+        progress.advance()
+    else:
         progress.skip()
-        return
-    gradients = clip(gradients, problem.max_norm)
-    take_update(parameters, optimizer, gradients)
-    progress.advance()
+    return {"loss": loss, "norm": norm}
 
 
 def train(problem: Any) -> Iterator[list[Any]]:
@@ -64,8 +71,10 @@ def train(problem: Any) -> Iterator[list[Any]]:
     parameters, epoch = load_weighted(problem)
     optimizer = make_optimizer(parameters, problem)
     progress = Progress(problem)
-    for window in run_windows(epoch, problem):
-        train_window(parameters, optimizer, window, progress)
+    for window in windows_of_run(epoch, problem):
+        seen = train_window(
+            parameters, optimizer, window, problem, progress
+        )
         state = optimizer_state(parameters, optimizer)
-        state |= progress.counts()
+        state |= seen | progress.counts()
         yield [*snapshot(parameters), state]

@@ -1,6 +1,7 @@
-"""A window's gradient, weighted, and in low precision.
+"""A window's loss and gradient, weighted, in low precision.
 
-A quantity of a window is its examples' weighted mean.
+A quantity of a window is its examples' weighted mean, so
+that all its weights are needed before its first backward.
 """
 
 from collections.abc import Sequence
@@ -16,24 +17,24 @@ def window_gradient(
     window: Sequence[Weighted],
     scale: float,
     compute_dtype: str | None,
-) -> Sequence[tf.Tensor]:
-    """Return the gradient of the weighted mean loss.
+) -> tuple[tf.Tensor, Sequence[tf.Tensor]]:
+    """Return the loss of a window, and its gradient.
 
     The model computes in low precision, but its gradient
     accumulates in the parameters' own, through tf.cast.
     """
-    W, b = parameters
-    low = compute_dtype or W.dtype
+    low = compute_dtype or parameters[0].dtype
     total = sum(tf.reduce_sum(w) for *_, w in window)
-    sums = [tf.zeros_like(W), tf.zeros_like(b)]
+    window_loss = 0.0
+    sums = [tf.zeros_like(p) for p in parameters]
     for x, y, weights in window:
         with tf.GradientTape() as tape:
-            inputs = [tf.cast(t, low) for t in (x, W, b)]
-            prediction = linear_model(*inputs)
-            error = tf.cast(prediction, y.dtype) - y
-            errors = tf.square(error) * (weights / total)
-            loss = tf.reduce_sum(errors) * scale
+            cast = [tf.cast(t, low) for t in (x, *parameters)]
+            error = tf.cast(linear_model(*cast), y.dtype) - y
+            shares = tf.square(error) * (weights / total)
+            loss = tf.reduce_sum(shares) * scale
         gradients = tape.gradient(loss, parameters)
         sums = [s + g for s, g in zip(sums, gradients)]
+        window_loss += loss / scale
     # Unscaled before anything else looks at it.
-    return [s / scale for s in sums]
+    return window_loss, [s / scale for s in sums]

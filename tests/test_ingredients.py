@@ -25,13 +25,13 @@ def has_fused_multiply_add() -> bool:
 # What is put back: framework, form, file, the text that avoids it, and the text that does not.
 WITHOUT = {
     "torch matrix product": (
-        ("pytorch", "bitwise", "bitwise.py"), "sum(x.T * W, b)", "x @ W + b"
+        ("pytorch", "bitwise", "ordered.py"), "sum(x.T * W, b)", "x @ W + b"
     ),
     "tf matrix product": (
-        ("tensorflow", "bitwise", "bitwise.py"),
+        ("tensorflow", "bitwise", "ordered.py"),
         "sum(rows, tf.convert_to_tensor(b))", "x @ W + b",
     ),
-    "jax matrix product": (("jax", "compiled", "bitwise.py"), "sum(x.T * W, b)", "x @ W + b"),
+    "jax matrix product": (("jax", "compiled", "ordered.py"), "sum(x.T * W, b)", "x @ W + b"),
     "torch.sqrt": (
         ("pytorch", "bitwise", "adam.py"),
         "torch.rsqrt(v.clamp(min=tiny))", "(1 / torch.sqrt(v.clamp(min=tiny)))",

@@ -19,10 +19,10 @@ EXCEPTIONS = {
     ("jax_impl", "training.py", "micro_loss"): "jax.grad differentiates a function: the forward",
     ("jax_impl", "bitwise.py", "micro_loss"): "jax.grad differentiates a function: the forward",
     ("jax_impl", "training.py", "train_window", "state"): "JAX threads state: that is the lesson",
-    ("jax_impl", "window.py", "micro_loss"): "jax.grad differentiates a function: the forward",
-    ("jax_impl", "recipe.py", "take_update", "state"): "JAX threads state: that is the lesson",
+    ("jax_impl", "window.py", "micro_gradient"): "jax.grad differentiates a function: the forward",
     ("jax_impl", "recipe.py", "train_window", "state"): "JAX threads state: that is the lesson",
-    ("pytorch_impl", "recipe.py", "take_update", "rate"): "Keras and optax look the rate up",
+    ("pytorch_impl", "recipe.py", "take_update"): "JAX has it beside optax's accumulator",
+    ("tensorflow_impl", "recipe.py", "take_update"): "JAX has it beside optax's accumulator",
     ("pytorch_impl", "state.py", "optimizer_state", "optimizer"): "JAX has it in the state",
     ("tensorflow_impl", "state.py", "optimizer_state", "optimizer"): "JAX has it in the state",
     ("jax_impl", "state.py", "optimizer_state", "state"): "JAX threads state: that is the lesson",
@@ -84,6 +84,11 @@ def furniture(folder: str) -> dict[str, list[tuple[str, ...]]]:
 def test_same_files_functions_order_and_parameters(folder) -> None:
     assert furniture(folder) == furniture(FOLDERS[0])
     assert sum(map(len, furniture(folder).values())) >= 50
+
+
+def test_the_hosts_arithmetic_is_the_same_text_everywhere() -> None:
+    for file in ("progress.py", "schedule.py"):
+        assert len({sources(folder)[file] for folder in FOLDERS}) == 1
 
 
 def test_every_exception_is_used() -> None:
@@ -150,8 +155,9 @@ def test_three_columns_fit_one_screen(file: Path) -> None:
     lines = file.read_text().splitlines()
     assert len(lines) <= 100
     assert [line for line in lines if len(line) > 62] == []
-    for function in functions(file.read_text()):
-        assert code_lines(function, lines) <= 15, function.name
+    for function in ast.walk(ast.parse(file.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            assert code_lines(function, lines) <= 15, function.name
 
 
 def code_lines(function: ast.FunctionDef, lines: list[str]) -> int:
