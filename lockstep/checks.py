@@ -13,7 +13,16 @@ import numpy as np
 
 from lockstep import reference, rounding
 from lockstep.compare import Comparison, compare_bits, compare_bounds, finite
-from lockstep.problem import Array, Problem, hadamard, iris_adamw, iris_recipe, iris_sgd, require
+from lockstep.problem import (
+    Array,
+    Problem,
+    ProblemError,
+    hadamard,
+    iris_adamw,
+    iris_recipe,
+    iris_sgd,
+    require,
+)
 from lockstep.run import Refused, Worker
 
 Evidence = Literal["exact", "bitwise", "bound"]
@@ -53,9 +62,15 @@ class Check:
             "bitwise": None,
             "bound": "decimal",
         }
-        trajectory = reference.trajectory(
-            self.problem, precision[self.evidence], updates=self.asked
-        )
+        try:
+            trajectory = reference.trajectory(
+                self.problem, precision[self.evidence], updates=self.asked
+            )
+        except ArithmeticError as error:
+            raise ProblemError(
+                f"{self.name}: the update is not defined, {error or type(error).__name__}:"
+                " a number over 0, if eps is 0"
+            ) from None
         for update, theta in enumerate(trajectory, 1):
             require(
                 bool(finite(theta).all()),

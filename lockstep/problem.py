@@ -30,6 +30,7 @@ MicroBatch = tuple[Array, Array]
 DTYPES = ("float64", "float32")
 COMPUTE_DTYPES = ("bfloat16", "float16")
 PARTIAL_WINDOWS = ("apply", "drop", "carry")
+LARGEST_RUN = 10**7  # its windows are listed
 NON_FINITE = ("apply", "skip", "raise")
 
 
@@ -87,10 +88,28 @@ class Problem:
         ):
             value = getattr(self, name)
             require(
-                value in choices, f"{name}: {value!r} must be one of {', '.join(map(str, choices))}"
+                isinstance(value, str | bool | None) and value in choices,
+                f"{name}: {value!r} must be one of {', '.join(map(str, choices))}",
+            )
+        for name, kind in NESTED.items():
+            value = getattr(self, name)
+            optional = name != "optimizer" and value is None
+            require(
+                optional or isinstance(value, kind),
+                f"{name}: {value!r} must be a lockstep.problem.{kind.__name__}",
             )
         for name in ("epochs", "accumulation_steps"):
             require_count(name, getattr(self, name))
+            object.__setattr__(self, name, int(getattr(self, name)))
+        require(
+            isinstance(self.micro_batches, Sequence),
+            "micro_batches: must be a list of pairs (x, y)",
+        )
+        require(
+            self.epochs * len(self.micro_batches) <= LARGEST_RUN,
+            f"epochs: {self.epochs} of {len(self.micro_batches)} micro-batches are more than"
+            f" {LARGEST_RUN} micro-steps",
+        )
         require(len(self.micro_batches) > 0, "micro_batches: an epoch needs at least one, got none")
         W, b = self._array("W", self.W), self._array("b", self.b)
         require(
@@ -118,6 +137,8 @@ class Problem:
             self.max_norm is None or (is_number(self.max_norm) and self.max_norm > 0),
             f"max_norm: {self.max_norm!r} must be None or a finite number above 0",
         )
+        if self.max_norm is not None:
+            object.__setattr__(self, "max_norm", float(self.max_norm))
 
     def _array(self, where: str, value: Any) -> Array:
         """A read-only copy in the problem's dtype; every number must be finite."""
@@ -152,6 +173,11 @@ class Problem:
             return
         sizes = [len(x) for x, _ in self.micro_batches]
         require(
+            isinstance(self.example_weights, Sequence)
+            and bool(np.isfinite(sum(np.sum(each) for each in self.example_weights))),
+            "example_weights: must be a list of arrays, one a micro-batch, with a finite sum",
+        )
+        require(
             len(self.example_weights) == len(sizes),
             f"example_weights: {len(self.example_weights)} for {len(sizes)} micro-batches",
         )
@@ -183,6 +209,11 @@ class Problem:
         )
         if self.learning_rates is None:
             return
+        require(
+            isinstance(self.learning_rates, Sequence | np.ndarray)
+            and all(map(is_number, self.learning_rates)),
+            "learning_rates: must be a sequence of finite numbers",
+        )
         object.__setattr__(self, "learning_rates", tuple(map(float, self.learning_rates)))
         require(
             len(self.learning_rates) >= self.updates,
@@ -253,7 +284,7 @@ class Problem:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 settings = json.loads((file.metadata() or {})["problem"])
             for name, make in NESTED.items():
-                if settings.get(name):
+                if settings.get(name) is not None:
                     settings[name] = make(**settings[name])
             count = sum(name.startswith("x.") for name in arrays)
             pairs = [(arrays[f"x.{i}"], arrays[f"y.{i}"]) for i in range(count)]
@@ -264,7 +295,7 @@ class Problem:
             raise ProblemError(f"{path}: {error}") from None
         except (OSError, SafetensorError) as error:
             raise ProblemError(f"{path}: not a readable safetensors file ({error})") from None
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ProblemError(f"{path}: not a problem written by Problem.save ({error})") from None
 
 

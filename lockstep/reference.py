@@ -12,11 +12,11 @@ A mistake is this loop with one or two stages replaced: `dataclasses.replace(STA
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -276,9 +276,23 @@ def snapshots(
     stages: Stages = STAGES,
     updates: int | None = None,
 ) -> list[Snapshot]:
-    """The first `updates` of `run`, or all of them, with decimals of 60 digits."""
+    """The first `updates` of `run`, or all of them, with decimals of 60 digits.
+
+    Fractions and decimals do not overflow: they skip the windows that the problem's dtype skips.
+    """
+    if precision in ("fraction", "decimal") and problem.non_finite == "skip":
+        taken = iter(updated(problem, updates))
+        stages = replace(stages, finite=lambda gradient: next(taken))
     with localcontext(prec=DIGITS), np.errstate(over="ignore", invalid="ignore"):
         return list(islice(run(problem, precision, stages), updates))
+
+
+def updated(problem: Problem, windows: int | None = None) -> list[bool]:
+    """Whether each window, in the problem's own dtype, is an update or is skipped."""
+    if problem.non_finite != "skip":
+        return [True] * problem.updates
+    counts = [0, *(each.updates for each in snapshots(problem, updates=windows))]
+    return [after > before for before, after in pairwise(counts)]
 
 
 def trajectory(

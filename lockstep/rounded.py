@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import numpy as np
+
 # A framework writes a formula in its own way, m + (1 - beta) (g - m) for beta m + (1 - beta) g. No
 # form takes more than so many roundings where the oracle takes one, of terms no larger.
 FORMS = 4
@@ -19,11 +21,14 @@ class Rounded:
 
     __slots__ = ("error", "value")
     unit: ClassVar[float] = 0.0
+    dtype: ClassVar[str] = "float64"
 
-    def __init__(self, value: Any, error: float = 0.0) -> None:
-        """A number that is known exactly unless an error is given."""
+    def __init__(self, value: Any, error: float | None = None) -> None:
+        """A number whose error, unless it is given, is that of storing it in the dtype."""
         self.value = float(value)
-        self.error = error
+        self.error = abs(self.value - float(np.dtype(self.dtype).type(self.value)))
+        if error is not None:
+            self.error = error
 
     def _new(self, value: float, error: float) -> Rounded:
         """The result of one operation, which rounds."""
@@ -105,7 +110,12 @@ class Rounded:
         sign = float((self.value > 0) - (self.value < 0))
         return type(self)(sign, 2.0 if self.error and abs(self.value) <= self.error else 0.0)
 
+    def averaged(self, moment: Rounded, new: Rounded) -> Rounded:
+        """The average of both, if it may have been made as moment + (new - moment) (1 - beta)."""
+        both = abs(moment.value) + abs(new.value)
+        return type(self)(self.value, self.error + self.unit * both)
 
-def rounded(unit: float) -> type[Rounded]:
+
+def rounded(unit: float, dtype: str = "float64") -> type[Rounded]:
     """The numbers of a dtype with this unit roundoff."""
-    return type("Rounded", (Rounded,), {"__slots__": (), "unit": FORMS * unit})
+    return type("Rounded", (Rounded,), {"__slots__": (), "unit": FORMS * unit, "dtype": dtype})

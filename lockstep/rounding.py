@@ -13,20 +13,25 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from lockstep.compare import exact
 from lockstep.problem import Array, Problem, require
-from lockstep.reference import DIGITS, learning_rate, to_number
+from lockstep.reference import DIGITS, learning_rate, to_number, updated
 from lockstep.rounded import Rounded, rounded
-from lockstep.rules import RULES, Constants, State, constants, initial_state
+from lockstep.rules import RULES, Constants, State, constants, initial_state, uses_square_root
 
 PRECISION = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
-# Errors travel as the derivative of the update takes them; twice that covers what is beyond the
-# first order, and that the bounds are evaluated in float64 themselves.
+# Of errors that meet in one update, only the sum of what each does alone is taken; twice that
+# covers what they do together, and that the bounds are evaluated in float64 themselves.
 SLACK = 2.0
-# Of a derivative by difference quotient, in DIGITS digits.
+# Of a number without an error, a derivative is a difference quotient over so much of it.
 DIFFERENCE = Decimal("1e-30")
+# A bound of more of the largest parameter says nothing.
+LARGEST_BOUND = 0.5
+# The maps of all updates are kept and multiplied, which is for small models.
+LARGEST_SIZE = 500
 # A schedule is evaluated on the host, in a few float64 operations of numbers up to its peak.
 SCHEDULE_ERROR = 8 * 2.0**-53
 
@@ -34,13 +39,14 @@ SCHEDULE_ERROR = 8 * 2.0**-53
 class Window(NamedTuple):
     """A window's examples, with the bias as the weight of a feature that is 1.
 
-    x: (n, features + 1); y: (n, outputs); shares: (n, 1), by which each example's squared error is
-    multiplied; additions: at most so many go into one sum over the window, within its largest
-    micro-batch and over its micro-batches.
+    x: (n, features + 1); y: (n, outputs); weights: (n,); shares: (n, 1), by which each example's
+    squared error is multiplied; additions: at most so many go into one sum over the window, within
+    its largest micro-batch and over its micro-batches.
     """
 
     x: Array
     y: Array
+    weights: Array
     shares: Array
     additions: int
 
@@ -66,6 +72,7 @@ def stacked(problem: Problem, indices: Sequence[int]) -> Window:
     return Window(
         np.hstack([x, np.ones((len(x), 1))]),
         np.concatenate(ys).astype(np.float64),
+        weights,
         (weights / weights.sum())[:, None],
         max(map(len, xs)) + len(xs),
     )
@@ -90,42 +97,74 @@ def bounds_with_state(
     """Yield, for every update, the largest error that rounding can cause, number by number.
 
     `trajectory` is the exact one. One window maps z, which is W above b and the optimizer's state,
-    to another z; A is the derivative of that map. If every update k adds a rounding error of at
-    most d_k, the error after update t is, to first order, at most
+    to another z; A is the derivative of that map. If every update k adds an error of at most d_k,
+    the error after update t is at most
 
         sum over k <= t of |A_t A_(t-1) ... A_(k+1)| d_k,
 
-    because errors travel through the exact map, contracting where it contracts. d_k bounds the
-    roundings of one window: of its gradient, by counting operations, and of the optimizer's rule,
-    by running the oracle's rule on numbers that carry their error (`Rounded`). In open loop,
-    the optimizer takes recorded `gradients`, which have no error. Valid barring
-    underflow, and where no maximum, sign or clip threshold is so near that rounding decides it.
-    Raises ProblemError where the run leaves the range of its dtype, or where there is no bound:
-    a quotient by a number that rounding can make 0.
+    because errors travel through the exact map, contracting where it contracts. d_k is what
+    rounding adds in one window: to its gradient, by counting operations, and in the optimizer's
+    rule, by running the oracle's rule on numbers that carry their error (`Rounded`). Where the
+    rule bends within the error of what goes into it, as a sign does at 0, A is the slope across
+    that error, and d_k has the rest of the bend. In open loop, the optimizer takes recorded
+    `gradients`, which have no error. Valid barring underflow, and where rounding does not decide
+    whether to clip.
+
+    Raises ProblemError where the run leaves the range of its dtype, where the bound would say
+    nothing, and for a model too large.
     """
     theta = np.vstack([problem.W, problem.b]).astype(np.float64)
     state = initial_state(problem.optimizer, np.zeros_like(theta))
-    size = theta.size * (1 + len(state))
+    size, names = theta.size * (1 + len(state)), ["theta", *state]
+    require(size <= LARGEST_SIZE, f"rounding bounds: {size} numbers, at most {LARGEST_SIZE}")
     # The map of all updates since, for each past update, and what it carries: the local errors.
     carried, local = np.zeros((0, size, size)), np.zeros((0, size))
-    largest = float(np.finfo(problem.dtype).max)
-    for update, (window, exact_theta) in enumerate(zip(windows(problem), trajectory, strict=False)):
-        if gradients is None:
-            slope = clipped(problem, *differentiate(problem, window, theta))
-        else:
-            slope = Slope(gradients[update], 0 * theta, np.zeros((theta.size,) * 2))
-        step = analyse(problem, slope, theta, state, update)
-        carried = np.concatenate([through(step.derivative, carried), np.eye(size)[None]])
-        local = np.concatenate([local, step.error[None]])
-        error = SLACK * np.einsum("kij,kj->i", abs(carried), local)
-        theta, state = exact_theta.astype(np.float64), step.state
-        bounds = dict(zip(["theta", *state], error.reshape(-1, *theta.shape), strict=True))
-        require(
-            bool((abs(theta) + bounds["theta"] < largest).all() and np.isfinite(error).all()),
-            f"the run diverges: update {update + 1} has no bound in {problem.dtype}, choose a"
-            " smaller learning rate (or it divides by a number that rounding can make 0)",
-        )
-        yield Bounds(bounds.pop("theta"), bounds)
+    error = np.zeros((len(names), *theta.shape))
+    scale = largest_parameter(problem, trajectory)
+    taken, update = updated(problem, len(trajectory)), 0
+    for number, (window, exact_theta) in enumerate(zip(windows(problem), trajectory, strict=False)):
+        if taken[number]:
+            recorded = None if gradients is None else gradients[update]
+            slope = slope_of(problem, window, theta, recorded)
+            check_squares(problem, update, slope.gradient)
+            errors = dict(zip(names, error, strict=True))
+            step = analyse(problem, slope, {"theta": theta, **state}, errors, update)
+            carried = np.concatenate([through(step.derivative, carried), np.eye(size)[None]])
+            local = np.concatenate([local, step.error[None]])
+            error = SLACK * np.einsum("kij,kj->i", abs(carried), local)
+            error = error.reshape(len(names), *theta.shape)
+            theta, state, update = exact_theta.astype(np.float64), step.state, update + 1
+            require(
+                bool(np.isfinite(error).all() and (error[0] <= LARGEST_BOUND * scale).all()),
+                f"update {update} has no bound: rounding to"
+                f" {problem.compute_dtype or problem.dtype} can change its parameters by more than"
+                f" {LARGEST_BOUND:g} of the largest",
+            )
+        yield Bounds(error[0], dict(zip(state, error[1:], strict=True)))
+
+
+def largest_parameter(problem: Problem, trajectory: Sequence[Array]) -> float:
+    """The largest of a run; all must be in the range of its dtype."""
+    sizes = [float(abs(theta.astype(np.float64)).max()) for theta in trajectory]
+    for update, size in enumerate(sizes, 1):
+        require_range(problem, update, size)
+    return max(sizes, default=0.0)
+
+
+def check_squares(problem: Problem, update: int, gradient: Array) -> None:
+    """Require the squares of a gradient, where they are taken, to be in the range of the dtype."""
+    if problem.max_norm is not None or uses_square_root(problem.optimizer):
+        with np.errstate(over="ignore"):
+            require_range(problem, update + 1, float((gradient * gradient).sum()))
+
+
+def require_range(problem: Problem, update: int, size: float) -> None:
+    """Raise ProblemError for a number that the problem's dtype cannot hold."""
+    require(
+        size < float(np.finfo(problem.dtype).max),
+        f"the run diverges: update {update} is out of {problem.dtype}'s range,"
+        " choose a smaller learning rate",
+    )
 
 
 def through(derivative: Array, carried: Array) -> Array:
@@ -151,58 +190,80 @@ class Slope(NamedTuple):
     derivative: Array
 
 
-def differentiate(problem: Problem, window: Window, theta: Array) -> Slope:
-    """The window's gradient at theta."""
-    x, y, shares, _ = window
+def slope_of(
+    problem: Problem, window: Window, theta: Array, recorded: Array | None = None
+) -> Slope:
+    """The gradient that the rule gets: of a window at theta and clipped, or a recorded one."""
+    if recorded is not None:
+        return Slope(recorded, np.zeros_like(theta), np.zeros((theta.size,) * 2))
+    x, y, _, shares, _ = window
     # W above b is flat by rows, and each output has the same second derivative.
     derivative = np.kron(2 * x.T @ (shares * x), np.eye(theta.shape[1]))
     gradient = 2 * x.T @ (shares * (x @ theta - y))
-    return Slope(gradient, gradient_error(problem, window, theta), derivative)
+    return clipped(problem, gradient, gradient_error(problem, window, theta), derivative)
 
 
-def analyse(problem: Problem, slope: Slope, theta: Array, state: State, update: int) -> Step:
-    """The derivative of an update at (theta, state), and what rounding adds in it."""
-    arrays = {"theta": theta, "gradient": slope.gradient, **state}
-    number = rounded(2.0 ** -PRECISION[problem.dtype])
+def analyse(
+    problem: Problem,
+    slope: Slope,
+    held: dict[str, Array],
+    errors: dict[str, Array],
+    update: int,
+) -> Step:
+    """The derivative of an update at what the run holds, and the error that it adds.
+
+    held, errors: theta and each array of the state, and how far off they may be.
+    """
+    shape, size = slope.gradient.shape, slope.gradient.size
+    arrays = {**held, "gradient": slope.gradient}
+    arrived = abs(slope.derivative) @ errors["theta"].ravel()
+    spread = {**errors, "gradient": slope.error + arrived.reshape(shape)}
+    number = rounded(2.0 ** -PRECISION[problem.dtype], problem.dtype)
     objects = {name: array.astype(object) for name, array in arrays.items()}
-    new = apply(problem, update, number, objects, slope.error)
-    derivatives = partial_derivatives(problem, update, arrays)
-    size, names = theta.size, ["theta", *state]
-    derivative = np.zeros((len(names) * size,) * 2)
-    for i in range(len(names)):
-        rows = slice(i * size, (i + 1) * size)
-        for j, into in enumerate(names):
-            columns = slice(j * size, (j + 1) * size)
-            derivative[rows, columns] = np.diag(derivatives[into][i].ravel())
-        derivative[rows, :size] += derivatives["gradient"][i].ravel()[:, None] * slope.derivative
-    errors = [[each.error for each in array.flat] for array in new]
-    values = [np.array([each.value for each in array.flat]).reshape(theta.shape) for array in new]
-    return Step(derivative, np.concatenate(errors), dict(zip(state, values[1:], strict=True)))
+    new = apply(problem, update, number, objects)
+    slopes, rest = difference_quotients(problem, update, arrays, spread)
+    derivative = np.block([[np.diag(each.ravel()) for each in slopes[name]] for name in held]).T
+    by_gradient = np.array(slopes["gradient"])
+    derivative[:, :size] += by_gradient.reshape(-1, 1) * np.tile(
+        slope.derivative, (len(by_gradient), 1)
+    )
+    rounding = np.array([[[each.error for each in row] for row in array] for array in new])
+    added = rounding + abs(by_gradient) * slope.error + rest
+    values = [np.array([[each.value for each in row] for row in array]) for array in new[1:]]
+    names = [name for name in held if name != "theta"]
+    return Step(derivative, added.ravel(), dict(zip(names, values, strict=True)))
 
 
 def gradient_error(problem: Problem, window: Window, theta: Array) -> Array:
     """How far rounding can take a window's gradient at theta.
 
-    A term goes through at most:
-    - prediction: parameter and feature made low precision, a product, and an addition for each
-      other feature and the bias; the error's subtraction: 3 more than features and bias;
-    - the gradient's terms: the share (its sum, a division), multiplied in, the loss's scale and
-      square once each (5), made low precision (1), times x, itself made so (2); the additions
-      within the micro-batch and over the micro-batches, the first one to an accumulator of zeros.
+    Low precision rounds what goes into a matrix product, and what comes out; in between, its
+    sums are float32. A term goes through at most:
+    - prediction: feature and parameter made low, the product and the sum with the bias (4 low);
+      a product, an addition for each other feature and the bias, the error's subtraction;
+    - the gradient's terms: the error and the feature made low, the sum (3 low); the share (a
+      division, and the weights' sum), multiplied in, the loss's scale and square once each (5);
+      times the feature; the additions within the micro-batch and over the micro-batches, the
+      first one to an accumulator of zeros.
     """
-    unit = 2.0 ** -PRECISION[problem.compute_dtype or problem.dtype]
+    unit = 2.0 ** -PRECISION[problem.dtype]
+    low = 2.0 ** -PRECISION[problem.compute_dtype] if problem.compute_dtype else 0.0
+    kernel = 2.0 ** -PRECISION["float32"] if problem.compute_dtype else unit
 
-    def gamma(operations: int) -> float:
+    def gamma(operations: int, unit: float) -> float:
+        require(
+            operations * unit < 0.1,
+            f"rounding bounds: {operations} additions in one sum are too many to be bounded",
+        )
         return operations * unit / (1 - operations * unit)
 
-    low = 1 if problem.compute_dtype else 0
     weighing = 1 if problem.example_weights is None else 1 + window.additions
     x, y = abs(window.x), abs(window.y)
     magnitude = x @ abs(theta) + y
-    prediction_error = gamma(len(theta) + 1 + 2 * low) * magnitude
+    prediction_error = (gamma(4, low) + gamma(len(theta) + 1, kernel)) * magnitude
     terms = 2 * window.shares * (magnitude + prediction_error)
-    operations = 4 + weighing + 2 * low + window.additions
-    return x.T @ (2 * window.shares * prediction_error + gamma(operations) * terms)
+    relative = gamma(3, low) + gamma(4 + weighing, unit) + gamma(window.additions, kernel)
+    return x.T @ (2 * window.shares * prediction_error + relative * terms)
 
 
 def clipped(problem: Problem, gradient: Array, error: Array, derivative: Array) -> Slope:
@@ -223,14 +284,9 @@ def clipped(problem: Problem, gradient: Array, error: Array, derivative: Array) 
     return Slope(new, new_error, by_gradient @ derivative)
 
 
-def apply(
-    problem: Problem, update: int, number: Any, arrays: dict[str, Array], error: Array | float = 0.0
-) -> list[Array]:
+def apply(problem: Problem, update: int, number: Any, arrays: dict[str, Array]) -> list[Array]:
     """The new theta and state, from object arrays of plain numbers, as numbers of another type."""
-    cast = np.frompyfunc(number, 1, 1)
-    values = {name: cast(array) for name, array in arrays.items()}
-    if issubclass(number, Rounded):
-        values["gradient"] = np.frompyfunc(number, 2, 1)(arrays["gradient"], error)
+    values = {name: np.frompyfunc(number, 1, 1)(array) for name, array in arrays.items()}
     theta, gradient = values.pop("theta"), values.pop("gradient")
     numbers = numbers_of(problem, update, number)
     new, state = RULES[problem.optimizer.name](theta, gradient, values, numbers, problem.optimizer)
@@ -248,27 +304,30 @@ def numbers_of(problem: Problem, update: int, number: Any) -> Constants:
     return constants(problem.optimizer, rate, update, decays, object)
 
 
-def partial_derivatives(
-    problem: Problem, update: int, arrays: dict[str, Array]
-) -> dict[str, list[Array]]:
-    """For each array, the derivatives by it of the new theta and state; all go element by element.
+def difference_quotients(
+    problem: Problem, update: int, arrays: dict[str, Array], spread: dict[str, Array]
+) -> tuple[dict[str, list[Array]], Array]:
+    """How the new theta and state depend on each array, over its error, all element by element.
 
-    They are difference quotients in decimals: exact to more digits than a float has.
+    Returns the slopes of the new arrays across the error, and how far, summed over what goes in,
+    they bend away from these slopes within it. In decimals: a quotient over next to nothing is a
+    derivative, exact to more digits than a float has.
     """
+    to_decimal = np.frompyfunc(Decimal, 1, 1)
     with localcontext(prec=DIGITS):
-        decimals = {n: np.frompyfunc(Decimal, 1, 1)(a.astype(object)) for n, a in arrays.items()}
+        decimals = {name: to_decimal(array.astype(object)) for name, array in arrays.items()}
         start = apply(problem, update, Decimal, decimals)
-        return {
-            name: [
-                ((moved - new) / DIFFERENCE).astype(np.float64)
-                for moved, new in zip(
-                    apply(problem, update, Decimal, decimals | {name: array + DIFFERENCE}),
-                    start,
-                    strict=True,
-                )
-            ]
-            for name, array in decimals.items()
-        }
+        slopes, rest = {}, np.zeros((len(start), *start[0].shape))
+        for name, array in decimals.items():
+            step = to_decimal(spread[name].astype(object))
+            step = np.where(step > 0, step, (abs(array) + 1) * DIFFERENCE)
+            up = apply(problem, update, Decimal, decimals | {name: array + step})
+            down = apply(problem, update, Decimal, decimals | {name: array - step})
+            ends = list(zip(start, up, down, strict=True))
+            slopes[name] = [((u - d) / (2 * step)).astype(np.float64) for _, u, d in ends]
+            # Up and down are as far from the middle, which is not where the start is.
+            rest += np.array([abs((u + d) / 2 - s).astype(np.float64) for s, u, d in ends])
+    return slopes, rest
 
 
 def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
@@ -289,9 +348,10 @@ def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
     decays = np.array([[True]] * len(problem.W) + [[problem.decay_bias]])
     momentum, l2 = Fraction(settings.momentum), Fraction(settings.weight_decay) * decays
     rates = problem.learning_rates or [settings.learning_rate] * problem.updates
-    lowest = float(np.finfo(problem.dtype).tiny)
-    bits = PRECISION[problem.dtype]
-    low_bits = PRECISION[problem.compute_dtype or problem.dtype]
+    precisions = [problem.dtype, problem.compute_dtype or problem.dtype]
+    (bits, lowest), (low_bits, low_lowest) = (
+        (PRECISION[name], float(ml_dtypes.finfo(name).tiny)) for name in precisions
+    )
     for update, (window, new_theta) in enumerate(zip(windows(problem), trajectory, strict=False)):
         x, y, shares = exact(window.x), exact(window.y), exact(window.shares)
         rate = Fraction(rates[update])
@@ -310,6 +370,7 @@ def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
             np.concatenate([terms, kept[None]]),
         ]
         sums = [
+            exact(window.weights)[:, None],
             shares[None],
             np.array([[rate, momentum, gain, *l2.flat]]),
             np.array([gradient, decay]),
@@ -317,7 +378,7 @@ def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
             np.array(parts),
             np.array([theta, *(rate * part for part in parts)]),
         ]
-        if not all(sums_are_exact(terms, low_bits, lowest) for terms in low_sums):
+        if not all(sums_are_exact(terms, low_bits, low_lowest) for terms in low_sums):
             break
         if not all(sums_are_exact(terms, bits, lowest) for terms in sums):
             break
@@ -325,10 +386,9 @@ def exact_updates(problem: Problem, trajectory: Iterable[Array]) -> int:
     return count
 
 
-# What is exact where its numbers are; a schedule and clipping divide.
+# What is exact where its numbers are; a schedule and clipping divide, a loss scale overflows.
 EXACT_SETTINGS = (
-    *("learning_rates", "decay_bias", "example_weights", "partial_windows"),
-    *("non_finite", "compute_dtype", "loss_scale"),
+    *("learning_rates", "decay_bias", "example_weights", "partial_windows", "compute_dtype"),
 )
 
 

@@ -101,7 +101,10 @@ def sign_of(x: Number) -> Number:
 def average(moment: Array, new: Array, betas: tuple[Number, Number]) -> Array:
     """An exponential moving average."""
     beta, gain = betas
-    return moment * beta + new * gain
+    mixed = moment * beta + new * gain
+    if hasattr(beta, "averaged"):
+        return np.frompyfunc(lambda n, m, g: n.averaged(m, g), 3, 1)(mixed, moment, new)
+    return mixed
 
 
 def sgd(theta: Array, gradient: Array, state: State, c: Constants, s: Optimizer) -> Step:
@@ -165,7 +168,7 @@ def adagrad(theta: Array, gradient: Array, state: State, c: Constants, s: Optimi
     """With eps outside the root."""
     gradient = gradient + theta * c["l2"]
     total = state["sum"] + gradient * gradient
-    direction = gradient / (np.sqrt(total) + c["eps"])
+    direction = gradient / (sqrt(total) + c["eps"])
     return theta - direction * c["decayed_rate"], {"sum": total}
 
 
@@ -173,7 +176,7 @@ def adadelta(theta: Array, gradient: Array, state: State, c: Constants, s: Optim
     """With eps inside both roots."""
     gradient = gradient + theta * c["l2"]
     v = average(state["square_avg"], gradient * gradient, c["delta"])
-    delta = np.sqrt(state["acc_delta"] + c["eps"]) / np.sqrt(v + c["eps"]) * gradient
+    delta = sqrt(state["acc_delta"] + c["eps"]) / sqrt(v + c["eps"]) * gradient
     deltas = average(state["acc_delta"], delta * delta, c["delta"])
     return theta - delta * c["rate"], {"square_avg": v, "acc_delta": deltas}
 

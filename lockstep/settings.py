@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 
 class ProblemError(ValueError):
     """A problem that cannot be trained on; the message says what is wrong, and where."""
@@ -100,7 +102,7 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         require(
-            self.name in OPTIMIZERS,
+            isinstance(self.name, str) and self.name in OPTIMIZERS,
             f"optimizer.name: {self.name!r} is unknown, it must be one of {', '.join(OPTIMIZERS)}",
         )
         settings = OPTIMIZERS[self.name]
@@ -122,7 +124,7 @@ class Optimizer:
         """Refuse a value outside its range, and any that the optimizer has no use for."""
         where = f"optimizer.{name}: {value!r}"
         if name == "betas":
-            pair = isinstance(value, tuple | list) and len(value) == 2
+            pair = isinstance(value, tuple | list | np.ndarray) and len(value) == 2
             require(
                 pair and all(is_number(beta) and 0 <= beta < 1 for beta in value),
                 f"{where} must be two numbers in [0, 1)",
@@ -174,8 +176,9 @@ class Schedule:
     decay: str = "linear"
 
     def __post_init__(self) -> None:
-        require_count("schedule.updates", self.updates)
-        require_count("schedule.warmup", self.warmup, 0)
+        for name, least in (("updates", 1), ("warmup", 0)):
+            require_count(f"schedule.{name}", getattr(self, name), least)
+            object.__setattr__(self, name, int(getattr(self, name)))
         require(
             self.decay in DECAYS,
             f"schedule.decay: {self.decay!r} must be one of {', '.join(DECAYS)}",
@@ -208,3 +211,5 @@ class LossScale:
             f"loss_scale.initial: {self.initial!r} must be a power of two, up to 2^127",
         )
         require_count("loss_scale.growth_interval", self.growth_interval)
+        object.__setattr__(self, "initial", float(self.initial))
+        object.__setattr__(self, "growth_interval", int(self.growth_interval))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lockstep import reference, rounding
 from lockstep.checks import EXACT_UPDATES
 from lockstep.compare import compare_bounds
-from lockstep.problem import Optimizer, ProblemError, hadamard, iris_sgd
+from lockstep.problem import Optimizer, Problem, ProblemError, hadamard, iris_sgd, split
 from lockstep.reference import STAGES
 
 
@@ -133,7 +133,7 @@ def test_what_is_not_analysed_is_refused() -> None:
 
 def test_a_diverging_run_has_no_bound() -> None:
     problem = iris_sgd("float32", learning_rate=1.0)
-    with pytest.raises(ProblemError, match=r"update \d+ has no bound in float32"):
+    with pytest.raises(ProblemError, match=r"update \d+ is out of float32's range"):
         list(rounding.rounding_bounds(problem, reference.trajectory(problem, "decimal")))
 
 
@@ -153,3 +153,53 @@ def test_each_updates_own_learning_rate_is_looked_at() -> None:
     rates = [0.25] * 5 + [0.3] * 43
     problem = dataclasses.replace(hadamard(), learning_rates=rates)
     assert rounding.exact_updates(problem, reference.trajectory(problem, "fraction")) == 5
+
+
+def test_weights_whose_sum_rounds_are_not_exact() -> None:
+    full = hadamard(accumulation_steps=8, updates=3)
+    problem = dataclasses.replace(full, example_weights=[[0.1]] * 8)
+    assert rounding.exact_updates(problem, reference.trajectory(problem, "fraction")) == 0
+
+
+def test_numbers_below_the_range_of_low_precision_are_not_exact() -> None:
+    full = hadamard("float32", updates=8)
+    small = dataclasses.replace(
+        full,
+        W=full.W * 2.0**-22,
+        b=full.b * 2.0**-22,
+        micro_batches=[(x, y * 2.0**-22) for x, y in full.micro_batches],
+        compute_dtype="float16",
+    )
+    assert rounding.exact_updates(small, reference.trajectory(small, "fraction")) < 2
+
+
+def centred(optimizer: Optimizer, epochs: int = 4) -> Problem:
+    """The bias's gradient is 0, and what a computer makes of it is all rounding."""
+    x = np.array([[1.0, 2.0], [-1.0, -2.0], [3.0, -1.0], [-3.0, 1.0]])
+    y = x @ [[1.5], [-0.5]]
+    return Problem(
+        np.ones((2, 1)), np.zeros(1), split(x, y, [2, 2]), epochs=epochs, accumulation_steps=2,
+        optimizer=optimizer,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["adam", "lion", "adagrad", "rmsprop"])
+def test_a_sign_at_zero_is_decided_by_rounding(name) -> None:
+    """The bound knows: it lets the bias move by the rule's own step, and no further."""
+    problem = centred(Optimizer(name, 0.001), epochs=1)
+    exact = reference.trajectory(problem, "decimal")
+    (bound,) = rounding.rounding_bounds(problem, exact)
+    assert 0 <= bound[-1, 0] <= 2 * 2 * 0.01
+
+
+def test_a_bound_that_says_nothing_is_refused() -> None:
+    problem = centred(Optimizer("adam", 0.001), epochs=30)
+    with pytest.raises(ProblemError, match=r"update \d+ has no bound: rounding to float64 can"):
+        list(rounding.rounding_bounds(problem, reference.trajectory(problem, "decimal")))
+
+
+def test_a_model_too_large_for_the_bound_is_refused() -> None:
+    x, y = np.zeros((2, 300)), np.zeros((2, 2))
+    problem = Problem(np.zeros((300, 2)), np.zeros(2), [(x, y)])
+    with pytest.raises(ProblemError, match="rounding bounds: 602 numbers, at most 500"):
+        list(rounding.rounding_bounds(problem, [np.zeros((301, 2))]))
