@@ -87,7 +87,7 @@ def lion(s: Any) -> Transformation:
 def make_optimizer(
     parameters: Parameters, problem: Any
 ) -> Transformation:
-    """Return the problem's optimizer, with decay groups."""
+    """Return the problem's optimizer, for W and b alone."""
     s = problem.optimizer
     rates = jnp.array(learning_rates(problem), problem.dtype)
     direction = globals()[s.name](s)

@@ -86,15 +86,15 @@ def lion(groups: Groups, s: Any) -> Optimizer:
 def make_optimizer(
     parameters: Parameters, problem: Any
 ) -> Optimizer:
-    """Return the problem's optimizer, with decay groups."""
+    """Return the problem's optimizer, for W and b alone."""
     s = problem.optimizer
     decays = [True, problem.decay_bias]
     groups = [
         {
-            "params": [parameter],
+            "params": [p],
             "lr": s.learning_rate,
             "weight_decay": decay * s.weight_decay,
         }
-        for parameter, decay in zip(parameters, decays)
+        for p, decay in zip(parameters, decays, strict=True)
     ]
     return globals()[s.name](groups, s)

@@ -26,7 +26,7 @@ class SGD(Neutral, stock.SGD):
 
 
 class RMSprop(Neutral, stock.RMSprop):
-    """Stock: eps inside the root, the rate in momentum."""
+    """The stock one has eps in the root, rate in momentum."""
 
     def update_step(self, g: Any, p: Any, rate: Any) -> None:
         """Scale by the root of a mean square."""

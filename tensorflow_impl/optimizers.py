@@ -68,7 +68,7 @@ def lion(rate: Any, s: Any) -> Optimizer:
 def make_optimizer(
     parameters: Parameters, problem: Any
 ) -> Optimizer:
-    """Return the problem's optimizer, with decay groups."""
+    """Return the problem's optimizer, for W and b alone."""
     s = problem.optimizer
     rate = Table(learning_rates(problem), problem.dtype)
     optimizer = globals()[s.name](rate, s)
