@@ -153,6 +153,9 @@ CATALOGUE: dict[str, tuple[str, Callable[..., Problem], Evidence, dict[str, int]
     ),
 }
 
+# What `lockstep run` runs unless it is told what to: the recipe takes a tenth of the time more.
+DEFAULT = ("exact", "iris-sgd", "iris-adamw")
+
 
 def build(
     name: str,

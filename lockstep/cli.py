@@ -34,8 +34,8 @@ def run(
     problems: Annotated[
         list[str] | None,
         typer.Argument(
-            help="exact, iris-sgd, iris-recipe, iris-adamw, or a file that Problem.save wrote;"
-            " all by default",
+            help="exact, iris-sgd, iris-adamw (these by default), iris-recipe, or a file that"
+            " Problem.save wrote",
             show_default=False,
         ),
     ] = None,
@@ -77,11 +77,11 @@ def run(
         if without_zeroing:
             passed, report = run_without_zeroing(started)
         else:
-            from lockstep.checks import CATALOGUE, build
+            from lockstep.checks import DEFAULT, build
 
             checks = [
                 check
-                for name in problems or CATALOGUE
+                for name in problems or DEFAULT
                 for check in build(name, dtype, accumulation_steps, updates)
             ]
             passed, report = run_checks(started, checks, eager)
