@@ -1,4 +1,9 @@
-"""From a problem to tensors, windows, and back to NumPy."""
+"""From a problem to tensors, windows, and back to NumPy.
+
+A problem is any object with the attributes that are read
+here, in schedule.py, optimizers.py, progress.py, recipe.py
+and constants.py: W, b, micro_batches, epochs, and so on.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

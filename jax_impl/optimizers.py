@@ -16,7 +16,7 @@ from .schedule import learning_rates
 
 
 def sgd(s: Any) -> Transformation:
-    """Return SGD, with or without momentum."""
+    """Return SGD; dampening spares the first update."""
     if not s.momentum:
         return optax.identity()
     return optax.chain(

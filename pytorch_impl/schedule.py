@@ -20,7 +20,10 @@ def learning_rates(problem: Any) -> list[float]:
 
 
 def factor(schedule: Any, update: int) -> float:
-    """Return what multiplies the peak, from update 0 on."""
+    """Return what multiplies the peak, from update 0 on.
+
+    A warm-up starts at 0: update 0 moves nothing.
+    """
     if schedule is None:
         return 1.0
     if update < schedule.warmup:

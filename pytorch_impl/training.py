@@ -29,6 +29,7 @@ def gradient_descent(
     with torch.no_grad():
         W -= learning_rate * W.grad
         b -= learning_rate * b.grad
+    # Or the next backward() would add to them.
     W.grad = b.grad = None
 
 

@@ -31,6 +31,7 @@ def gradient_descent(
     b.assign_sub(learning_rate * b_gradient)
 
 
+# tf.function would trace this once for each length.
 def train_window(
     parameters: Parameters,
     optimizer: Optimizer,
