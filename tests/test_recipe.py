@@ -24,6 +24,7 @@ from lockstep.problem import (
     split,
 )
 from lockstep.run import WorkerError, train_in_all
+from lockstep.settings import OPTIMIZERS
 from lockstep.variants import VARIANTS
 
 RECIPE = {name: f"{name}_impl.recipe" for name in FRAMEWORKS}
@@ -436,6 +437,19 @@ def numbers(count: int):
     return st.lists(tenths, min_size=count, max_size=count)
 
 
+SETTINGS = {
+    "momentum": st.floats(0.1, 0.95),
+    "dampening": st.floats(0.1, 0.9),
+    "betas": st.tuples(st.floats(0.3, 0.95), st.floats(0.8, 0.9999)),
+    "eps": st.sampled_from([1e-10, 1e-8, 1e-6, 1e-3]),
+    "alpha": st.floats(0.5, 0.99),
+    "rho": st.floats(0.5, 0.99),
+    "lr_decay": st.sampled_from([0.0, 0.01, 0.5]),
+    "initial_accumulator_value": st.sampled_from([0.0, 0.1]),
+    "momentum_decay": st.floats(0, 0.1),
+}
+
+
 @st.composite
 def recipes(draw, variant: str) -> Problem:
     """A small problem with any optimizer, settings, K, epochs, sizes, clip, schedule, policy."""
@@ -460,6 +474,12 @@ def recipes(draw, variant: str) -> Problem:
         optimizer,
         learning_rate=optimizer.learning_rate * draw(st.floats(0.1, 2)),
         weight_decay=draw(st.sampled_from([0.0, 0.01, 0.3])),
+        **{
+            name: draw(SETTINGS[name])
+            for name in sorted(SETTINGS.keys() & OPTIMIZERS[optimizer.name].keys())
+            # A variant stays what it is: with momentum, or with dampening, or without.
+            if name not in ("momentum", "dampening") or getattr(optimizer, name)
+        },
     )
     problem = Problem(
         W=np.reshape(draw(numbers(features * outputs)), (features, outputs)),
