@@ -261,8 +261,32 @@ def show_optimizers(out: Console, known: Mapping[str, Measurement]) -> None:
     out.print(table)
     if any(each.left_out for found in known.values() for each in found.distances.values()):
         say(out, "* the library has no such setting, and the naive port leaves it out")
+    show_matches(out, known)
     say(out, "lockstep optimizers adamw             its defaults elsewhere, and what else differs")
     say(out, "lockstep optimizers adamw --to jax    the lines to write")
+
+
+def show_matches(out: Console, known: Mapping[str, Measurement]) -> None:
+    """Which defaults differ from torch.optim's, and what takes its update all the same."""
+    from lockstep import advice
+    from lockstep.optimizer_table import differing
+    from lockstep.variants import VARIANTS
+
+    cells = {"tensorflow": advice.keras_cell, "jax": advice.optax_cell}
+    say(out, "\nWhich defaults are not torch.optim's, and what takes its update", "bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("variant", overflow="fold")
+    table.add_column("", overflow="fold")
+    table.add_column("defaults", ratio=1, overflow="fold")
+    table.add_column("what matches: a subclass, a chain", ratio=1, overflow="fold")
+    for variant in advice.ROWS:
+        for name, cell_of in cells.items():
+            if name in known:
+                found = differing(name, VARIANTS[variant], known[name])
+                defaults = ", ".join(str(each).partition(",")[0] for each in found)
+                matches = cell_of(variant).replace("`", "")
+                table.add_row(variant, NAMES[name], defaults, matches)
+    out.print(table)
 
 
 def say_distance(out: Console) -> None:

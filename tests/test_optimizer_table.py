@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -251,7 +252,8 @@ def test_the_table_is_whole_at_any_width(columns, home, monkeypatch, capsys) -> 
     status, out, err = call(monkeypatch, capsys, "optimizers")
     assert (status, err) == (0, "")
     assert "…" not in out
-    rows = {name: rest.split() for name, rest in ROW.findall(out) if name in VARIANTS}
+    numbers, _ = out.split("Which defaults")
+    rows = {name: rest.split() for name, rest in ROW.findall(numbers) if name in VARIANTS}
     assert list(rows) == list(VARIANTS)
     names = 3 * (int(columns) >= 96)
     shipped, compared = table.known(), 0
@@ -598,3 +600,24 @@ def test_the_readme_table_is_short_and_whole() -> None:
 @pytest.mark.skipif("<!-- optimizers -->" not in README, reason="README has no table yet")
 def test_the_readme_has_this_table() -> None:
     assert MARKED.findall(README) == [advice.markdown(table.shipped())]
+
+
+def test_the_table_tells_defaults_and_what_matches() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lockstep.cli", "optimizers"],
+        capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [re.split(r" {2,}", line.strip()) for line in done.stdout.splitlines()]
+    assert ["adamw", "JAX", "weight_decay 0.0001", "scale_by_adam, add_decayed_weights"] in rows
+    told = [row for row in rows if row[:1] == ["rmsprop"] and "TensorFlow" in row]
+    assert told == [
+        ["rmsprop", "TensorFlow", "learning_rate 0.001, rho 0.9, epsilon 1e-07",
+         "RMSprop has eps in the root, rate in momentum"]
+    ]  # fmt: skip
+    assert (
+        sum(
+            len(row) >= 3 and row[1] in ("TensorFlow", "JAX") and row[0] in VARIANTS for row in rows
+        )
+        == 24
+    )
