@@ -53,8 +53,10 @@ def normalise(accumulator: Theta, accumulation_steps: int) -> Theta:
 
 def clip(gradient: Theta, max_norm: Number | None) -> Theta:
     """Scale to the global norm `max_norm` where it is exceeded; the sum of squares in order."""
+    if max_norm is None:
+        return gradient
     square = sum((gradient * gradient).flat)
-    if max_norm is None or not square:
+    if not square:
         return gradient
     coefficient = max_norm * (1 / np.sqrt(square))
     return gradient * coefficient if coefficient < 1 else gradient

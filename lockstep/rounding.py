@@ -218,9 +218,9 @@ def analyse(
     arrays = {**held, "gradient": slope.gradient}
     arrived = abs(slope.derivative) @ errors["theta"].ravel()
     spread = {**errors, "gradient": slope.error + arrived.reshape(shape)}
-    number = rounded(2.0 ** -PRECISION[problem.dtype], problem.dtype)
     objects = {name: array.astype(object) for name, array in arrays.items()}
-    new = apply(problem, update, number, objects)
+    number = rounded(2.0 ** -PRECISION[problem.dtype], problem.dtype)
+    new = apply(problem, numbers_of(problem, update, number), objects)
     slopes, rest = difference_quotients(problem, update, arrays, spread)
     derivative = np.block([[np.diag(each.ravel()) for each in slopes[name]] for name in held]).T
     by_gradient = np.array(slopes["gradient"])
@@ -284,11 +284,11 @@ def clipped(problem: Problem, gradient: Array, error: Array, derivative: Array) 
     return Slope(new, new_error, by_gradient @ derivative)
 
 
-def apply(problem: Problem, update: int, number: Any, arrays: dict[str, Array]) -> list[Array]:
-    """The new theta and state, from object arrays of plain numbers, as numbers of another type."""
-    values = {name: np.frompyfunc(number, 1, 1)(array) for name, array in arrays.items()}
+def apply(problem: Problem, numbers: Constants, arrays: dict[str, Array]) -> list[Array]:
+    """The new theta and state, from object arrays, in the numbers that the constants are."""
+    cast = np.frompyfunc(type(numbers["rate"]), 1, 1)
+    values = {name: cast(array) for name, array in arrays.items()}
     theta, gradient = values.pop("theta"), values.pop("gradient")
-    numbers = numbers_of(problem, update, number)
     new, state = RULES[problem.optimizer.name](theta, gradient, values, numbers, problem.optimizer)
     return [new, *state.values()]
 
@@ -316,13 +316,14 @@ def difference_quotients(
     to_decimal = np.frompyfunc(Decimal, 1, 1)
     with localcontext(prec=DIGITS):
         decimals = {name: to_decimal(array.astype(object)) for name, array in arrays.items()}
-        start = apply(problem, update, Decimal, decimals)
+        numbers = numbers_of(problem, update, Decimal)
+        start = apply(problem, numbers, decimals)
         slopes, rest = {}, np.zeros((len(start), *start[0].shape))
         for name, array in decimals.items():
             step = to_decimal(spread[name].astype(object))
             step = np.where(step > 0, step, (abs(array) + 1) * DIFFERENCE)
-            up = apply(problem, update, Decimal, decimals | {name: array + step})
-            down = apply(problem, update, Decimal, decimals | {name: array - step})
+            up = apply(problem, numbers, decimals | {name: array + step})
+            down = apply(problem, numbers, decimals | {name: array - step})
             ends = list(zip(start, up, down, strict=True))
             slopes[name] = [((u - d) / (2 * step)).astype(np.float64) for _, u, d in ends]
             # Up and down are as far from the middle, which is not where the start is.
