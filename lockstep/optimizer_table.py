@@ -13,8 +13,7 @@ import json
 import math
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -25,7 +24,7 @@ from packaging.version import Version
 
 from lockstep import FRAMEWORKS, PACKAGES, stock
 from lockstep.problem import Array, Optimizer, Problem
-from lockstep.run import Worker, cache_folder
+from lockstep.run import Worker, cache_folder, importing
 from lockstep.settings import OPTIMIZERS, require
 from lockstep.stock import (
     REQUIRED,
@@ -117,18 +116,6 @@ def measure(
     }
 
 
-@contextmanager
-def importing(folder: Path, workers: Mapping[str, Worker]) -> Iterator[None]:
-    """Let the workers import from a folder."""
-    for worker in workers.values():
-        worker.path.append(str(folder))
-    try:
-        yield
-    finally:
-        for worker in workers.values():
-            worker.path.remove(str(folder))
-
-
 def module_name(folder: Path, *words: str) -> str:
     """A module's name that no other folder uses: a worker keeps what it has imported."""
     return "_".join([*words, folder.name]).replace("-", "_")
@@ -208,13 +195,13 @@ def described() -> dict[str, dict[str, Any]]:
 
 def as_json(measured: Mapping[str, Measurement]) -> dict[str, Any]:
     """Everything that was measured; a distance that is not finite is null."""
-    report = {
+    report: dict[str, Any] = {
         "updates": UPDATES,
         "dtype": DTYPE,
         "variants": described(),
         "frameworks": {framework: asdict(each) for framework, each in measured.items()},
     }
-    for each in report["frameworks"].values():  # type: ignore[attr-defined]
+    for each in report["frameworks"].values():
         for found in each["distances"].values():
             for name in ("naive", "here"):
                 if found[name] is not None and not math.isfinite(found[name]):

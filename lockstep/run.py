@@ -268,6 +268,18 @@ def train_in_all(
 
 
 @contextmanager
+def importing(folder: Path | str, workers: Mapping[str, Worker]) -> Iterator[None]:
+    """Let the workers import from a folder, for as long as it lasts."""
+    for worker in workers.values():
+        worker.path.append(str(folder))
+    try:
+        yield
+    finally:
+        for worker in workers.values():
+            worker.path.remove(str(folder))
+
+
+@contextmanager
 def workers(frameworks: Sequence[str] = FRAMEWORKS) -> Iterator[dict[str, Worker]]:
     """Start a worker for each framework, all at the same time, and stop them at the end."""
     with ExitStack() as stack:

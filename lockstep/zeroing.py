@@ -12,7 +12,7 @@ from typing import Any
 from lockstep import mistakes, reference, rounding
 from lockstep.compare import Comparison, compare_bits, compare_bounds
 from lockstep.problem import Array, Problem, hadamard, iris_sgd
-from lockstep.run import Worker, train_in_all
+from lockstep.run import Worker, importing, train_in_all
 
 MISTAKE = "missing-zero-grad"
 # Found by running them: at the first the loss without zeroing rises, at the second it falls.
@@ -57,9 +57,10 @@ class Trial:
 @contextmanager
 def planted(workers: Mapping[str, Worker]) -> Iterator[dict[str, str]]:
     """The port without zeroing of each framework, importable in its worker."""
-    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
-        for worker in workers.values():
-            worker.path.append(folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="lockstep-") as folder,
+        importing(folder, workers),
+    ):
         yield {name: f"{mistakes.plant(MISTAKE, name, Path(folder))}.training" for name in workers}
 
 
