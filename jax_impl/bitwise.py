@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .adam import Moments
 from .constants import Numbers, constants
 from .data import Batch, Parameters, load, snapshot, windows
 from .ordered import ordered_clip, ordered_model
-from .rules import Moments, find_rule, zeros
+from .rules import find_rule, zeros
 from .schedule import learning_rates
 
 Function = Callable[..., Any]

@@ -13,17 +13,9 @@ import numpy as np
 
 from lockstep import reference, rounding
 from lockstep.compare import Comparison, compare_bits, compare_bounds, finite
-from lockstep.problem import (
-    Array,
-    Problem,
-    ProblemError,
-    hadamard,
-    iris_adamw,
-    iris_recipe,
-    iris_sgd,
-    require,
-)
+from lockstep.problem import Array, Problem, hadamard, iris_adamw, iris_recipe, iris_sgd
 from lockstep.run import Refused, Worker
+from lockstep.settings import ProblemError, require
 
 Evidence = Literal["exact", "bitwise", "bound"]
 

@@ -302,8 +302,8 @@ def write_json(file: Path, report: dict[str, Any], option: str = "--json") -> No
 
 def main() -> None:
     """Run the command line; turn errors into one clear line and a status."""
-    from lockstep.problem import ProblemError
     from lockstep.run import WorkerError
+    from lockstep.settings import ProblemError
 
     # Leave by the same way on SIGTERM as on Ctrl-C: workers stopped, temporary files removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

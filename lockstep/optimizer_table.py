@@ -23,9 +23,9 @@ from typing import Any
 from packaging.version import Version
 
 from lockstep import FRAMEWORKS, PACKAGES, stock
-from lockstep.problem import Array, Optimizer, Problem
+from lockstep.problem import Array, Problem
 from lockstep.run import Worker, cache_folder, importing
-from lockstep.settings import OPTIMIZERS, require
+from lockstep.settings import OPTIMIZERS, Optimizer, require
 from lockstep.stock import (
     REQUIRED,
     NaiveCall,

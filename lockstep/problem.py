@@ -6,7 +6,8 @@ import csv
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class Problem:
     micro_batches: Sequence[MicroBatch]
     epochs: int = 1
     accumulation_steps: int = 1
-    optimizer: Optimizer = Optimizer()  # noqa: RUF009 - it is frozen
+    optimizer: Optimizer = field(default_factory=Optimizer)
     learning_rates: Sequence[float] | None = None
     max_norm: float | None = None
     dtype: str = "float64"
@@ -210,22 +211,21 @@ class Problem:
         if self.learning_rates is None:
             return
         require(
-            isinstance(self.learning_rates, Sequence | np.ndarray)
-            and all(map(is_number, self.learning_rates)),
+            isinstance(self.learning_rates, Sequence | np.ndarray),
             "learning_rates: must be a sequence of finite numbers",
         )
-        object.__setattr__(self, "learning_rates", tuple(map(float, self.learning_rates)))
         require(
             len(self.learning_rates) >= self.updates,
             f"learning_rates: {len(self.learning_rates)} for {self.updates} updates",
         )
         for update, rate in enumerate(self.learning_rates):
             require(
-                math.isfinite(rate) and rate >= 0,
+                is_number(rate) and rate >= 0,
                 f"learning_rates[{update}]: {rate!r} must be a finite number of at least 0",
             )
+        object.__setattr__(self, "learning_rates", tuple(map(float, self.learning_rates)))
 
-    @property
+    @cached_property
     def windows(self) -> list[range]:
         """The run's windows, in order, each as the indices of its micro-batches.
 

@@ -31,9 +31,9 @@ import mpmath
 import numpy as np
 
 from lockstep.problem import Array
+from lockstep.reference import DIGITS
 from lockstep.rounded import FORMS, Rounded, rounded
 
-DIGITS = 60
 # A context of its own, so that nobody else's precision changes.
 MP = mpmath.MPContext()
 MP.dps = DIGITS

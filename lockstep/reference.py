@@ -19,10 +19,12 @@ from functools import partial
 from itertools import islice, pairwise
 from typing import Any, Literal, NamedTuple
 
+import ml_dtypes  # noqa: F401 - NumPy knows "bfloat16" from then on
 import numpy as np
 
-from lockstep.problem import Array, LossScale, Problem
+from lockstep.problem import Array, Problem
 from lockstep.rules import State, apply_rule, initial_state, uses_square_root
+from lockstep.settings import LossScale
 
 # W above b, as one array (features + 1, outputs): a bias is the weight of a feature that is 1.
 Theta = Array
@@ -65,7 +67,7 @@ def clip(gradient: Theta, max_norm: Number | None) -> Theta:
 def learning_rate(problem: Problem, update: int) -> Number:
     """The learning rate of an update, counted from 0 in updates, never in micro-steps.
 
-    A float, but for a cosine, which is a decimal: the schedule in exact arithmetic.
+    A float where it is given; a schedule's is exact, a fraction, or a decimal for a cosine.
     """
     if problem.learning_rates is not None:
         return problem.learning_rates[update]
@@ -140,7 +142,7 @@ def gradient(theta: Theta, x: Array, y: Array, weight: Number) -> Theta:
 
 
 def low_precision_gradient(
-    theta: Theta, x: Array, y: Array, weight: Number, compute_dtype: Any
+    theta: Theta, x: Array, y: Array, weight: Number, compute_dtype: str
 ) -> Theta:
     """The same with predictions, and what the backward pass makes of their errors, in less.
 
@@ -204,7 +206,7 @@ def run(
     ]
     slope = gradient
     if number is float and problem.compute_dtype:
-        slope = partial(low_precision_gradient, compute_dtype=numpy_dtype(problem.compute_dtype))
+        slope = partial(low_precision_gradient, compute_dtype=problem.compute_dtype)
     decays = [True] * len(problem.W) + [problem.decay_bias]
     max_norm = None if problem.max_norm is None else number(problem.max_norm)
     accumulator, state = np.zeros_like(theta), initial_state(problem.optimizer, theta - theta)
@@ -239,15 +241,6 @@ def to_number(number: type, rate: Any) -> Number:
     if number is Decimal and isinstance(rate, Fraction):
         return decimal(rate)
     return number(rate)
-
-
-def numpy_dtype(name: str) -> Any:
-    """NumPy's dtype of this name; bfloat16 comes with ml_dtypes."""
-    if name == "bfloat16":
-        from ml_dtypes import bfloat16
-
-        return bfloat16
-    return np.dtype(name)
 
 
 class Scale:

@@ -94,8 +94,6 @@ class Rounded:
     def __eq__(self, other: object) -> bool:
         return self.value == self._other(other).value
 
-    __hash__ = None  # type: ignore[assignment]
-
     def sqrt(self) -> Rounded:
         """The square root; `np.sqrt` calls it for every element."""
         value, error = max(self.value, 0.0), self.error

@@ -17,10 +17,11 @@ import ml_dtypes
 import numpy as np
 
 from lockstep.compare import exact
-from lockstep.problem import Array, Problem, require
+from lockstep.problem import Array, Problem
 from lockstep.reference import DIGITS, learning_rate, to_number, updated
 from lockstep.rounded import Rounded, rounded
 from lockstep.rules import RULES, Constants, State, constants, initial_state, uses_square_root
+from lockstep.settings import require
 
 PRECISION = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 # Of errors that meet in one update, only the sum of what each does alone is taken; twice that

@@ -115,7 +115,6 @@ class Optimizer:
             not self.nesterov or (self.momentum > 0 and self.dampening == 0),
             "optimizer.nesterov: needs a momentum above 0 and no dampening",
         )
-
         require(
             not self.dampening or self.momentum > 0, "optimizer.dampening: needs a momentum above 0"
         )

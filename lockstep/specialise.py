@@ -48,11 +48,11 @@ def literal(value: Any) -> ast.expr:
     return ast.parse(repr(value), mode="eval").body
 
 
-def constant(*nodes: ast.AST | None) -> bool:
+def constant(*nodes: ast.AST) -> bool:
     """Whether all of these are literals."""
     try:
         for node in nodes:
-            ast.literal_eval(node)  # type: ignore[arg-type]
+            ast.literal_eval(node)
     except (ValueError, TypeError):
         return False
     return True
@@ -205,8 +205,10 @@ class Specialiser(ast.NodeTransformer):
         node.args = arguments
         match node.func:
             case ast.Name("map") if len(arguments) == 2 and (items := displayed(arguments[1])):
-                calls = [ast.Call(deepcopy(arguments[0]), [item], []) for item in items]
-                return ast.Tuple(calls, ast.Load())  # type: ignore[arg-type]
+                calls: list[ast.expr] = [
+                    ast.Call(deepcopy(arguments[0]), [item], []) for item in items
+                ]
+                return ast.Tuple(calls, ast.Load())
             case ast.Subscript(ast.Call(ast.Name("globals")), ast.Constant(str() as name)):
                 return self.inlined(name, arguments)
         return node

@@ -185,8 +185,8 @@ def jax(problem: Any, make: Make) -> Run:
     """Train with a stock optimizer, whose schedule looks the rate up in a table."""
     import jax.numpy as jnp
 
+    from jax_impl.accumulation import take_update
     from jax_impl.data import load_weighted, snapshot, windows_of_run
-    from jax_impl.recipe import take_update
     from jax_impl.schedule import learning_rates
     from jax_impl.window import window_gradient
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lockstep.problem import Optimizer, Problem, Schedule, iris_sgd
+from lockstep.problem import Problem, iris_sgd
+from lockstep.settings import Optimizer, Schedule
 
 UPDATES = 200
 

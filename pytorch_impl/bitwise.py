@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .adam import Moments
 from .constants import Numbers, constants
 from .data import Batch, Parameters, load, snapshot, windows
 from .ordered import ordered_clip, ordered_model
-from .rules import Moments, find_rule, zeros
+from .rules import find_rule, zeros
 from .schedule import learning_rates
 
 Function = Callable[..., Any]

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .adam import Moments
 from .constants import Numbers, as_tensors, constants
 from .data import Batch, Parameters, load, snapshot, windows
 from .ordered import ordered_clip, ordered_model
-from .rules import Moments, find_rule, zeros
+from .rules import find_rule, zeros
 from .schedule import learning_rates
 
 Function = Callable[..., Any]

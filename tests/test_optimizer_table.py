@@ -597,7 +597,6 @@ def test_the_readme_table_is_short_and_whole() -> None:
     assert {VARIANTS[name].name for name in advice.ROWS} == set(OPTIMIZERS)
 
 
-@pytest.mark.skipif("<!-- optimizers -->" not in README, reason="README has no table yet")
 def test_the_readme_has_this_table() -> None:
     assert MARKED.findall(README) == [advice.markdown(table.shipped())]
 
