@@ -94,6 +94,12 @@ class Rounded:
     def __eq__(self, other: object) -> bool:
         return self.value == self._other(other).value
 
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __float__(self) -> float:
+        return self.value
+
     def sqrt(self) -> Rounded:
         """The square root; `np.sqrt` calls it for every element."""
         value, error = max(self.value, 0.0), self.error

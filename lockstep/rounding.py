@@ -18,7 +18,7 @@ import numpy as np
 
 from lockstep.compare import exact
 from lockstep.problem import Array, Problem
-from lockstep.reference import DIGITS, learning_rate, to_number, updated
+from lockstep.reference import DIGITS, rate_of, to_number, updated
 from lockstep.rounded import Rounded, rounded
 from lockstep.rules import RULES, Constants, State, constants, initial_state, uses_square_root
 from lockstep.settings import require
@@ -33,8 +33,6 @@ DIFFERENCE = Decimal("1e-30")
 LARGEST_BOUND = 0.5
 # The maps of all updates are kept and multiplied, which is for small models.
 LARGEST_SIZE = 500
-# A schedule is evaluated on the host, in a few float64 operations of numbers up to its peak.
-SCHEDULE_ERROR = 8 * 2.0**-53
 
 
 class Window(NamedTuple):
@@ -297,10 +295,9 @@ def apply(problem: Problem, numbers: Constants, arrays: dict[str, Array]) -> lis
 def numbers_of(problem: Problem, update: int, number: Any) -> Constants:
     """The rule's constants; a scheduled learning rate is off by a few roundings of its peak."""
     with localcontext(prec=DIGITS):
-        rate = to_number(Decimal, learning_rate(problem, update))
+        rate = to_number(Decimal, rate_of(problem, update), problem)
     if issubclass(number, Rounded):
-        error = SCHEDULE_ERROR * problem.optimizer.learning_rate if problem.schedule else 0.0
-        rate = number(rate, error)
+        rate = to_number(number, rate, problem)
     decays = [True] * len(problem.W) + [problem.decay_bias]
     return constants(problem.optimizer, rate, update, decays, object)
 

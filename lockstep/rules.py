@@ -203,20 +203,6 @@ RULES: dict[str, Callable[[Array, Array, State, Constants, Optimizer], Step]] = 
 ALGEBRAIC = ("sgd", "lion")
 
 
-def apply_rule(
-    theta: Array,
-    gradient: Array,
-    state: State,
-    rate: Number,
-    settings: Optimizer,
-    update: int,
-    decays: Sequence[bool],
-) -> Step:
-    """The optimizer's rule, once an update, under `torch.optim`'s definition."""
-    numbers = constants(settings, rate, update, decays, gradient.dtype)
-    return RULES[settings.name](theta, gradient, state, numbers, settings)
-
-
 def initial_state(settings: Optimizer, zeros: Array) -> State:
     """What the optimizer starts from, under torch.optim's names, one number a parameter."""
     names = {

@@ -25,8 +25,9 @@ def window_gradient(
     accumulates in the parameters' own, through .to().
     (autocast would leave the bias in high precision.)
     """
-    high = parameters[0].dtype
-    low = getattr(torch, compute_dtype or str(high)[6:])
+    high = low = parameters[0].dtype
+    if compute_dtype:
+        low = getattr(torch, compute_dtype)
     total = sum(weights.sum() for *_, weights in window)
     window_loss = 0.0
     for parameter in parameters:

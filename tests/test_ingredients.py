@@ -10,7 +10,7 @@ import pytest
 from lockstep import reference
 from lockstep.compare import compare_bits
 from lockstep.problem import Optimizer, Problem, iris_adamw
-from lockstep.rules import RULES, constants, root
+from lockstep.rules import root
 
 
 def has_fused_multiply_add() -> bool:
@@ -76,10 +76,9 @@ def test_without_an_ingredient_the_bits_part(
     assert max(comparison.distances) < 1e-12
 
 
-def divide(theta, gradient, state, rate, settings, update, decays):
+def divide(theta, gradient, state, c, at):
     """AdamW whose last factor is divided by instead of multiplied with."""
-    c = constants(settings, rate, update, decays, gradient.dtype)
-    _, new = RULES["adamw"](theta, gradient, state, c, settings)
+    _, new = reference.rule(theta, gradient, state, c, at)
     direction = new["exp_avg"] / (root(new["exp_avg_sq"]) * c["unbias"] + c["eps"])
     return theta * c["decay"] - direction / (1 / c["step"]), new
 
@@ -91,7 +90,7 @@ def test_frameworks_divide_by_a_scalar_differently(
     package = mutant(framework, "adam.py", 'direction * s["step"]', 'direction / (1 / s["step"])')
     all_workers[framework].path.append(str(tmp_path))
     problem = iris_adamw(updates=5)
-    stages = dataclasses.replace(reference.STAGES, apply_rule=divide)
+    stages = dataclasses.replace(reference.STAGES, rule=divide)
     expected = reference.trajectory(problem, stages=stages, updates=5)
     actual = all_workers[framework].train(f"{package}.bitwise", problem, 5)
     assert compare_bits(expected, actual).same is (framework != "jax")

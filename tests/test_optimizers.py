@@ -13,7 +13,7 @@ import pytest
 from lockstep import FRAMEWORKS, reference, rounding
 from lockstep.compare import compare_bits, compare_bounds
 from lockstep.problem import Optimizer, Problem, hadamard, iris_adamw, iris_sgd
-from lockstep.rules import apply_rule, initial_state
+from lockstep.rules import RULES, constants, initial_state
 from lockstep.run import train_in_all
 from lockstep.settings import OPTIMIZERS
 from lockstep.variants import UPDATES, VARIANTS, on_iris
@@ -117,7 +117,7 @@ def recorded_gradients(optimizer: Optimizer) -> list[np.ndarray]:
     """The gradients of a run on Iris, as floats."""
     gradients = []
 
-    def record(gradient, max_norm):
+    def record(gradient, at):
         gradients.append(gradient)
         return gradient
 
@@ -136,7 +136,8 @@ def in_open_loop(optimizer: Optimizer, gradients) -> list:
         rate = Decimal(optimizer.learning_rate)
         for update, gradient in enumerate(gradients):
             exact = to_decimal(gradient.astype(object))
-            theta, state = apply_rule(theta, exact, state, rate, optimizer, update, [True] * 5)
+            numbers = constants(optimizer, rate, update, [True] * 5, exact.dtype)
+            theta, state = RULES[optimizer.name](theta, exact, state, numbers, optimizer)
             found.append((theta, state))
     return found
 
@@ -195,9 +196,9 @@ COMPILED = {
 def gradient_norms(problem, updates: int) -> list[float]:
     found = []
 
-    def look(gradient, max_norm):
+    def look(gradient, at):
         found.append(float(np.linalg.norm(gradient)))
-        return reference.clip(gradient, max_norm)
+        return reference.clip(gradient, at)
 
     stages = dataclasses.replace(reference.STAGES, clip=look)
     reference.trajectory(problem, stages=stages, updates=updates)

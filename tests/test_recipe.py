@@ -277,10 +277,10 @@ def test_low_precision_is_inside_the_bound(all_workers, dtype, compute_dtype) ->
 @pytest.mark.parametrize(
     "change",
     [
-        {"normalise": lambda accumulator, k: accumulator / 2},
-        {"normalise": lambda accumulator, k: accumulator * 3 / 2},
-        {"weigh": lambda examples, total, one: one / 2 / examples},
-        {"clip": lambda gradient, max_norm: reference.clip(gradient, type(gradient[0, 0])(1))},
+        {"normalise": lambda accumulator, at: accumulator / 2},
+        {"normalise": lambda accumulator, at: accumulator * 3 / 2},
+        {"weigh": lambda at: at.number(1) / 2 / at.examples},
+        {"clip": lambda gradient, at: reference.clip_to(gradient, at.number(1))},
     ],
     ids=["halved", "half as much again", "mean of means", "clipped"],
 )
@@ -330,9 +330,9 @@ def test_the_recipe_tells_its_loss_and_its_norm(all_workers) -> None:
     problem = fine_tuning(example_weights=weights)
     norms = []
 
-    def look(gradient, max_norm):
+    def look(gradient, at):
         norms.append(float(np.linalg.norm(gradient)))
-        return reference.clip(gradient, max_norm)
+        return reference.clip(gradient, at)
 
     thetas = reference.trajectory(problem, stages=dataclasses.replace(reference.STAGES, clip=look))
     before = [np.vstack([problem.W, problem.b]), *thetas[:-1]]
@@ -381,19 +381,19 @@ def outside(problem, stages, updates=None) -> int:
     return sum(compare_bounds(exact, wrong, bounds).outside)
 
 
-def clip_with_epsilon(gradient, max_norm):
-    coefficient = max_norm / (np.linalg.norm(gradient) + 1e-6)
+def clip_with_epsilon(gradient, at):
+    coefficient = at.max_norm / (np.linalg.norm(gradient) + 1e-6)
     return gradient * min(coefficient, 1.0)
 
 
-def one_update_early(problem, update):
-    return reference.learning_rate(problem, update + 1)
+def one_update_early(at):
+    return reference.rate_of(at.problem, at.update + 1)
 
 
-def beta_as_float32(theta, gradient, state, rate, settings, update, decays):
-    betas = tuple(float(np.float32(beta)) for beta in settings.betas)
-    changed = dataclasses.replace(settings, betas=betas)
-    return reference.apply_rule(theta, gradient, state, rate, changed, update, decays)
+def beta_as_float32(problem):
+    betas = tuple(float(np.float32(beta)) for beta in problem.optimizer.betas)
+    optimizer = dataclasses.replace(problem.optimizer, betas=betas)
+    return dataclasses.replace(problem, optimizer=optimizer)
 
 
 SEAMS = {
@@ -401,7 +401,7 @@ SEAMS = {
     "cosine of 1000 updates, one off": dataclasses.replace(
         reference.STAGES, learning_rate=one_update_early
     ),
-    "beta as float32": dataclasses.replace(reference.STAGES, apply_rule=beta_as_float32),
+    "beta as float32": dataclasses.replace(reference.STAGES, settings=beta_as_float32),
 }
 
 
@@ -423,10 +423,10 @@ def test_the_whole_cosine_of_a_thousand_updates(all_workers) -> None:
     assert outside(problem, shifted) > 1000 * 15 / 2
 
 
-def later(problem, update):
+def later(at):
     """A schedule one update longer than it should be."""
-    longer = dataclasses.replace(problem, schedule=Schedule(1001, decay="cosine"))
-    return reference.learning_rate(longer, update)
+    longer = dataclasses.replace(at.problem, schedule=Schedule(1001, decay="cosine"))
+    return reference.rate_of(longer, at.update)
 
 
 # --- any recipe -----------------------------------------------------------------------------------

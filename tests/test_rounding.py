@@ -97,13 +97,13 @@ def test_numpy_is_inside_the_bound_and_the_bound_is_tight(dtype, momentum) -> No
 def scaled_gradient(factor: float) -> reference.Stages:
     """A coefficient that is slightly off, as an epsilon in a clip coefficient makes it."""
 
-    def normalise(accumulator, accumulation_steps):
+    def normalise(accumulator, at):
         return accumulator * factor
 
     return dataclasses.replace(STAGES, normalise=normalise)
 
 
-def single_precision(accumulator, gradient):
+def single_precision(accumulator, gradient, at):
     return (accumulator + gradient).astype(np.float32).astype(np.float64)
 
 
@@ -113,7 +113,7 @@ def single_precision(accumulator, gradient):
         scaled_gradient(1 - 1e-6),
         scaled_gradient(1 - 1e-10),
         dataclasses.replace(STAGES, accumulate=single_precision),
-        dataclasses.replace(STAGES, learning_rate=lambda p, u: float(np.float32(0.01))),
+        dataclasses.replace(STAGES, learning_rate=lambda at: float(np.float32(0.01))),
     ],
     ids=["1e-6 in a coefficient", "1e-10 in a coefficient", "float32 sum", "float32 rate"],
 )

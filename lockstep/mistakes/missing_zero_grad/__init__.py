@@ -1,1 +1,0 @@
-"""Gradients are never cleared."""
