@@ -25,10 +25,14 @@ class Divergence:
     actual: float
     ulps: int
 
+    @property
+    def where(self) -> str:
+        """The number's place, for example "W[0, 2]"."""
+        return f"{self.parameter}[{', '.join(map(str, self.index))}]"
+
     def __str__(self) -> str:
-        where = f"{self.parameter}[{', '.join(map(str, self.index))}]"
         return (
-            f"update {self.update}, {where}: {self.actual!r} instead of {self.expected!r},"
+            f"update {self.update}, {self.where}: {self.actual!r} instead of {self.expected!r},"
             f" {self.actual - self.expected:+.1e} or {self.ulps} ULP"
         )
 

@@ -106,7 +106,7 @@ def measure(
                     found[framework][variant] = collect(worker, call, expected)
     return {
         framework: Measurement(
-            worker.versions | {"numpy": importlib.metadata.version("numpy")},
+            worker.ready() | {"numpy": importlib.metadata.version("numpy")},
             cpu(),
             datetime.now(UTC).date().isoformat(),
             signatures[framework],

@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -28,11 +29,47 @@ if TYPE_CHECKING:  # NumPy is imported while the workers start, not before
 TIMEOUT = 300.0
 LOG_LINES = 15
 # -P: what lies in the caller's folder, a queue.py or a jax.py, is nobody's import.
+# Set in every worker: what a port does when it is imported must not start another one.
+INSIDE = "LOCKSTEP_WORKER"
 COMMAND = (sys.executable, "-P", "-m", "lockstep.worker")
 
 
 class WorkerError(RuntimeError):
-    """A framework's process failed; the message names it and ends with its last lines."""
+    """A process failed; the message names it and ends with the last lines of its log.
+
+    what: in a line; where: the line of the port that raised, or ""; kind: "error", "dtype" if it
+    was only that, "load" if there is no port to run, "silent" if nothing came in time, "ended" if
+    the process did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        what: str = "",
+        where: str = "",
+        kind: str = "error",
+        log: Sequence[str] = (),
+    ) -> None:
+        """Keep what a report needs."""
+        super().__init__("".join([message, *(f"\n  | {line}" for line in log)]))
+        self.what, self.where, self.kind, self.log = what or message, where, kind, log
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a port did on a problem.
+
+    trajectory: W above b after every update; more: what else it yielded, by name, arrays of that
+    shape; read: the problem's fields that it read; notes: what to tell its author; seconds: that
+    it took; framework: what it is written in, "" where that cannot be told.
+    """
+
+    trajectory: list[Array]
+    more: dict[str, list[Array]]
+    read: list[str]
+    notes: list[str]
+    seconds: float
+    framework: str = ""
 
 
 class Refused(NotImplementedError):  # noqa: N818 - a NotImplementedError is no failure
@@ -86,6 +123,7 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "TF_NUM_INTEROP_THREADS": "1",
         "TF_NUM_INTRAOP_THREADS": "1",
+        INSIDE: "1",
     }
     return preferred | os.environ | required
 
@@ -110,7 +148,7 @@ class Worker:
         `path` holds folders to import ports from, before any other.
         """
         self.framework = framework
-        self.versions: dict[str, str] = {}
+        self.versions: dict[str, str] | None = None
         self.path = [str(folder) for folder in path]
         self._files = tempfile.TemporaryDirectory(prefix="lockstep-")
         self._log = open(Path(self._files.name, "log"), "w+b")  # noqa: SIM115
@@ -150,7 +188,7 @@ class Worker:
 
     def ready(self, timeout: float = TIMEOUT) -> dict[str, str]:
         """Wait until the framework is imported; return its packages' versions."""
-        if not self.versions:
+        if self.versions is None:
             self.versions = self._answer("ready", "importing", timeout)["ready"]
         return self.versions
 
@@ -180,20 +218,25 @@ class Worker:
         self, timeout: float = TIMEOUT
     ) -> tuple[list[Array], dict[str, list[Array]]]:
         """The same, and what the port yields of its state, by name, arrays of the same shape."""
-        import numpy as np
+        found = self.observe(timeout)
+        if not found.trajectory:
+            raise self._error("failed while training: train yielded nothing")
+        return found.trajectory, found.more
+
+    def observe(self, timeout: float = TIMEOUT) -> Observed:
+        """The same, with all that there is to tell; a port may have yielded nothing."""
         from safetensors.numpy import load_file
+
+        from lockstep.ports import stacked
 
         self.ready(timeout)
         message = self._answer("done", "training", timeout)
-        arrays = load_file(message["done"])
-        Path(message["done"]).unlink()
-        prefixes = dict.fromkeys(name[:-1] for name in arrays)
-        stacked = {
-            prefix: list(np.concatenate([arrays[prefix + "W"], arrays[prefix + "b"][:, None]], 1))
-            for prefix in prefixes
-        }
-        thetas = stacked.pop("")
-        return thetas, {name.split(".")[1]: each for name, each in stacked.items()}
+        arrays = {}
+        if message["yielded"]:
+            arrays = load_file(message["done"])
+            Path(message["done"]).unlink()
+        told = [message[name] for name in ("read", "notes", "seconds", "framework")]
+        return Observed(*stacked(arrays), *told)
 
     def train(self, port: str, problem: Problem, updates: int | None = None) -> list[Array]:
         """Submit a problem and wait for its trajectory."""
@@ -214,27 +257,31 @@ class Worker:
             message = self._messages.get(timeout=timeout)
         except queue.Empty:
             self.close()
-            raise self._error(f"said nothing for {timeout:g} seconds while {doing}") from None
+            what = f"said nothing for {timeout:g} seconds"
+            raise self._error(f"{what} while {doing}", what, kind="silent") from None
         if message is None:
+            self._messages.put(None)  # nothing will ever come again, whoever asks
             code = self._process.wait()
-            how = f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
-            raise self._error(f"{how} while {doing}")
+            what = f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
+            raise self._error(f"{what} while {doing}", what, kind="ended")
         if "refused" in message:
             raise Refused(message["refused"])
         if "failed" in message:
-            raise self._error(f"failed while {doing}: {message['failed']}")
+            what = message["failed"]
+            place = {name: message[name] for name in ("where", "kind") if name in message}
+            raise self._error(f"failed while {doing}: {what}", what, **place)
         if wanted not in message:
             raise self._error(f"answered nonsense while {doing}: {str(message)[:200]}")
         return message
 
-    def _error(self, what: str) -> WorkerError:
+    def _error(self, text: str, what: str = "", **place: str) -> WorkerError:
         """Name the framework and show the last lines of its log."""
         try:
             lines = Path(self._files.name, "log").read_text(errors="replace").splitlines()
         except FileNotFoundError:
             lines = self._last_lines
-        shown = "".join(f"\n  | {line}" for line in lines[-LOG_LINES:])
-        return WorkerError(f"{self.framework}: the worker {what}{shown}")
+        message = f"{self.framework}: the worker {text}"
+        return WorkerError(message, what or text, **place, log=lines[-LOG_LINES:])
 
     def close(self) -> None:
         """Kill the process, if it still runs, and remove its files."""

@@ -6,6 +6,8 @@ error. Problems and trajectories travel as safetensors files. It ends when its i
 the middle of a task, so that no parent leaves an orphan behind.
 
     {"port": "pytorch_impl.training", "problem": FILE, "result": FILE, "updates": 48, "path": []}
+
+A worker for somebody's port is no framework's: it imports what the port imports.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ NICE = 3
 def main() -> None:
     """Import the framework, say so, then train what is asked for."""
     framework = sys.argv[1]
-    if framework != "tensorflow":
+    if framework in PACKAGES and framework != "tensorflow":
         os.nice(NICE)
     tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=read_tasks, args=(tasks,), daemon=True).start()
@@ -42,19 +44,18 @@ def main() -> None:
         versions = start(framework)
     except Exception as error:
         traceback.print_exc()
-        answer(answers, {"failed": describe(error)})
+        answer(answers, {"failed": f"{type(error).__name__}: {error}"})
         return
     answer(answers, {"ready": versions})
     while True:
         task = json.loads(tasks.get())
         try:
-            seconds = train(task)
-            answer(answers, {"done": task["result"], "seconds": seconds})
+            answer(answers, {"done": task["result"]} | train(task))
         except NotImplementedError as error:
-            answer(answers, {"refused": str(error) or "not implemented"})
-        except Exception as error:
+            answer(answers, {"refused": describe_refusal(error)})
+        except BaseException as error:  # a port may call sys.exit
             traceback.print_exc()
-            answer(answers, {"failed": describe(error)})
+            answer(answers, {"failed": describe(error)} | place(error, task["port"]))
 
 
 def read_tasks(tasks: queue.SimpleQueue[str]) -> None:
@@ -82,7 +83,8 @@ def start(framework: str) -> dict[str, str]:
     if framework == "tensorflow":
         # TensorFlow Lite's converter imports JAX wherever it finds it, for a fifth of the time.
         sys.modules.setdefault("jax", None)  # type: ignore[arg-type]
-    versions = {name: importlib.import_module(name).__version__ for name in PACKAGES[framework]}
+    packages = PACKAGES.get(framework, ())
+    versions = {name: importlib.import_module(name).__version__ for name in packages}
     if sys.modules.get("jax", ...) is None:
         del sys.modules["jax"]
     if framework == "pytorch":
@@ -94,65 +96,59 @@ def start(framework: str) -> dict[str, str]:
     return versions
 
 
-def train(task: dict[str, Any]) -> float:
-    """Run a port's `train` on a problem, write its trajectory, return the seconds it took."""
-    from itertools import islice
-
-    import numpy as np
+def train(task: dict[str, Any]) -> dict[str, Any]:
+    """Run a port on a problem, write its trajectory, return what else there is to tell."""
     from safetensors.numpy import save_file
 
+    from lockstep import ports
     from lockstep.problem import Problem
 
     sys.path[:0] = [path for path in task["path"] if path not in sys.path]
     problem = Problem.load(task["problem"])
+    try:
+        port = ports.load(task["port"])
+    except ports.LoadError:
+        raise
+    except BaseException as error:
+        raise NotLoaded from error
     started = time.perf_counter()
-    port = importlib.import_module(task["port"])
-    yielded = list(islice(port.train(problem), task["updates"]))
+    found = ports.follow(port, problem, task["updates"])
     seconds = time.perf_counter() - started
-    if not yielded:
-        raise ValueError(f"{task['port']}.train yielded nothing")
-    arrays = {
-        # In C order, whatever it came in: files hold memory as it lies.
-        name: np.ascontiguousarray(np.stack([np.asarray(each[i]) for each in yielded]))
-        for i, name in enumerate("Wb")
-    }
-    dtypes = {str(array.dtype) for array in arrays.values()}
-    if dtypes != {problem.dtype}:
-        raise TypeError(f"{task['port']}.train yielded {dtypes}, not {problem.dtype}")
-    save_file(arrays | states([rest for _, _, *rest in yielded], arrays), task["result"])
-    return seconds
+    if arrays := found.arrays():
+        save_file(arrays, task["result"])
+    told = {"yielded": len(found.W), "read": sorted(found.read), "notes": sorted(found.notes)}
+    return {"seconds": seconds, "framework": ports.framework_of(port)} | told
 
 
-def states(yielded: list[list[Any]], arrays: dict[str, Any]) -> dict[str, Any]:
-    """What a port yields beside W and b, stacked: "state.NAME.W" and "state.NAME.b".
-
-    A number is given once for every number of W and b. What is missing is zero: a library may
-    have no state before its first update.
-    """
-    import numpy as np
-
-    found = [rest[0] if rest else {} for rest in yielded]
-    return {
-        f"state.{name}.{parameter}": np.stack(
-            [
-                np.broadcast_to(pair(state.get(name, 0.0))[i], arrays[parameter].shape[1:])
-                for state in found
-            ]
-        ).astype(arrays[parameter].dtype)
-        for name in dict.fromkeys(name for state in found for name in state)
-        for i, parameter in enumerate("Wb")
-    }
+class NotLoaded(Exception):  # noqa: N818 - its cause is the error
+    """A port's module raised what is this exception's cause."""
 
 
-def pair(value: Any) -> Any:
-    """W's and b's part of a state; a number is the same for both."""
-    return value if isinstance(value, list | tuple) else (value, value)
+def describe_refusal(error: NotImplementedError) -> str:
+    """What a port does not support, in one line."""
+    from lockstep.ports import first_line
+
+    return first_line(error)
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """One line for the report; the traceback stands in the log."""
-    first, *_ = str(error).strip().splitlines() or ["(no message)"]
-    return f"{type(error).__name__}: {first}"
+    from lockstep.ports import PortError, first_line
+
+    if isinstance(error, NotLoaded) and error.__cause__ is not None:
+        error = error.__cause__
+    name = "" if isinstance(error, PortError) else f"{type(error).__name__}: "
+    return f"{name}{first_line(error)}"
+
+
+def place(error: BaseException, port: str) -> dict[str, str]:
+    """The line of the port that raised, and whether it was the dtype."""
+    from lockstep.ports import LoadError, PortError, WrongDtype, where
+
+    kind = "dtype" if isinstance(error, WrongDtype) else "error"
+    if isinstance(error, NotLoaded | LoadError):
+        kind, error = "load", error.__cause__ or error
+    return {"kind": kind, "where": "" if isinstance(error, PortError) else where(error, port)}
 
 
 if __name__ == "__main__":
