@@ -1,0 +1,48 @@
+"""The learning rate is constant, though there is a schedule."""
+
+from dataclasses import replace
+
+from lockstep.mistakes import Mistake
+from lockstep.problem import Problem
+from lockstep.reference import STAGES
+
+
+def unscheduled(problem: Problem) -> Problem:
+    """The optimizer's own learning rate in every update."""
+    return replace(problem, schedule=None, learning_rates=None)
+
+
+MISTAKE = Mistake(
+    title="The learning rate is constant, though there is a schedule",
+    explanation=(
+        "A scheduler that is made and never stepped changes nothing, and says nothing; nor does a"
+        " schedule in a configuration that no code reads. In optax and Keras it is the peak that"
+        " went into the optimizer, and not the schedule."
+    ),
+    signature=(
+        "Every update has the optimizer's own learning rate. With a warm-up from 0 the first"
+        " update already differs: it moves, at the peak, where nothing should."
+    ),
+    family="schedule",
+    frequency=3,
+    severity=4,
+    stages=replace(STAGES, settings=unscheduled),
+    look_alikes={
+        "sched-per-epoch": "a second epoch: the rate changes there",
+        "sched-too-slow": "a warm-up: the first update does not move there",
+    },
+    evidence=(
+        (
+            "https://github.com/thu-ml/tianshou/issues/774",
+            "the learning rate never changes: lr_scheduler.step() is missing",
+        ),
+        (
+            "https://github.com/tumurzakov/AnimateDiff/issues/11",
+            "the scheduler's count stays at its start",
+        ),
+        (
+            "https://github.com/verl-project/verl/issues/418",
+            "a warm-up style in the settings that no code reads",
+        ),
+    ),
+)
