@@ -1,4 +1,4 @@
-"""`lockstep run`, `lockstep optimizers`: the command line."""
+"""The command line: `lockstep run | optimizers | check | mistakes`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lockstep import FRAMEWORKS
 
 if TYPE_CHECKING:
     from lockstep.checks import Check
+    from lockstep.probes import Probe
     from lockstep.run import Worker
 
 INTERRUPTED = 130
@@ -57,6 +58,10 @@ def run(
         bool,
         typer.Option("--without-zeroing", help="show what happens if gradients are never cleared"),
     ] = False,
+    mistake: Annotated[
+        str | None,
+        typer.Option("--mistake", help="run with one of the mistakes that `lockstep mistakes` has"),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="write everything that was measured to a file")
     ] = None,
@@ -67,15 +72,26 @@ def run(
     framework cannot run.
     """
     names = chosen(frameworks)
-    check_json(json_file)
-    if without_zeroing and (problems or dtype or accumulation_steps or updates or eager):
-        raise UsageError("--without-zeroing takes no problem, dtype, K, updates or --eager")
+    check_file(json_file, "--json")
+    if (without_zeroing or mistake) and (
+        problems or dtype or accumulation_steps or updates or eager or (without_zeroing and mistake)
+    ):
+        option = "--without-zeroing" if without_zeroing else "--mistake"
+        raise UsageError(
+            f"{option} takes no problem, dtype, K, updates, --eager, and not the other of the two"
+        )
+    if mistake:
+        from lockstep import planted
+
+        probe, names = planted.shown_by(mistake), planted.able(mistake, names)
     from lockstep.run import workers
 
     with workers(names) as started:
         # The workers import their frameworks while this process imports its own packages.
         if without_zeroing:
             passed, report = run_without_zeroing(started)
+        elif mistake:
+            passed, report = run_mistake(started, mistake, probe)
         else:
             from lockstep.checks import DEFAULT, build
 
@@ -140,7 +156,7 @@ def optimizers(
         raise UsageError(
             "--from, --set, --dtype and --no-decay-bias need --to: the lines' framework"
         )
-    check_json(json_file)
+    check_file(json_file, "--json")
     if name is not None:
         optimizer_table.variant(name)
     if measure:
@@ -156,6 +172,71 @@ def optimizers(
     show.show_measured(out, known)
     if json_file is not None:
         write_json(json_file, optimizer_table.as_json(known))
+
+
+@app.command()
+def check(
+    port: Annotated[
+        str, typer.Argument(help="FILE.py, FILE.py:FUNCTION, MODULE or MODULE:FUNCTION")
+    ],
+    timeout: Annotated[
+        float,
+        typer.Option(help="seconds for a probe, the first with its imports", min=0.1, max=86400),
+    ] = 120.0,
+    pairs: Annotated[
+        bool, typer.Option(help="look for pairs of mistakes, where no single one explains")
+    ] = True,
+    only: Annotated[
+        str | None, typer.Option("--probes", help="which probes, separated by commas")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="other numbers in the probes", min=0)] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write everything that was found to a file")
+    ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="write it as one page, with pictures")
+    ] = None,
+) -> None:
+    """Say whether a port takes the same update, and if not, which mistake it makes.
+
+    A port is a function train(problem) that yields W and b, as NumPy arrays, after every update,
+    and raises NotImplementedError for what it does not support. Exit status 0 if its update is the
+    same, 1 if it differs, 2 if the port or the call is broken.
+    """
+    check_file(json_file, "--json")
+    check_file(html_file, "--html")
+    from lockstep import report, show
+    from lockstep.verdict import check as check_port
+
+    out, progress = show.consoles()
+    names = [each.strip() for each in only.split(",")] if only is not None else None
+    with progress.status(f"driving {port}"):
+        found = check_port(port, timeout, pairs, names, seed)
+    report.show(out, found)
+    if json_file is not None:
+        write_json(json_file, report.as_json(found))
+    if html_file is not None:
+        write_text(html_file, report.html(found), "--html")
+    raise typer.Exit(found.status)
+
+
+@app.command(name="mistakes")
+def show_mistakes(
+    name: Annotated[
+        str | None, typer.Argument(help="one of those that the list names", show_default=False)
+    ] = None,
+    frameworks: Annotated[
+        str, typer.Option("--frameworks", "-f", help="whose diffs, separated by commas")
+    ] = ",".join(FRAMEWORKS),
+) -> None:
+    """The catalogue of mistakes: all of them, or one, with its diff in each framework."""
+    from lockstep import catalogue, show
+
+    out, _ = show.consoles()
+    if name is None:
+        catalogue.show_all(out)
+    else:
+        catalogue.show_one(out, name, framework_names(frameworks))
 
 
 def print_lines(
@@ -203,16 +284,14 @@ class UsageError(Exception):
     """The call is wrong; the message says what to do."""
 
 
-def check_json(file: Path | None) -> None:
+def check_file(file: Path | None, option: str) -> None:
     """Raise UsageError, before anything is run, unless the file can be one."""
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
-        raise UsageError(f"--json: {file} must be a file in a folder that exists")
+        raise UsageError(f"{option}: {file} must be a file in a folder that exists")
 
 
-def chosen(frameworks: str) -> list[str]:
-    """The frameworks of a comma-separated list, each known and installed."""
-    from lockstep.run import missing
-
+def framework_names(frameworks: str) -> list[str]:
+    """The frameworks of a comma-separated list."""
     names = [name.strip() for name in frameworks.split(",") if name.strip()]
     unknown = [name for name in names if name not in FRAMEWORKS]
     if unknown or not names:
@@ -220,12 +299,20 @@ def chosen(frameworks: str) -> list[str]:
             f"--frameworks: {', '.join(unknown) or 'nothing'} is not a framework here,"
             f" choose from {', '.join(FRAMEWORKS)}"
         )
+    return list(dict.fromkeys(names))
+
+
+def chosen(frameworks: str) -> list[str]:
+    """The same, each of them installed."""
+    from lockstep.run import missing
+
+    names = framework_names(frameworks)
     for name in names:
         if command := missing(name):
             rest = ",".join(each for each in names if each != name)
             instead = f" or leave it out: --frameworks {rest}" if rest else ""
             raise UsageError(f"{name} is not installed. Install it: {command}{instead}")
-    return list(dict.fromkeys(names))
+    return names
 
 
 def run_checks(
@@ -285,9 +372,32 @@ def run_without_zeroing(workers: Mapping[str, Worker]) -> tuple[bool, dict[str, 
     return tally.passed, report | {"momentum_1": momentum}
 
 
+def run_mistake(
+    workers: Mapping[str, Worker], name: str, probe: Probe
+) -> tuple[bool, dict[str, Any]]:
+    """Where and by how much a mistake leaves the correct trajectory, in every framework."""
+    from lockstep import catalogue, planted, show
+
+    (out, progress), tally = show.consoles(), show.Tally()
+    with progress.status("starting") as status:
+        versions = show.wait_until_ready(workers, status)
+        show.say(out, " · ".join(versions.values()), "dim")
+        status.update(f"training with and without {name}")
+        found = planted.run(name, probe, workers)
+    catalogue.show_planted(out, found)
+    tally.add([*found.mistaken.values(), *found.correct.values()])
+    show.say_tally(out, tally)
+    report = {"versions": versions, "passed": tally.passed, "mistake": name}
+    return tally.passed, report | catalogue.planted_json(found)
+
+
 def write_json(file: Path, report: dict[str, Any], option: str = "--json") -> None:
-    """Write the report whole, or leave the file as it was; `option` is who asked for it."""
-    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    """Write a report as JSON."""
+    write_text(file, json.dumps(report, indent=1, allow_nan=False) + "\n", option)
+
+
+def write_text(file: Path, text: str, option: str) -> None:
+    """Write a file whole, or leave it as it was; `option` is who asked for it."""
     new = file.with_name(f".{file.name}.new")
     try:
         if file.exists() and not file.is_file():  # a pipe, a terminal
