@@ -73,13 +73,13 @@ def shows(stages, among=PROBES) -> bool:
 def test_a_diff_makes_what_the_stages_say(all_workers, tmp_path, name, framework) -> None:
     """Within the rounding bound, in one of the mistake's forms, the same one on all probes.
 
-    In PyTorch on all of them; elsewhere, where a probe takes longer, on some that show the mistake
-    and some that do not. (`benchmarks.diagnosis` drives all frameworks with all probes.)
+    On some that show the mistake, and some that do not: `benchmarks.diagnosis` drives all
+    frameworks with all probes.
     """
     package = mistakes.plant(name, framework, tmp_path)
     worker = all_workers[framework]
     worker.path.append(str(tmp_path))
-    chosen = PROBES if framework == "pytorch" else telling(mistakes.load(name).stages)
+    chosen = telling(mistakes.load(name).stages)
     runs = {probe: outcome(worker, f"{package}.recipe", probe, tmp_path) for probe in chosen}
     worker.path.remove(str(tmp_path))
     wrong = [
