@@ -3,21 +3,24 @@
 import re
 import tomllib
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from conftest import ROOT
 
-from lockstep import reference
+from lockstep import reference, verdict
 from lockstep.checks import build
-from lockstep.mistakes import load
+from lockstep.mistakes import load, names
+from lockstep.probes import probes
 from lockstep.problem import Problem, iris_sgd
+from lockstep.report import text
 from lockstep.zeroing import LEARNING_RATES, MISTAKE, UPDATES
 
 README = (ROOT / "README.md").read_text()
 
 
 def test_it_is_short_and_its_links_lead_somewhere() -> None:
-    assert len(README.splitlines()) <= 160
+    assert len(README.splitlines()) <= 210
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert len(links) >= 6
     assert all((ROOT / link).exists() for link in links if not link.startswith("https:"))
@@ -69,7 +72,7 @@ def test_the_losses_without_zeroing_are_the_oracles() -> None:
 
 
 def test_the_problem_of_your_own_can_be_written(tmp_path, monkeypatch) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    (block,) = re.findall(r"```python\n(from lockstep.*?)```", README, re.S)
     monkeypatch.chdir(tmp_path)
     names = {
         "W": np.zeros((4, 3)),
@@ -95,3 +98,21 @@ def test_the_table_says_what_the_concept_comments_say() -> None:
             else:
                 concepts.append(concept)
         assert concepts == comments
+
+
+def test_the_check_prints_what_is_shown(tmp_path, monkeypatch) -> None:
+    (block,) = re.findall(r"```text\n(my_port.py .*?)```", README, re.S)
+    source = (ROOT / "tests/hand_written/torch_module.py").read_text()
+    assert source.count("            optimizer.zero_grad()\n") == 1
+    monkeypatch.chdir(tmp_path)
+    Path("my_port.py").write_text(source.replace("            optimizer.zero_grad()\n", ""))
+    printed = [" ".join(line.split()) for line in text(verdict.check("my_port.py")).splitlines()]
+    shown = [" ".join(line.split()) for line in block.splitlines()]
+    assert len(shown) == 8
+    missing = [line for line in shown if not any(each.startswith(line) for each in printed)]
+    assert not missing
+
+
+def test_the_catalogue_is_as_large_as_is_said() -> None:
+    assert f"one of {len(names())}, or two" in README
+    assert f"driven with {len(probes())} small" in README
