@@ -37,6 +37,14 @@ SEED = 2026
 PAIRS = 100
 # A worker compiles for every planted port, and keeps it; a new one after so many ports.
 RENEW = 20
+# Mistakes that every framework's port can make, for the time of a whole check.
+WHOLE = (
+    "missing-zero-grad",
+    "no-divide",
+    "clip-per-microbatch",
+    "sched-off-by-one",
+    "l2-vs-decoupled",
+)
 # Accumulation steps and seeds of the clean ports.
 STEPS, SEEDS = (1, 3, 9), (0, 1)
 
@@ -88,10 +96,10 @@ def collect(worker: Worker, chosen: Sequence[Probe]) -> list[Run]:
 
 
 def timed(runs: Sequence[Run], score: Score, **settings: Any) -> Diagnosis:
-    """A diagnosis, and how long it took."""
-    started = time.perf_counter()
+    """A diagnosis, and the processor time that it took: it has one thread."""
+    started = time.process_time()
     found = diagnose(runs, **settings)
-    score.seconds.append(time.perf_counter() - started)
+    score.seconds.append(time.process_time() - started)
     return found
 
 
@@ -286,6 +294,28 @@ def clean(frameworks: Sequence[str], folder: Path, tell: Any) -> Score:
     return score
 
 
+def whole(framework: str, chosen: Sequence[Probe], folder: Path, tell: Any) -> Score:
+    """Whole checks of ports with a mistake, one at a time: the port's own time, and the diagnosis.
+
+    The worker has imported its framework and has trained before.
+    """
+    score = Score()
+    with workers([framework]) as started:
+        worker = started[framework]
+        worker.path.append(str(folder))
+        submit(worker, f"{framework}_impl.recipe", chosen, folder)
+        collect(worker, chosen)
+        for name in WHOLE:
+            tell(f"{name} in {framework}, alone")
+            package = mistakes.plant(name, framework, folder)
+            began = time.perf_counter()
+            submit(worker, f"{package}.recipe", chosen, folder)
+            found = diagnose(collect(worker, chosen), pairs=False)
+            score.seconds.append(time.perf_counter() - began)
+            judge(score, f"{name} in {framework}", {name}, found)
+    return score
+
+
 # What is measured, what was asked for, and the trials that count.
 GOALS = {
     "single mistakes": ("every mistake in every framework: detected", 0.99, "detected"),
@@ -326,37 +356,54 @@ def main() -> None:
     """Measure, print, and write everything to a file if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="PyTorch alone")
-    parser.add_argument("--only", help="single, pairs, clean, withheld; separated by commas")
+    parser.add_argument(
+        "--only",
+        default="single,withheld,pairs,clean,whole",
+        help="which parts, separated by commas; withheld needs single",
+    )
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--json", type=Path, help="write everything that was measured to a file")
     arguments = parser.parse_args()
     frameworks = FRAMEWORKS[:1] if arguments.quick else FRAMEWORKS
-    wanted = (arguments.only or "single,pairs,clean,withheld").split(",")
-    chosen, scores, console = probes(), {}, Console(stderr=True)
+    wanted = arguments.only.split(",")
+    chosen, console = probes(), Console(stderr=True)
+    scores: dict[str, Score] = {}
+    kept: dict[tuple[str, str], list[Run]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="lockstep-") as name,
         console.status("starting") as status,
     ):
         folder = Path(name)
-        if "single" in wanted or "withheld" in wanted:
-            scores["single mistakes"], kept = singles(frameworks, chosen, folder, status.update)
-        if "withheld" in wanted:
-            scores["withheld"] = withheld(kept, status.update)
-        if "pairs" in wanted:
-            count = arguments.pairs
-            # In the framework that takes least time: the numbers are the same in all of them.
-            scores["pairs"] = pairs(FRAMEWORKS[:1], chosen, folder, count, status.update)
-        if "clean" in wanted:
-            scores["clean ports"] = clean(frameworks, folder, status.update)
+        for part in wanted:
+            if part == "single":
+                scores["single mistakes"], kept = singles(frameworks, chosen, folder, status.update)
+            elif part == "withheld":
+                scores["withheld"] = withheld(kept, status.update)
+            elif part == "pairs":
+                # In the framework that takes least time: the numbers are the same in all of them.
+                scores["pairs"] = pairs(
+                    FRAMEWORKS[:1], chosen, folder, arguments.pairs, status.update
+                )
+            elif part == "clean":
+                scores["clean ports"] = clean(frameworks, folder, status.update)
+            elif part == "whole":
+                scores |= {
+                    f"whole checks, {framework}": whole(framework, chosen, folder, status.update)
+                    for framework in frameworks
+                }
+            if arguments.json:
+                save(scores, arguments.json)
     Console().print(table(scores))
     for kind, score in scores.items():
         for line in score.wrong:
             print(f"{kind}: {line}")
-    if arguments.json:
-        # Parts that are measured at different times go into one file.
-        report = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-        report |= {kind: score.as_json() for kind, score in scores.items()}
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def save(scores: Mapping[str, Score], file: Path) -> None:
+    """Write what was measured, beside what the file holds of other parts."""
+    report = json.loads(file.read_text()) if file.exists() else {}
+    report |= {kind: score.as_json() for kind, score in scores.items()}
+    file.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

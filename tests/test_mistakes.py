@@ -145,7 +145,7 @@ def test_every_probe_has_a_bound_that_says_something() -> None:
             size = max(abs(theta).max() for theta in quick)
             assert max(bound.max() for bound in careful.bounds) < 1e-9 * size, probe.name
             unworded = probe.ingredients - set(report.INGREDIENTS) - set(OPTIMIZERS)
-            assert unworded <= {"momentum", "nesterov", "dampening"}
+            assert unworded <= {"momentum", "nesterov", "dampening", "momentum-decay"}
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
