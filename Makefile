@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 py
 TORCH := $(shell sed -n 's/^pytorch = \["\(torch==[^"]*\)"\]/\1/p' pyproject.toml)
 BIN := .venv/bin
 
-.PHONY: run test check format clean
+.PHONY: run test check docs format clean
 
 run: .venv/installed
 	$(BIN)/lockstep run
@@ -17,13 +17,17 @@ test: .venv/installed
 
 check: .venv/installed
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check lockstep tests benchmarks
+	$(BIN)/ruff format --check lockstep tests benchmarks docs
 	$(BIN)/ruff format --check --config 'line-length = 62' *_impl
 	$(BIN)/mypy
 
+# Open build/docs/index.html.
+docs: .venv/installed
+	$(BIN)/sphinx-build -W -q -n docs build/docs
+
 format: .venv/installed
 	$(BIN)/ruff check --fix-only -q .
-	$(BIN)/ruff format -q lockstep tests benchmarks
+	$(BIN)/ruff format -q lockstep tests benchmarks docs
 	$(BIN)/ruff format -q --config 'line-length = 62' *_impl
 
 clean:
@@ -34,5 +38,5 @@ clean:
 	@test -n "$(PYTHON)" || { echo "lockstep: install Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt install python3-venv), then run make again"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --only-binary torch '$(TORCH)+cpu' 2>/dev/null || { $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu '$(TORCH)'; }
-	$(BIN)/pip install --quiet --editable '.[pytorch,tensorflow,jax,test]'
+	$(BIN)/pip install --quiet --editable '.[pytorch,tensorflow,jax,test,docs]'
 	@touch $@

@@ -1,0 +1,1 @@
+"""The guide: Sphinx with MyST, and what makes and checks its pages."""

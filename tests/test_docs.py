@@ -1,0 +1,33 @@
+"""The guide: every page builds without a warning, and every code block prints what it shows."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+PAGES = sorted(
+    file.relative_to(ROOT)
+    for file in (ROOT / "docs").rglob("*.md")
+    if "```python" in file.read_text() or "```console" in file.read_text()
+)
+
+
+def test_the_guide_builds_without_a_warning(tmp_path) -> None:
+    pytest.importorskip("furo")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-q", "-n", "docs", tmp_path / "html"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "html" / "index.html").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_page_prints_what_its_code_prints(page) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "docs.blocks", page], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
