@@ -1,4 +1,4 @@
-"""The command line: `lockstep run | optimizers | check | mistakes`."""
+"""The command line: `lockstep run | optimizers | check | mistakes | read`."""
 
 from __future__ import annotations
 
@@ -220,6 +220,32 @@ def check(
     raise typer.Exit(found.status)
 
 
+@app.command()
+def read(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="a file, a function, a concept: recipe, train_window, train_window.accumulate",
+            show_default=False,
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--in", help="in which frameworks: --in pytorch jax", show_default=False),
+    ] = None,
+) -> None:
+    """Read the source side by side, or, where it is too wide, concept by concept."""
+    from lockstep import columns, reading, show
+
+    given = [each for name in only or [] for each in name.split(",")]
+    # What follows the first framework of --in is an argument for click.
+    given += [name for name in names or [] if name in FRAMEWORKS and given]
+    frameworks = framework_names(",".join(given), "--in") if given else FRAMEWORKS
+    wanted = [name for name in names or [] if name not in given] or ["training"]
+    found = [unit for name in wanted for unit in columns.find(name)]
+    reading.read(show.consoles()[0], found, frameworks)
+
+
 @app.command(name="mistakes")
 def show_mistakes(
     name: Annotated[
@@ -290,13 +316,13 @@ def check_file(file: Path | None, option: str) -> None:
         raise UsageError(f"{option}: {file} must be a file in a folder that exists")
 
 
-def framework_names(frameworks: str) -> list[str]:
+def framework_names(frameworks: str, option: str = "--frameworks") -> list[str]:
     """The frameworks of a comma-separated list."""
     names = [name.strip() for name in frameworks.split(",") if name.strip()]
     unknown = [name for name in names if name not in FRAMEWORKS]
     if unknown or not names:
         raise UsageError(
-            f"--frameworks: {', '.join(unknown) or 'nothing'} is not a framework here,"
+            f"{option}: {', '.join(unknown) or 'nothing'} is not a framework here,"
             f" choose from {', '.join(FRAMEWORKS)}"
         )
     return list(dict.fromkeys(names))
