@@ -80,16 +80,20 @@ class Replays:
 
     def reproduces(self, trajectory: Sequence[Array]) -> bool:
         """Whether a port's trajectory is this one, within the rounding bound."""
-        sizes = [float(abs(each[np.isfinite(each)]).max(initial=0)) for each in trajectory]
-        far = FAR[self.probe.problem.dtype] * max(sizes, default=0.0)
-        if not self.resembles(trajectory, far) or self.careful is None:
+        if not self.resembles(trajectory) or self.careful is None:
             return False
+        far = self.far(trajectory)
         triples = zip(self.careful.values, trajectory, self.careful.bounds, strict=True)
         return all(agrees(e, actual, np.fmin(bound, far)) for e, actual, bound in triples)
 
-    def resembles(self, trajectory: Sequence[Array], far: float) -> bool:
+    def far(self, trajectory: Sequence[Array]) -> float:
+        """From where on a number is far off: relative to the largest of the trajectory."""
+        sizes = [float(abs(each[np.isfinite(each)]).max(initial=0)) for each in trajectory]
+        return FAR[self.probe.problem.dtype] * max(sizes, default=0.0)
+
+    def resembles(self, trajectory: Sequence[Array]) -> bool:
         """Whether float64 comes near a trajectory; at the first number that is far off, it ends."""
-        count = 0
+        far, count = self.far(trajectory), 0
         try:
             with np.errstate(all="ignore"):
                 for found in reference.run(self.probe.problem, "float64", self.stages):
