@@ -1,10 +1,13 @@
 """The guide: every page builds without a warning, and every code block prints what it shows."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+
+from docs import scenarios
 
 PAGES = sorted(
     file.relative_to(ROOT)
@@ -31,3 +34,13 @@ def test_a_page_prints_what_its_code_prints(page) -> None:
         [sys.executable, "-m", "docs.blocks", page], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_scenarios_are_recorded_as_they_run_now(all_workers) -> None:
+    recorded = json.loads(scenarios.FILE.read_text())
+    assert recorded["scenarios"] == json.loads(json.dumps(scenarios.record(all_workers)))
+    assert recorded["versions"] == {f: worker.ready() for f, worker in all_workers.items()}
+    for each in recorded["scenarios"].values():
+        # The numbers are exact, so that every framework has the oracle's bits.
+        assert all(run == each["parameters"]["oracle"] for run in each["parameters"].values())
+        assert len(each["parameters"]["oracle"]) == len(each["windows"]) == 6

@@ -1,0 +1,280 @@
+"""The side-by-side pages in a real browser: Playwright drives a Chromium, if both are there."""
+
+import html
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from lockstep import FRAMEWORKS, columns
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[browser]'")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+
+PAGES = ("training", "recipe", "optimizers", "recurrent", "bitwise")
+WIDTHS = {1440: 900, 1280: 800, 390: 844}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-q", "docs", folder], check=True, cwd=ROOT
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser, site):
+    """Open a page; what it logs, raises or asks the network for fails the test."""
+    wrong: list[str] = []
+    contexts = []
+
+    def note_request(request) -> None:
+        if not request.url.startswith(("file:", "data:")):
+            wrong.append(f"asks for {request.url}")
+
+    def note_message(message) -> None:
+        # furo says so when its theme is switched.
+        if not message.text.startswith("Changed to "):
+            wrong.append(message.text)
+
+    def open_page(page="training", width=1440, scheme="light", anchor="", script=True):
+        context = browser.new_context(
+            viewport={"width": width, "height": WIDTHS[width]},
+            color_scheme=scheme,
+            java_script_enabled=script,
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        contexts.append(context)
+        opened = context.new_page()
+        opened.on("request", note_request)
+        opened.on("console", note_message)
+        opened.on("pageerror", lambda error: wrong.append(str(error)))
+        opened.goto(f"{(site / 'read' / page).as_uri()}.html{anchor}")
+        return opened
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def cell(page, framework: str, row: str, unit: str = "train_window"):
+    """The cell of a framework that begins in a row."""
+    return page.locator(f'.cell[data-framework={framework}][data-anchor="{unit}.{row}"]')
+
+
+def lit(page) -> set[tuple[str, str]]:
+    """The frameworks and rows of the cells that are lit."""
+    page.wait_for_timeout(100)
+    return {
+        (each.get_attribute("data-framework"), each.get_attribute("data-rows"))
+        for each in page.locator(".cell.lit").all()
+    }
+
+
+ACCUMULATE = {
+    ("pytorch", "gradient accumulate"),
+    ("tensorflow", "accumulate"),
+    ("jax", "accumulate update"),
+}
+
+
+def boxes(page, unit: str = "train_window") -> dict[str, dict[str, float]]:
+    return {
+        framework: cell(page, framework, "reset", unit).bounding_box() for framework in FRAMEWORKS
+    }
+
+
+@pytest.mark.parametrize("width", [1440, 1280])
+@pytest.mark.parametrize("name", PAGES)
+def test_three_columns_without_overflow(visit, name, width) -> None:
+    page = visit(name, width)
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(overflow) == 0
+    tracks = page.locator(".grid").first.evaluate("e => getComputedStyle(e).gridTemplateColumns")
+    assert len(tracks.split()) == 3
+    wrapped = """() => [...document.querySelectorAll('.cell .line')].filter(line =>
+        line.getClientRects().length && line.getBoundingClientRect().height
+        > 1.5 * parseFloat(getComputedStyle(line).lineHeight)).length"""
+    assert page.evaluate(wrapped) == 0
+    assert page.locator(".cell .line").count() > 100
+
+
+def test_columns_stand_next_to_each_other(visit) -> None:
+    found = boxes(visit())
+    assert len({box["y"] for box in found.values()}) == 1
+    lefts = [found[framework]["x"] for framework in FRAMEWORKS]
+    assert lefts == sorted(set(lefts))
+
+
+def test_a_fused_concept_spans_its_rows(visit) -> None:
+    page = visit()
+    fused = cell(page, "pytorch", "gradient").bounding_box()
+    first = cell(page, "tensorflow", "gradient").bounding_box()
+    second = cell(page, "tensorflow", "accumulate").bounding_box()
+    assert fused["y"] == pytest.approx(first["y"], abs=1)
+    assert fused["height"] == pytest.approx(first["height"] + second["height"], abs=1)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_stacks_concept_by_concept(visit, name) -> None:
+    page = visit(name, 390)
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(overflow) == 0
+    if name == "training":
+        found = [boxes(page)[framework] for framework in FRAMEWORKS]
+        assert [box["y"] for box in found] == sorted({box["y"] for box in found})
+        assert len({box["x"] for box in found}) == 1
+        after = cell(page, "pytorch", "loop").bounding_box()
+        assert after["y"] > found[-1]["y"]
+
+
+def test_the_mouse_lights_a_concept_in_all_columns(visit) -> None:
+    page = visit()
+    cell(page, "tensorflow", "accumulate").hover()
+    assert lit(page) == ACCUMULATE
+    page.mouse.move(2, 2)
+    assert lit(page) == set()
+
+
+def test_a_tap_lights_a_concept(visit) -> None:
+    page = visit(width=390)
+    cell(page, "tensorflow", "accumulate").click()
+    assert lit(page) == ACCUMULATE
+
+
+def test_keys_move_and_light(visit) -> None:
+    page = visit(anchor="#train_window.gradient")
+    page.locator(".pinned").first.wait_for()
+    assert page.evaluate("document.activeElement.dataset.anchor") == "train_window.gradient"
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.dataset.anchor") == "train_window.accumulate"
+    assert ("tensorflow", "accumulate") in lit(page)
+    page.keyboard.press("k")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.dataset.anchor") == "train_window.update"
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.activeElement.dataset.framework") == "pytorch"
+
+
+def test_tab_reaches_the_code(visit) -> None:
+    page = visit()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('.cell')"):
+            return
+    raise AssertionError("no cell in the tab order")
+
+
+def test_a_click_pins_and_an_address_finds(visit) -> None:
+    page = visit()
+    cell(page, "tensorflow", "accumulate").click()
+    assert page.url.endswith("#train_window.accumulate")
+    assert page.locator(".cell.pinned").count() == 3
+    other = visit(anchor="#train_window.accumulate")
+    other.locator(".pinned").first.wait_for()
+    assert lit(other) == ACCUMULATE
+    assert other.locator(".cell.pinned").count() == 3
+    assert cell(other, "tensorflow", "accumulate").is_visible()
+    top = cell(other, "tensorflow", "accumulate").bounding_box()["y"]
+    assert 0 <= top < WIDTHS[1440]
+
+
+def test_c_copies_the_source(visit) -> None:
+    page = visit()
+    (unit,) = columns.find("train_window")
+    cells = {c.rows: c.source for row in unit.rows for f, c in row.cells.items() if f == "jax"}
+    cell(page, "jax", "accumulate").click()
+    page.keyboard.press("c")
+    page.locator(".said", has_text="copied JAX: accumulate + update").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == cells["accumulate", "update"]
+
+
+def test_t_switches_the_theme(visit) -> None:
+    page = visit()
+    background = "getComputedStyle(document.body).backgroundColor"
+    seen = {page.evaluate(background)}
+    for _ in range(2):
+        page.keyboard.press("t")
+        seen.add(page.evaluate(background))
+    assert len(seen) == 2
+
+
+def test_a_column_can_be_hidden(visit) -> None:
+    page = visit()
+    wide = cell(page, "pytorch", "reset").bounding_box()["width"]
+    page.get_by_role("button", name="TensorFlow").click()
+    assert not cell(page, "tensorflow", "reset").is_visible()
+    assert cell(page, "pytorch", "reset").bounding_box()["width"] > 1.3 * wide
+    page.get_by_role("button", name="TensorFlow").click()
+    assert cell(page, "tensorflow", "reset").is_visible()
+
+
+def test_two_frameworks_as_a_diff(visit) -> None:
+    page = visit()
+    page.get_by_label("Diff").select_option("pytorch-jax")
+    diff = page.locator('.diff[data-pair="pytorch-jax"]:visible').all_inner_texts()
+    assert any("-     optimizer.zero_grad()" in text for text in diff)
+    assert not page.locator(".grid").first.is_visible()
+    page.get_by_label("Diff").select_option("")
+    assert page.locator(".grid").nth(2).is_visible()
+
+
+def test_a_function_collapses(visit) -> None:
+    page = visit()
+    page.locator("summary", has_text="train_window").click()
+    assert not cell(page, "jax", "reset").is_visible()
+
+
+def test_the_scenarios_switch(visit) -> None:
+    page = visit()
+    recorded = json.loads((ROOT / "docs/measured/scenarios.json").read_text())
+    assert page.locator(".measured").inner_text().count(recorded["date"]) == 1
+    for name, found in recorded["scenarios"].items():
+        page.get_by_label(name, exact=True).check()
+        shown = page.locator(".scenario:visible")
+        assert shown.count() == 1
+        rows = shown.locator("tbody tr")
+        assert rows.count() == len(found["windows"])
+        last = rows.last.locator("td").first.inner_text().split()
+        wanted = [f"{value:.6f}" for value in found["parameters"]["pytorch"][-1]]
+        assert last[:3] == wanted
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing(visit, width, scheme) -> None:
+    page = visit(width=width, scheme=scheme, anchor="#train_window.accumulate")
+    # Preloading would ask for style sheets, which a browser does not give out under file:.
+    found = axe.Axe().run(page, options={"preload": False})
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_it_is_readable_without_javascript(visit, site, name) -> None:
+    page = visit(name, script=False)
+    assert not page.locator(".columns-bar").is_visible()
+    assert page.locator(".cell:visible").count() > 20
+    text = html.unescape((site / "read" / f"{name}.html").read_text())
+    assert '<script src="http' not in text
+    if name == "training":
+        assert page.locator(".scenario:visible").count() == 4
