@@ -205,6 +205,9 @@ def check(
     """
     check_file(json_file, "--json")
     check_file(html_file, "--html")
+    files = [each.resolve() for each in (Path(port), json_file, html_file) if each is not None]
+    if len(set(files)) < len(files):
+        raise UsageError("the port, --json and --html must be different files")
     from lockstep import report, show
     from lockstep.verdict import check as check_port
 

@@ -85,7 +85,8 @@ class Part:
         if self.updates >= self.probe.limit:
             parts.append(f"it goes on after its {self.expected} updates")
         elif self.updates != self.expected:
-            parts.append(f"{self.updates} updates instead of {self.expected}")
+            plural = "s" * (self.updates != 1)
+            parts.append(f"{self.updates} update{plural} instead of {self.expected}")
         return "; ".join(parts)
 
 
