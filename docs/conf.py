@@ -7,7 +7,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 project = "Lockstep"
 author = "The authors of Lockstep"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "docs._ext.columns"]
+# Pages of their own, and what they are made of.
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "docs._ext.columns",
+    "docs._ext.guide_plots",
+]
 exclude_patterns = ["_build", "requirements*"]
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]
 myst_heading_anchors = 3
