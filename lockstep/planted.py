@@ -11,6 +11,7 @@ from lockstep import mistakes, reference
 from lockstep.compare import Comparison, compare_bounds, relative
 from lockstep.probes import Probe, probes
 from lockstep.problem import Array
+from lockstep.reference import Stages
 from lockstep.replay import Replays
 from lockstep.run import Worker, importing, train_in_all
 from lockstep.settings import ProblemError, require
@@ -37,15 +38,22 @@ class Planted:
 def shown_by(name: str) -> Probe:
     """The first probe whose parameters the mistake changes; that of the matrix comes last.
 
-    Raises ProblemError where none does: what is wrong there is not the update.
+    In all its forms, where there is such a probe: each framework makes one of them. Raises
+    ProblemError where no probe shows it: what is wrong there is not the update.
     """
-    stages = mistakes.load(name).stages
+    mistake = mistakes.load(name)
     first, *others = probes()
-    for probe in (*others, first):
-        right, wrong = Replays(probe).quick, Replays(probe, stages)
-        if right is not None and wrong.quick is not None and not wrong.reproduces(right):
-            return probe
+    for forms in ([mistake.stages, *mistake.forms], [mistake.stages]):
+        for probe in (*others, first):
+            if all(changes(stages, probe) for stages in forms):
+                return probe
     raise ProblemError(f"{name}: its update is right, so that there is nothing to run")
+
+
+def changes(stages: Stages, probe: Probe) -> bool:
+    """Whether a mistake changes the parameters on a probe, and its loop does not fail there."""
+    right, wrong = Replays(probe).quick, Replays(probe, stages)
+    return right is not None and wrong.quick is not None and not wrong.reproduces(right)
 
 
 def able(name: str, frameworks: Sequence[str]) -> list[str]:
