@@ -13,6 +13,9 @@ extensions = [
     "sphinx.ext.autodoc",
     "docs._ext.columns",
     "docs._ext.guide_plots",
+    "docs._ext.region",
+    "docs._ext.mistake_pages",
+    "docs._ext.mistake_links",
 ]
 exclude_patterns = ["_build", "requirements*"]
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]

@@ -1,0 +1,268 @@
+"""Makes a page for each mistake, and one of all, from the catalogue and from what was measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from sphinx.application import Sphinx
+
+from docs import plots, record_mistakes
+from docs._ext.prose import render
+from docs.plots import Line
+from docs.written import stale, write
+from lockstep import FRAMEWORKS, mistakes
+from lockstep.matrix import correct_matrix, in_words, plain
+from lockstep.mistakes import FAMILIES
+from lockstep.probes import Probe, probes
+from lockstep.show import NAMES
+
+FOLDER = Path(__file__).parent.parent / "mistakes"
+# Where two losses are nearer to each other, a picture shows one line.
+VISIBLE = 0.05
+KINDS = {
+    "mistake": "",
+    "policy": "A [policy](index.md#what-is-a-policy): right where both sides mean it. ",
+    "library": "A [library](index.md#what-libraries-do) does it, and nobody's own hand. ",
+}
+ABOUT = {
+    "zeroing": "The accumulator is emptied at the wrong time, not at all, or in the wrong place.",
+    "scaling": "A window's gradient is not the sum over its examples divided by their number.",
+    "windows": "A boundary is in the wrong place, or a partial window goes wrong.",
+    "clipping": "The gradient is clipped by another norm, at another time, or not at all.",
+    "precision": "Numbers are held in too few bits, or those that are not finite get through.",
+    "schedule": "An update takes the learning rate of another one.",
+    "decay": "Weights are decayed by another rule, too often, or those that should not be.",
+    "optimizer": "The rule or its state is not that of `torch.optim`'s documentation.",
+    "model": "The loss is not the one that was meant.",
+}
+HEAD = re.compile(r"^diff --git a/(\S+) .*\n--- .*\n\+\+\+ .*\n", re.MULTILINE)
+Measured = Mapping[str, Any]
+
+
+@cache
+def known_probes() -> dict[str, Probe]:
+    """All probes, by name."""
+    return {probe.name: probe for probe in probes()}
+
+
+def make(folder: Path = FOLDER) -> None:
+    """Write all pages, and the plots that are older than what they show."""
+    measured = record_mistakes.load()
+    sources = [record_mistakes.FILE, Path(plots.__file__), Path(__file__)]
+    for name in mistakes.names():
+        found = measured["mistakes"][name]
+        write(folder / f"{name}.md", page(name, found))
+        if stale(plots.files(folder / name).values(), sources):
+            plots.save(plot(found), folder / name)
+    write(folder / "index.md", overview(measured))
+
+
+def page(name: str, found: Measured) -> str:
+    """One mistake."""
+    mistake = mistakes.load(name)
+    values = {
+        **found,
+        "name": name,
+        "mistake": mistake,
+        "kind": KINDS[mistake.kind],
+        "probe": known_probes()[found["probe"]],
+        "frameworks": NAMES,
+        "diffs": {each: shown_diff(name, each) for each in FRAMEWORKS},
+        "themes": list(plots.INK),
+        "alt": alt(found),
+        "caption": caption(found),
+        "named_by": named_by(name),
+        "common": len(found["distances"]["reference"]),
+        "measured": MEASURED[found["quantity"]],
+        "setting": setting(known_probes()[found["probe"]]),
+        "sizes": {label: sizes(found, each) for each, label in NAMES.items()},
+        "others": " and ".join(others(found)),
+    }
+    if found["coefficients"]:
+        matrix, probe = np.array(found["coefficients"]), known_probes()["coefficients"]
+        values["words"] = " ".join(
+            f"{s[:1].upper()}{s[1:]}." for s in in_words(matrix, probe.problem)
+        )
+        correct = correct_matrix(probe.problem).tolist()
+        values["matrices"] = {"the correct loop": correct, name: found["coefficients"]}
+    return render("mistake.md.jinja", values, weight=weight, fraction=fraction)
+
+
+def shown_diff(name: str, framework: str) -> str:
+    """A diff, with one line for each file instead of the three that are for programs."""
+    return HEAD.sub(r"diff \1\n", mistakes.diff(name, framework)).rstrip("\n")
+
+
+def weight(cell: float) -> str:
+    """How dark a cell is."""
+    return f"{min(1.0, abs(cell)):.3g}"
+
+
+def fraction(cell: float) -> str:
+    """What is written into a cell."""
+    return plain(cell) if cell else ""
+
+
+def named_by(name: str) -> list[str]:
+    """The mistakes that name this one as a look-alike, and that it does not name itself."""
+    mine = mistakes.load(name).look_alikes
+    return [
+        other
+        for other in mistakes.names()
+        if name in mistakes.load(other).look_alikes and other not in mine
+    ]
+
+
+MEASURED = {
+    "parameters": (
+        "How far the parameters are from the correct ones, relative to the largest parameter,"
+        " where rounding does not explain it."
+    ),
+    "loss": (
+        "How far the reported loss is from the window's, relative to it; every parameter is right"
+        " after every update."
+    ),
+}
+
+
+def setting(probe: Probe) -> str:
+    """A probe in a sentence."""
+    problem = probe.problem
+    epochs = "one epoch" if problem.epochs == 1 else f"{problem.epochs} epochs"
+    return (
+        f"The probe is “{probe.title}”: {problem.optimizer.name}, K = {problem.accumulation_steps},"
+        f" {epochs} of {len(problem.micro_batches)} micro-batches, {problem.dtype}."
+    )
+
+
+def sizes(found: Measured, framework: str) -> tuple[str, str, str]:
+    """A framework's first update that differs, and its sizes then and at the end."""
+    distances = found["distances"].get(framework)
+    if distances is None:
+        return "cannot be made here", "", ""
+    first = first_differing(distances)
+    if first is None:
+        return "none on this probe", "", ""
+    return str(first), size(distances[first - 1]), size(distances[-1])
+
+
+def first_differing(distances: Sequence[float | None]) -> int | None:
+    """The first update, from 1, that rounding does not explain."""
+    return next((u for u, each in enumerate(distances, 1) if each != 0), None)
+
+
+def size(distance: float | None) -> str:
+    """A relative size in two digits."""
+    if distance is None:
+        return "not finite"
+    return f"{distance:.0f}" if distance >= 10 else f"{distance:#.2g}"
+
+
+def others(found: Measured) -> list[str]:
+    """The frameworks whose numbers are not those of the mistake's first form."""
+    distances = found["distances"]
+    return [
+        NAMES[each]
+        for each in FRAMEWORKS
+        if each in distances and distances[each] != distances["reference"]
+    ]
+
+
+def by_loss(found: Measured) -> bool:
+    """Whether the losses are far enough apart to be seen."""
+    pairs = list(zip(found["losses"]["without"], found["losses"]["with"]))
+    if any(each is None for pair in pairs for each in pair):
+        return False
+    return any(abs(a - b) > VISIBLE * max(a, b) for a, b in pairs)
+
+
+def plot(found: Measured) -> Figure:
+    """The losses, or, where these look the same, the distances."""
+    if not by_loss(found):
+        drawn = [
+            Line(NAMES[each], found["distances"][each], 1, plots.FRAMEWORKS[each])
+            for each in FRAMEWORKS
+            if each in found["distances"]
+        ]
+        return plots.lines(drawn, "update", "off by", logarithmic=True)
+    first = 1 if found["quantity"] == "loss" else 0
+    drawn = [
+        Line(f"{which} the mistake", found["losses"][which], first, look)
+        for which, look in (("without", plots.RIGHT), ("with", plots.WRONG))
+    ]
+    return plots.lines(drawn, "update", "reported loss" if first else "loss")
+
+
+def alt(found: Measured) -> str:
+    """What the plot shows, in words."""
+    if by_loss(found):
+        told = [
+            f"{which} the mistake from {numbers[0]:.3g} to {numbers[-1]:.3g}"
+            for which, numbers in found["losses"].items()
+        ]
+        return f"Two lines: the loss goes {', '.join(told)}."
+    told = [
+        f"{NAMES[each]} {size(numbers[(first_differing(numbers) or 1) - 1])} after update"
+        f" {first_differing(numbers)}, {size(numbers[-1])} after update {len(numbers)}"
+        for each, numbers in found["distances"].items()
+        if each in NAMES
+    ]
+    return f"How far off the parameters are, a line for each framework: {'; '.join(told)}."
+
+
+def caption(found: Measured) -> str:
+    """What the plot is of."""
+    if not by_loss(found):
+        return (
+            "How far off the parameters are after each update, in each framework; what rounding"
+            " explains is not drawn."
+        )
+    what = "What is reported of every window"
+    if found["quantity"] == "parameters":
+        what = "The objective over an epoch, at the start and after each update"
+    longer = len(found["losses"]["without"]) - 1 > found["updates"]["without"]
+    more = ", for more epochs than the probe below has" if longer else ""
+    return f"{what}, in the reference loop{more}."
+
+
+def overview(measured: Measured) -> str:
+    """All mistakes by family, and apart from them what libraries do and what is a policy."""
+    rows: list[dict[str, Any]] = [
+        {"name": name, "mistake": mistakes.load(name), "size": furthest(measured["mistakes"][name])}
+        for name in mistakes.names()
+    ]
+    return render(
+        "mistakes.md.jinja",
+        {
+            "rows": rows,
+            "count": len(rows),
+            "families": {family: ABOUT[family] for family in FAMILIES},
+            "libraries": [row for row in rows if row["mistake"].kind == "library"],
+            "policies": [row for row in rows if row["mistake"].kind == "policy"],
+            "updates": sorted(m["updates"]["without"] for m in measured["mistakes"].values()),
+            "runs": sum(len(each["distances"]) - 1 for each in measured["mistakes"].values()),
+            "versions": ", ".join(f"{name} {v}" for name, v in measured["versions"].items()),
+        },
+        framework=NAMES.__getitem__,
+    )
+
+
+def furthest(found: Measured) -> str:
+    """The size after the last update, in the framework that is furthest off."""
+    last = [numbers[-1] for each, numbers in found["distances"].items() if each in NAMES]
+    if found["quantity"] == "loss":
+        return "0"
+    return size(None if None in last else max(last))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Make the pages before Sphinx looks for them."""
+    app.connect("builder-inited", lambda app: make())
+    app.add_css_file("mistakes.css")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

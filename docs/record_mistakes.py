@@ -1,0 +1,186 @@
+"""Measure every mistake in every framework: `python -m docs.record_mistakes`.
+
+Writes docs/measured/mistakes.json, from which the mistakes' pages are made. Sizes have three
+significant digits, so that another CPU gives the same; 0 is what rounding explains, and null is
+what is not finite.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from statistics import mode
+from typing import Any, Literal
+
+import numpy as np
+
+from lockstep import FRAMEWORKS, mistakes, planted, reference
+from lockstep.compare import relative
+from lockstep.matrix import coefficient_matrix, in_words
+from lockstep.probes import Probe, probes
+from lockstep.problem import Array
+from lockstep.replay import Replays, agrees
+from lockstep.run import Worker, importing, train_in_all, workers
+from lockstep.settings import ProblemError, require
+
+FILE = Path(__file__).parent / "measured" / "mistakes.json"
+# So many mistakes a worker: it keeps all that it has imported.
+RENEWED_AFTER = 20
+# So many updates, or more, has a picture.
+LONG = 12
+Quantity = Literal["parameters", "loss"]
+Numbers = list[float | None]
+
+
+def shown(name: str) -> tuple[Probe, Quantity]:
+    """The probe that shows a mistake, and in what: the reported loss, where the update is right."""
+    try:
+        return planted.shown_by(name), "parameters"
+    except ProblemError:
+        (windows,) = (probe for probe in probes() if probe.name == "windows")
+        return windows, "loss"
+
+
+def forms(name: str, probe: Probe) -> list[Replays]:
+    """The loop with the mistake, in each of its forms."""
+    mistake = mistakes.load(name)
+    return [Replays(probe, stages) for stages in (mistake.stages, *mistake.forms)]
+
+
+def observed(replays: Replays, quantity: Quantity) -> tuple[list[Array], list[Array]]:
+    """What a loop shows after every update, and the bounds."""
+    found = replays.careful
+    assert found is not None
+    return (found.values, found.bounds) if quantity == "parameters" else found.observed["loss"]
+
+
+def by_reference(name: str, form: int) -> dict[str, Any]:
+    """What the reference loop tells of a mistake in one of its forms."""
+    probe, quantity = shown(name)
+    correct, mistaken = Replays(probe), forms(name, probe)[form]
+    return {
+        "form": form,
+        "probe": probe.name,
+        "quantity": quantity,
+        "updates": {
+            "without": len(observed(correct, quantity)[0]),
+            "with": len(observed(mistaken, quantity)[0]),
+        },
+        "losses": {
+            "without": losses(Replays(continued(probe)), quantity),
+            "with": losses(forms(name, continued(probe))[form], quantity),
+        },
+        "coefficients": coefficients(name, form),
+        "distances": {"reference": distances(correct, quantity, observed(mistaken, quantity)[0])},
+    }
+
+
+def continued(probe: Probe) -> Probe:
+    """The probe with so many epochs that a picture shows where they lead."""
+    problem = probe.problem
+    if problem.learning_rates is not None or problem.schedule is not None:
+        return probe
+    epochs = ceil(LONG * problem.epochs / problem.updates)
+    return replace(probe, problem=replace(problem, epochs=max(epochs, problem.epochs)))
+
+
+def losses(replays: Replays, quantity: Quantity) -> Numbers:
+    """Over an epoch, at the start and after every update; or what the loop reports of every one."""
+    problem = replays.probe.problem
+    if quantity == "loss":
+        return rounded(float(each[0, 0]) for each in observed(replays, quantity)[0])
+    with np.errstate(over="ignore"):
+        thetas = [np.vstack([problem.W, problem.b]), *(replays.quick or [])]
+        return rounded(reference.loss(theta, problem) for theta in thetas)
+
+
+def coefficients(name: str, form: int) -> list[Numbers] | None:
+    """The coefficient matrix, where it is not the correct one."""
+    probe = probes()[0]
+    found = coefficient_matrix(forms(name, probe)[form].quick or [])
+    if not in_words(found, probe.problem):
+        return None
+    return [rounded(row) for row in found.tolist()]
+
+
+def distances(correct: Replays, quantity: Quantity, run: Sequence[Array]) -> Numbers:
+    """How far a run is from the correct loop after every update that both have."""
+    return rounded(
+        0.0 if agrees(expected, actual, bound) else relative(expected, actual)
+        for (expected, bound), actual in zip(zip(*observed(correct, quantity)), run)
+    )
+
+
+def rounded(numbers: Iterable[float]) -> Numbers:
+    """To three significant digits."""
+    return [float(f"{number:.3g}") if np.isfinite(number) else None for number in numbers]
+
+
+def in_frameworks(
+    name: str, workers: Mapping[str, Worker]
+) -> tuple[dict[str, Numbers], dict[str, int]]:
+    """How far each framework that can make a mistake gets from the correct loop, and in what form.
+
+    Raises ProblemError unless all of them do what the reference loop with the mistake does.
+    """
+    probe, quantity = shown(name)
+    impossible = mistakes.load(name).impossible
+    able = {each: worker for each, worker in workers.items() if each not in impossible}
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder, importing(folder, able):
+        ports = {each: f"{mistakes.plant(name, each, Path(folder))}.recipe" for each in able}
+        runs = train_in_all(able, ports, probe.problem)
+    found, made = {}, {}
+    for each, (trajectory, more) in runs.items():
+        reported = {"loss": more["loss"]} if quantity == "loss" else {}
+        same = [
+            form.reproduces(trajectory) and not form.differing(reported)
+            for form in forms(name, probe)
+        ]
+        require(any(same), f"{name}: {each} makes another mistake than the reference loop")
+        made[each] = same.index(True)
+        run = more["loss"] if quantity == "loss" else trajectory
+        found[each] = distances(Replays(probe), quantity, run)
+    return found, made
+
+
+def measure(name: str, workers: Mapping[str, Worker]) -> dict[str, Any]:
+    """A mistake in each framework, and by the reference loop in the form that most of them make."""
+    found, made = in_frameworks(name, workers)
+    told = by_reference(name, mode(made.values()))
+    return told | {"distances": told["distances"] | found}
+
+
+def record(names: Sequence[str]) -> dict[str, Any]:
+    """Measure mistakes in all frameworks."""
+    found: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    for start in range(0, len(names), RENEWED_AFTER):
+        with workers(FRAMEWORKS) as started:
+            for name in names[start : start + RENEWED_AFTER]:
+                found[name] = measure(name, started)
+                print(f"{len(found)} of {len(names)}: {name}", file=sys.stderr)
+            for worker in started.values():
+                versions |= worker.ready()
+    return {"versions": versions, "mistakes": found}
+
+
+def as_text(measured: Mapping[str, Any]) -> str:
+    """As JSON, a mistake a line."""
+    lines = (f"  {json.dumps(name)}: {json.dumps(m)}" for name, m in measured["mistakes"].items())
+    versions = json.dumps(measured["versions"])
+    return f'{{\n "versions": {versions},\n "mistakes": {{\n' + ",\n".join(lines) + "\n }\n}\n"
+
+
+def load() -> dict[str, Any]:
+    """What was measured."""
+    found: dict[str, Any] = json.loads(FILE.read_text())
+    return found
+
+
+if __name__ == "__main__":
+    FILE.write_text(as_text(record(mistakes.names())))

@@ -1,0 +1,150 @@
+"""The mistakes' pages: complete, and made of numbers that are measured again here."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("sphinx")
+
+from docs import plots, record_mistakes
+from docs._ext import mistake_pages
+from lockstep import FRAMEWORKS, mistakes
+from lockstep.show import NAMES
+
+KNOWN = mistakes.names()
+MEASURED = record_mistakes.load()["mistakes"]
+# The third digit may be another on another CPU.
+DIGITS = 6e-3
+# What this framework's optimizer can be made to do by mistake shows on other probes alone.
+UNSEEN = {("l2-vs-decoupled", "tensorflow")}
+SAMPLE = (
+    *("missing-zero-grad", "no-divide", "logged-loss-last", "leftover-dropped", "clip-epsilon"),
+    *("float32-settings", "optax-nan-poison", "amsgrad-variant"),
+)
+SECTIONS = (
+    *("What goes wrong", "What it looks like in numbers", "The diff", "The coefficient matrix"),
+    *("Where it leads", "How far off it is", "Confused with", "Public threads"),
+)
+MAX_BYTES = 30_000
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("mistakes")
+    mistake_pages.make(folder)
+    return folder
+
+
+def same(measured, recorded) -> bool:
+    """Whether two structures are equal, but for the last digit of a number."""
+    if isinstance(recorded, dict):
+        return measured.keys() == recorded.keys() and all(
+            same(measured[key], recorded[key]) for key in recorded
+        )
+    if isinstance(recorded, list):
+        return len(measured) == len(recorded) and all(map(same, measured, recorded))
+    if isinstance(recorded, float):
+        return measured == pytest.approx(recorded, rel=DIGITS, abs=0)
+    return measured == recorded
+
+
+def test_everything_was_measured() -> None:
+    assert tuple(MEASURED) == KNOWN
+    for name, found in MEASURED.items():
+        able = [each for each in FRAMEWORKS if each not in mistakes.load(name).impossible]
+        assert list(found["distances"]) == ["reference", *able]
+        for framework, distances in found["distances"].items():
+            differs = mistake_pages.first_differing(distances) is not None
+            assert differs != ((name, framework) in UNSEEN)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_reference_gives_the_numbers_again(name) -> None:
+    recorded = MEASURED[name]
+    distances = {"reference": recorded["distances"]["reference"]}
+    assert same(
+        record_mistakes.by_reference(name, recorded["form"]), recorded | {"distances": distances}
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_pytorch_gives_the_numbers_again(all_workers, name) -> None:
+    workers = {"pytorch": all_workers["pytorch"]}
+    found, _ = record_mistakes.in_frameworks(name, workers)
+    assert same(found["pytorch"], MEASURED[name]["distances"]["pytorch"])
+
+
+@pytest.mark.slow
+def test_all_frameworks_give_the_numbers_again() -> None:
+    assert same(record_mistakes.record(KNOWN)["mistakes"], MEASURED)
+
+
+def test_a_number_that_is_off_is_seen() -> None:
+    recorded = MEASURED["no-divide"]
+    text = json.dumps(recorded)
+    assert same(recorded, json.loads(text))
+    for number in ("0.329", "0.486", "6.96"):
+        assert not same(recorded, json.loads(text.replace(number, str(float(number) * 1.02), 1)))
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_page_has_all_its_sections(made, name) -> None:
+    page = (made / f"{name}.md").read_text()
+    assert tuple(re.findall(r"^## (.+)$", page, re.MULTILINE)) == SECTIONS
+    mistake = mistakes.load(name)
+    for framework, label in NAMES.items():
+        assert (f":::{{region}} The diff in {label}\n" in page) != (framework in mistake.impossible)
+    assert page.count('<table class="matrix">') == (2 if MEASURED[name]["coefficients"] else 0)
+    assert all(address in page for address, _ in mistake.evidence)
+    assert all(f"- `{other}`." in page for other in mistake.look_alikes)
+    for file in plots.files(made / name).values():
+        assert f"{{image}} {file.name}\n:alt: " in page
+        assert 1000 < file.stat().st_size < MAX_BYTES
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_pages_numbers_are_those_that_were_measured(made, name) -> None:
+    page = (made / f"{name}.md").read_text()
+    rows = {
+        label: [cell.strip() for cell in cells.split("|")]
+        for label, cells in re.findall(r"^\| (\w+) \| (.*) \|$", page, re.MULTILINE)
+    }
+    assert set(rows) == set(NAMES.values())
+    for framework, label in NAMES.items():
+        distances = MEASURED[name]["distances"].get(framework)
+        if distances is None:
+            assert rows[label] == ["cannot be made here", "", ""]
+            continue
+        if (name, framework) in UNSEEN:
+            assert rows[label] == ["none on this probe", "", ""]
+            continue
+        first = int(rows[label][0])
+        assert not any(distances[: first - 1])
+        for cell, distance in zip(rows[label][1:], (distances[first - 1], distances[-1])):
+            if distance is None:
+                assert cell == "not finite"
+            else:
+                assert float(cell) == pytest.approx(distance, rel=0.05)
+
+
+def test_the_overview_names_every_mistake_and_sets_libraries_apart(made) -> None:
+    page = (made / "index.md").read_text()
+    families, libraries = page.split("## What libraries do\n")
+    rows = re.findall(r"^\| `([\w-]+)` \|", families, re.MULTILINE)
+    assert tuple(rows) == KNOWN
+    rows = re.findall(r"^\| `([\w-]+)` \|", libraries, re.MULTILINE)
+    others = [name for name in KNOWN if mistakes.load(name).kind != "mistake"]
+    assert sorted(rows) == sorted(others)
+
+
+def test_what_is_made_again_is_the_same_and_is_not_written(made, tmp_path) -> None:
+    before = {file.name: file.stat().st_mtime_ns for file in made.iterdir()}
+    mistake_pages.make(made)
+    assert {file.name: file.stat().st_mtime_ns for file in made.iterdir()} == before
+    stem = tmp_path / "no-divide"
+    plots.save(mistake_pages.plot(MEASURED["no-divide"]), stem)
+    for file in plots.files(stem).values():
+        assert file.read_bytes() == (made / file.name).read_bytes()
