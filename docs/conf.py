@@ -16,6 +16,7 @@ extensions = [
     "docs._ext.region",
     "docs._ext.mistake_pages",
     "docs._ext.mistake_links",
+    "docs._ext.optimizer_pages",
 ]
 exclude_patterns = ["_build", "requirements*"]
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]
