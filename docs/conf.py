@@ -1,9 +1,12 @@
 """How Sphinx builds the guide: `make docs`."""
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+# autodoc imports TensorFlow, which is not to talk about CPUs.
+os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 project = "Lockstep"
 author = "The authors of Lockstep"
@@ -17,11 +20,23 @@ extensions = [
     "docs._ext.mistake_pages",
     "docs._ext.mistake_links",
     "docs._ext.optimizer_pages",
+    "docs._ext.reference_pages",
+    "docs._ext.plain_docstrings",
 ]
 exclude_patterns = ["_build", "requirements*"]
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]
 myst_heading_anchors = 3
 nitpicky = True
+# These are documented elsewhere, and a build reads nothing from there.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(_?pytest|jax|keras|numpy|optax|tensorflow|torch)\..*"),
+    (r"py:.*", r"(collections|decimal|fractions|pathlib|traceback|typing)\..*|(list\[)?dict\[.*"),
+    # Names of types that are no classes.
+    (r"py:class", r"Array|ArrayTree|Number|Port|State|Theta"),
+]
+autodoc_member_order = "bysource"
+add_module_names = False
+python_maximum_signature_line_length = 60
 html_theme = "furo"
 html_title = "Lockstep"
 html_static_path = ["_static"]

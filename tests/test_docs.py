@@ -8,6 +8,8 @@ import pytest
 from conftest import ROOT
 
 from docs import scenarios
+from lockstep import mistakes
+from lockstep.variants import VARIANTS
 
 PAGES = sorted(
     file.relative_to(ROOT)
@@ -26,6 +28,10 @@ def test_the_guide_builds_without_a_warning(tmp_path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "html" / "index.html").exists()
+    for folder, names in {"mistakes": mistakes.names(), "optimizers": VARIANTS}.items():
+        assert {f"{name}.html" for name in names} <= {
+            file.name for file in (tmp_path / "html" / folder).iterdir()
+        }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
