@@ -10,7 +10,6 @@ os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 project = "Lockstep"
 author = "The authors of Lockstep"
-# Pages of their own, and what they are made of.
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
