@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,21 @@ ROOT = Path(__file__).parent.parent
 def all_workers() -> Iterator[dict[str, Worker]]:
     with workers(FRAMEWORKS) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The guide, built; a warning is an error. Who uses it is in the xdist group "docs"."""
+    pytest.importorskip("furo")
+    folder = tmp_path_factory.mktemp("docs")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-q", "-n", "docs", folder],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture(params=FRAMEWORKS)

@@ -3,10 +3,7 @@
 import html
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -16,19 +13,19 @@ from lockstep import FRAMEWORKS, columns
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[browser]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here"),
+    pytest.mark.xdist_group("docs"),
+]
 
 PAGES = ("training", "recipe", "optimizers", "recurrent", "bitwise")
+# One page of each kind in the rest of the guide.
+OTHERS = (
+    *("./index", "./zero_grad", "./identical", "./accumulation", "./optimizers"),
+    *("mistakes/index", "mistakes/missing-zero-grad", "optimizers/adamw"),
+    *("reference/check", "reference/command", "reference/implementations/training"),
+)
 WIDTHS = {1440: 900, 1280: 800, 390: 844}
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("docs")
-    subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "-q", "docs", folder], check=True, cwd=ROOT
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +63,8 @@ def visit(browser, site):
         opened.on("request", note_request)
         opened.on("console", note_message)
         opened.on("pageerror", lambda error: wrong.append(str(error)))
-        opened.goto(f"{(site / 'read' / page).as_uri()}.html{anchor}")
+        file = site / (page if "/" in page else f"read/{page}")
+        opened.goto(f"{file.as_uri()}.html{anchor}")
         return opened
 
     yield open_page
@@ -267,6 +265,16 @@ def test_axe_finds_nothing(visit, width, scheme) -> None:
     # Preloading would ask for style sheets, which a browser does not give out under file:.
     found = axe.Axe().run(page, options={"preload": False})
     assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_pages_fit_and_axe_finds_nothing(visit, name) -> None:
+    for width, scheme in ((1440, "light"), (390, "dark")):
+        page = visit(name, width, scheme)
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(overflow) == 0
+        found = axe.Axe().run(page, options={"preload": False})
+        assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize("name", PAGES)

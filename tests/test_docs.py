@@ -18,19 +18,12 @@ PAGES = sorted(
 )
 
 
-def test_the_guide_builds_without_a_warning(tmp_path) -> None:
-    pytest.importorskip("furo")
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "-q", "-n", "docs", tmp_path / "html"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "html" / "index.html").exists()
+@pytest.mark.xdist_group("docs")
+def test_the_guide_builds_without_a_warning(site) -> None:
+    assert (site / "index.html").exists()
     for folder, names in {"mistakes": mistakes.names(), "optimizers": VARIANTS}.items():
         assert {f"{name}.html" for name in names} <= {
-            file.name for file in (tmp_path / "html" / folder).iterdir()
+            file.name for file in (site / folder).iterdir()
         }
 
 
