@@ -21,6 +21,7 @@ extensions = [
     "docs._ext.optimizer_pages",
     "docs._ext.reference_pages",
     "docs._ext.plain_docstrings",
+    "docs._ext.porting_tables",
 ]
 exclude_patterns = ["_build", "requirements*"]
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]
@@ -41,6 +42,7 @@ html_title = "Lockstep"
 html_static_path = ["_static"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 # The same highlighting is legible on the light and on the dark page.
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"

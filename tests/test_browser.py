@@ -22,6 +22,7 @@ PAGES = ("training", "recipe", "optimizers", "recurrent", "bitwise")
 # One page of each kind in the rest of the guide.
 OTHERS = (
     *("./index", "./zero_grad", "./identical", "./accumulation", "./optimizers"),
+    *("porting/index", "porting/pytorch-to-jax", "porting/jax-to-tensorflow"),
     *("mistakes/index", "mistakes/missing-zero-grad", "optimizers/adamw"),
     *("reference/check", "reference/command", "reference/implementations/training"),
 )
