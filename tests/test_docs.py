@@ -11,11 +11,15 @@ from docs import scenarios
 from lockstep import mistakes
 from lockstep.variants import VARIANTS
 
-PAGES = sorted(
-    file.relative_to(ROOT)
-    for file in (ROOT / "docs").rglob("*.md")
+# All but the first of those that train in several frameworks are slow.
+QUICK = ("zero_grad.md", "command.md")
+PAGES = [
+    pytest.param(
+        file.relative_to(ROOT), marks=[] if file.name in QUICK else pytest.mark.slow, id=file.name
+    )
+    for file in sorted((ROOT / "docs").rglob("*.md"))
     if "```python" in file.read_text() or "```console" in file.read_text()
-)
+]
 
 
 @pytest.mark.xdist_group("docs")
@@ -27,7 +31,7 @@ def test_the_guide_builds_without_a_warning(site) -> None:
         }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=str)
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_prints_what_its_code_prints(page) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "docs.blocks", page], capture_output=True, text=True, cwd=ROOT

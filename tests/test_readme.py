@@ -1,5 +1,6 @@
 """The README says what the runs say."""
 
+import json
 import re
 import tomllib
 from itertools import chain
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from conftest import ROOT
 
+from benchmarks.diagnosis import GOALS, markdown
 from lockstep import reference, verdict
 from lockstep.checks import build
 from lockstep.mistakes import load, names
@@ -116,3 +118,10 @@ def test_the_check_prints_what_is_shown(tmp_path, monkeypatch) -> None:
 def test_the_catalogue_is_as_large_as_is_said() -> None:
     assert f"one of {len(names())}, or two" in README
     assert f"driven with {len(probes())} small" in README
+
+
+def test_the_diagnosis_figures_are_those_that_were_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "diagnosis.json").read_text())
+    table = README.partition("<!-- diagnosis -->\n")[2].partition("<!-- /diagnosis -->")[0]
+    assert table == markdown(measured)
+    assert table.count("\n|") == len(GOALS) + 6
