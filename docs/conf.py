@@ -40,6 +40,7 @@ python_maximum_signature_line_length = 60
 html_theme = "furo"
 html_title = "Lockstep"
 html_static_path = ["_static"]
+html_js_files = [("guide.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False

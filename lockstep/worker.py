@@ -27,6 +27,8 @@ from lockstep import PACKAGES
 
 # TensorFlow takes longest, and so does the run: where cores are few, the others give way to it.
 NICE = 3
+# What tasks have put on the import path.
+ADDED: list[str] = []
 
 
 def main() -> None:
@@ -96,6 +98,23 @@ def start(framework: str) -> dict[str, str]:
     return versions
 
 
+def import_from(folders: list[str]) -> None:
+    """Import from these folders, and forget what was imported from those of earlier tasks.
+
+    Another folder may have a package of the same name.
+    """
+    for folder in [each for each in ADDED if each not in folders]:
+        ADDED.remove(folder)
+        sys.path.remove(folder)
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
+                del sys.modules[name]
+    new = [folder for folder in folders if folder not in sys.path]
+    ADDED.extend(new)
+    sys.path[:0] = new
+    importlib.invalidate_caches()
+
+
 def train(task: dict[str, Any]) -> dict[str, Any]:
     """Run a port on a problem, write its trajectory, return what else there is to tell."""
     from safetensors.numpy import save_file
@@ -103,7 +122,7 @@ def train(task: dict[str, Any]) -> dict[str, Any]:
     from lockstep import ports
     from lockstep.problem import Problem
 
-    sys.path[:0] = [path for path in task["path"] if path not in sys.path]
+    import_from(task["path"])
     problem = Problem.load(task["problem"])
     try:
         port = ports.load(task["port"])

@@ -1,6 +1,7 @@
 """The workers: how they fail, what is said then, and that none of them stays behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, random_problem
+from conftest import ROOT, exact_with_partial_window, random_problem
 
-from lockstep import run
-from lockstep.run import Refused, Worker, WorkerError, missing
+from lockstep import mistakes, run
+from lockstep.run import Refused, Worker, WorkerError, importing, missing
 
 PORTS = {
     "dies": "import os\ndef train(problem):\n    print('last words')\n    os._exit(3)\n",
@@ -250,3 +251,16 @@ def test_the_cache_is_for_this_kind_of_cpu(monkeypatch, tmp_path) -> None:
     for name, forced in (("KERAS_BACKEND", "tensorflow"), ("CUDA_VISIBLE_DEVICES", "-1")):
         monkeypatch.setenv(name, "0")
         assert run.environment()[name] == forced
+
+
+def test_another_folder_may_have_a_package_of_the_same_name(worker, framework, tmp_path) -> None:
+    """What was imported from the first folder is forgotten with it, submodules and all."""
+    found = []
+    for folder, port in (("one", "training"), ("two", "recipe")):
+        (tmp_path / folder).mkdir()
+        with importing(tmp_path / folder, {framework: worker}):
+            package = mistakes.plant("missing-zero-grad", framework, tmp_path / folder)
+            found.append(worker.train(f"{package}.{port}", exact_with_partial_window("float64")))
+        shutil.rmtree(tmp_path / folder)
+    assert [len(each) for each in found] == [12, 12]
+    assert all((one == other).all() for one, other in zip(*found, strict=True))

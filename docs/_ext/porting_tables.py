@@ -32,7 +32,7 @@ class PortingTable(Directive):
         for framework in self.arguments:
             environment.note_dependency(str(program(framework)))
             columns.append(snippets(framework))
-        head = ["", *(NAMES[framework] for framework in self.arguments)]
+        head = ["concept", *(NAMES[framework] for framework in self.arguments)]
         rows = []
         for number, concept in enumerate(CONCEPTS):
             row = [nodes.entry("", nodes.paragraph("", "", nodes.strong(text=concept)))]
@@ -74,7 +74,7 @@ class PortingOptimizers(Directive):
     def run(self) -> list[nodes.Node]:
         """A row a variant; cells are from the sources, as those of README's table are."""
         measured = shipped()
-        head = ["", *(NAMES[framework] for framework in self.arguments)]
+        head = ["variant", *(NAMES[framework] for framework in self.arguments)]
         rows = []
         for variant in advice.ROWS:
             texts = [f"`{variant}`"]
