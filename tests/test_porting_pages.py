@@ -13,15 +13,20 @@ from lockstep import FRAMEWORKS, mistakes, report
 from lockstep.verdict import check
 
 PAGES = {page.stem: page for page in pages()}
+# Pages into the same framework share traps, and what is told of them: by the first that has it.
+FIRST = {
+    (target(page), trap): (name, number)
+    for name, page in reversed(PAGES.items())
+    for number, trap in reversed([*enumerate(traps(page.read_text()), 1)])
+}
 TRAPS = [
     pytest.param(
-        target(page),
+        framework,
         trap,
         id=f"{name}-{number}",
         marks=[] if (name, number) == ("jax-to-pytorch", 2) else [pytest.mark.slow],
     )
-    for name, page in PAGES.items()
-    for number, trap in enumerate(traps(page.read_text()), 1)
+    for (framework, trap), (name, number) in FIRST.items()
 ]
 # Loud ones, which no check has to name, and those that leave the update as it is.
 NAMELESS = {
