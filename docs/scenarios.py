@@ -93,7 +93,10 @@ def main() -> None:
     with workers(FRAMEWORKS) as started:
         report = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "versions": {f: worker.ready() for f, worker in started.items()},
+            "versions": {
+                framework: {p: version.partition("+")[0] for p, version in worker.ready().items()}
+                for framework, worker in started.items()
+            },
             "scenarios": record(started),
         }
     FILE.write_text(json.dumps(report, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ def write(file: Path, text: str) -> None:
     if file.exists() and file.read_text() == text:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.new")
+    # Two builds at the same time must not write the same file.
+    new = file.with_name(f".{file.name}.{os.getpid()}")
     new.write_text(text)
     new.replace(file)
 

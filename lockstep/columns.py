@@ -48,6 +48,11 @@ class Cell:
     note: str = ""
 
     @property
+    def why(self) -> str:
+        """What stands in a column where there is no code."""
+        return self.note or ("nothing to do" if set(self.rows) & set(CONCEPTS) else "has none")
+
+    @property
     def quiet(self) -> bool:
         """Whether there is nothing to do: no line, or a comment that says why."""
         return all(line.lstrip().startswith("#") for line in self.source.splitlines())
@@ -77,7 +82,7 @@ class Unit:
 
     @property
     def path(self) -> str:
-        """How `lockstep read` and an address name it."""
+        """Its name with its file's."""
         return f"{self.file}.{self.name}"
 
 
@@ -111,9 +116,9 @@ def find(name: str) -> list[Unit]:
 
 
 def only(unit: Unit, row: str) -> Unit:
-    """A unit with this row alone, with all of the cells that span it."""
+    """A unit with this row alone, and the cells that it has or that span it."""
     cells = {
-        framework: replace(cell, rows=(row,))
+        framework: cell
         for each in unit.rows
         for framework, cell in each.cells.items()
         if row in cell.rows

@@ -16,7 +16,7 @@ from lockstep.columns import Cell, Unit
 from lockstep.show import NAMES
 
 BETWEEN = " │ "
-NOTHING = "nothing to do"
+NARROWEST = 40
 
 
 def read(out: Console, units: Sequence[Unit], frameworks: Sequence[str]) -> None:
@@ -28,7 +28,8 @@ def read(out: Console, units: Sequence[Unit], frameworks: Sequence[str]) -> None
         for framework, cell in row.cells.items()
         if framework in frameworks
     ]
-    width = max(len(line) for source in sources for line in source.splitlines())
+    lengths = [len(line) for source in sources for line in source.splitlines()]
+    width = max([NARROWEST, *lengths])
     if len(frameworks) * (width + len(BETWEEN)) <= out.width:
         lines = [line for unit in units for line in beside(unit, frameworks, width)]
     else:
@@ -112,7 +113,7 @@ def lines_of(cell: Cell, width: int) -> list[Text]:
     """A cell's source, or why there is none."""
     if cell.source:
         return coloured(cell.source)
-    return [Text(line, "dim italic") for line in textwrap.wrap(cell.note or NOTHING, width)]
+    return [Text(line, "dim italic") for line in textwrap.wrap(cell.why, width)]
 
 
 def coloured(source: str) -> list[Text]:

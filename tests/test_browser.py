@@ -26,6 +26,7 @@ OTHERS = (
     *("mistakes/index", "mistakes/missing-zero-grad", "optimizers/adamw"),
     *("reference/check", "reference/command", "reference/implementations/training"),
 )
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 WIDTHS = {1440: 900, 1280: 800, 390: 844}
 
 
@@ -52,8 +53,9 @@ def visit(browser, site):
         if not message.text.startswith("Changed to "):
             wrong.append(message.text)
 
-    def open_page(page="training", width=1440, scheme="light", anchor="", script=True):
+    def open_page(page="training", width=1440, scheme="light", anchor="", script=True, **more):
         context = browser.new_context(
+            **more,
             viewport={"width": width, "height": WIDTHS[width]},
             color_scheme=scheme,
             java_script_enabled=script,
@@ -105,8 +107,7 @@ def boxes(page, unit: str = "train_window") -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize("name", PAGES)
 def test_three_columns_without_overflow(visit, name, width) -> None:
     page = visit(name, width)
-    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.evaluate(overflow) == 0
+    assert page.evaluate(OVERFLOW) == 0
     tracks = page.locator(".grid").first.evaluate("e => getComputedStyle(e).gridTemplateColumns")
     assert len(tracks.split()) == 3
     wrapped = """() => [...document.querySelectorAll('.cell .line')].filter(line =>
@@ -135,8 +136,7 @@ def test_a_fused_concept_spans_its_rows(visit) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_phone_stacks_concept_by_concept(visit, name) -> None:
     page = visit(name, 390)
-    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.evaluate(overflow) == 0
+    assert page.evaluate(OVERFLOW) == 0
     if name == "training":
         found = [boxes(page)[framework] for framework in FRAMEWORKS]
         assert [box["y"] for box in found] == sorted({box["y"] for box in found})
@@ -154,8 +154,8 @@ def test_the_mouse_lights_a_concept_in_all_columns(visit) -> None:
 
 
 def test_a_tap_lights_a_concept(visit) -> None:
-    page = visit(width=390)
-    cell(page, "tensorflow", "accumulate").click()
+    page = visit(width=390, has_touch=True)
+    cell(page, "tensorflow", "accumulate").tap()
     assert lit(page) == ACCUMULATE
 
 
@@ -172,10 +172,27 @@ def test_keys_move_and_light(visit) -> None:
     assert page.evaluate("document.activeElement.dataset.anchor") == "train_window.update"
     page.keyboard.press("ArrowLeft")
     assert page.evaluate("document.activeElement.dataset.framework") == "pytorch"
+    cell(page, "pytorch", "gradient").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.rows") == "forward gradient"
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#train_window.forward")
 
 
-def test_tab_reaches_the_code(visit) -> None:
+def test_keys_go_on_after_what_is_hidden(visit) -> None:
+    page = visit(anchor="#train_window.update")
+    page.locator(".pinned").first.wait_for()
+    page.locator("summary", has_text="train_window").click()
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.dataset.anchor") == "train.signature"
+
+
+@pytest.mark.parametrize("hidden", ["", "PyTorch"])
+def test_tab_reaches_the_code(visit, hidden) -> None:
     page = visit()
+    if hidden:
+        page.get_by_role("button", name=hidden).click()
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.matches('.cell')"):
@@ -195,6 +212,28 @@ def test_a_click_pins_and_an_address_finds(visit) -> None:
     assert cell(other, "tensorflow", "accumulate").is_visible()
     top = cell(other, "tensorflow", "accumulate").bounding_box()["y"]
     assert 0 <= top < WIDTHS[1440]
+
+
+@pytest.mark.parametrize(
+    ("name", "anchor", "pinned"),
+    [
+        (
+            "training",
+            "train_window.gradient",
+            {"gradient accumulate", "gradient", "forward gradient"},
+        ),
+        ("recurrent", "chunk_gradient.accumulate", {"gradient accumulate"}),
+        ("training", "micro_gradient", {"body"}),
+        ("training", "model.linear_model.signature", {"signature"}),
+    ],
+)
+def test_an_address_pins_what_is_about_its_row(visit, name, anchor, pinned) -> None:
+    page = visit(name, anchor=f"#{anchor}")
+    page.locator(".pinned").first.wait_for()
+    found = page.locator(".cell.pinned")
+    assert {each.get_attribute("data-rows") for each in found.all()} == pinned
+    assert found.count() == 3
+    assert page.url.endswith(f"#{anchor}")
 
 
 def test_c_copies_the_source(visit) -> None:
@@ -231,9 +270,14 @@ def test_a_column_can_be_hidden(visit) -> None:
 def test_two_frameworks_as_a_diff(visit) -> None:
     page = visit()
     page.get_by_label("Diff").select_option("pytorch-jax")
-    diff = page.locator('.diff[data-pair="pytorch-jax"]:visible').all_inner_texts()
+    diff = page.locator('.diff-text[data-pair="pytorch-jax"]:visible').all_inner_texts()
     assert any("-     optimizer.zero_grad()" in text for text in diff)
     assert not page.locator(".grid").first.is_visible()
+    sign = page.locator('.diff-text[data-pair="pytorch-jax"]:visible .gd').first.bounding_box()
+    assert sign["x"] >= 0
+    assert page.evaluate(OVERFLOW) == 0
+    page.keyboard.press("j")
+    page.keyboard.press("c")
     page.get_by_label("Diff").select_option("")
     assert page.locator(".grid").nth(2).is_visible()
 
@@ -247,7 +291,7 @@ def test_a_function_collapses(visit) -> None:
 def test_the_scenarios_switch(visit) -> None:
     page = visit()
     recorded = json.loads((ROOT / "docs/measured/scenarios.json").read_text())
-    assert page.locator(".measured").inner_text().count(recorded["date"]) == 1
+    assert page.locator(".measured").last.inner_text().count(recorded["date"]) == 1
     for name, found in recorded["scenarios"].items():
         page.get_by_label(name, exact=True).check()
         shown = page.locator(".scenario:visible")
@@ -260,10 +304,18 @@ def test_the_scenarios_switch(visit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "scheme"), [(1440, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+    ("name", "width", "scheme"),
+    [
+        *(("training", *rest) for rest in ((1440, "light"), (1280, "dark"), (390, "dark"))),
+        ("recipe", 390, "light"),
+        ("recurrent", 1280, "light"),
+        ("optimizers", 1440, "dark"),
+        ("bitwise", 390, "light"),
+    ],
 )
-def test_axe_finds_nothing(visit, width, scheme) -> None:
-    page = visit(width=width, scheme=scheme, anchor="#train_window.accumulate")
+def test_axe_finds_nothing(visit, name, width, scheme) -> None:
+    page = visit(name, width, scheme)
+    page.locator(".cell").nth(5).focus()
     # Preloading would ask for style sheets, which a browser does not give out under file:.
     found = axe.Axe().run(page, options={"preload": False})
     assert found.violations_count == 0, found.generate_report()
@@ -273,8 +325,7 @@ def test_axe_finds_nothing(visit, width, scheme) -> None:
 def test_the_other_pages_fit_and_axe_finds_nothing(visit, name) -> None:
     for width, scheme in ((1440, "light"), (390, "dark")):
         page = visit(name, width, scheme)
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert page.evaluate(overflow) == 0
+        assert page.evaluate(OVERFLOW) == 0
         # Sphinx writes a signature of several lines as a list of definitions without terms.
         rules = {"definition-list": {"enabled": not name.startswith("reference/")}}
         found = axe.Axe().run(page, options={"preload": False, "rules": rules})

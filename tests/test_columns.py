@@ -129,6 +129,20 @@ def test_concept_by_concept_where_they_do_not() -> None:
     assert max(len(line) for line in lines) <= 62
 
 
+def test_what_a_framework_has_not_is_told() -> None:
+    assert "jax.grad differentiates a function" in "".join(printed(100, "micro_loss", ["pytorch"]))
+    assert "has none" in "".join(printed(100, "optimizers.Groups", ["jax"]))
+
+
+def test_one_concept_says_what_it_is_fused_with() -> None:
+    lines = printed(100, "train_window.accumulate")
+    assert [line for line in lines if line.startswith("── ")] == [
+        "── PyTorch: gradient + accumulate",
+        "── TensorFlow: accumulate",
+        "── JAX: accumulate + update",
+    ]
+
+
 def test_two_frameworks_in_columns() -> None:
     lines = printed(140, "train_window", ("pytorch", "jax"))
     assert any("PyTorch" in line and "JAX" in line for line in lines)

@@ -18,12 +18,11 @@ from pygments.lexers import DiffLexer, PythonLexer
 from sphinx.application import Sphinx
 
 from docs import scenarios
-from lockstep import FRAMEWORKS
+from lockstep import FRAMEWORKS, columns, mirror
 from lockstep.columns import Cell, Row, Unit, units
 from lockstep.show import NAMES
 
 PAIRS = list(combinations(FRAMEWORKS, 2))
-NOTHING = "nothing to do"
 # Rows that need no heading of their own.
 PLAIN = ("signature", "docstring", "body")
 
@@ -36,13 +35,16 @@ class Columns(Directive):
     option_spec = {"scenarios": directives.unchanged}  # noqa: RUF012 - docutils wants it so
 
     def run(self) -> list[nodes.Node]:
-        """Return the page's part as HTML, and the units' titles for the search."""
+        """Return the page's part, as HTML."""
         files = self.arguments[0].split()
         environment: Any = self.state.document.settings.env
         for file in files:
             for framework in FRAMEWORKS:
                 environment.note_dependency(str(Path(f"{framework}_impl/{file}.py").resolve()))
-        environment.note_dependency(str(scenarios.FILE))
+        made_of = [scenarios.FILE, Path(__file__), Path(__file__).with_suffix(".html")]
+        made_of += [Path(module.__file__ or "") for module in (columns, mirror)]
+        for each in made_of:
+            environment.note_dependency(str(each))
         page = template().render(
             files=[(file, [view(unit, files[0]) for unit in units(file)]) for file in files],
             frameworks=FRAMEWORKS,
@@ -69,6 +71,7 @@ def view(unit: Unit, first: str) -> dict[str, Any]:
         "anchor": anchor,
         "rows": [row_view(row, place, anchor, unit) for place, row in enumerate(unit.rows, 1)],
         "diffs": {f"{one}-{other}": difference(unit, one, other) for one, other in PAIRS},
+        "has": {f"{one}-{other}": bool(text(unit, one)) for one, other in PAIRS},
     }
 
 
@@ -95,7 +98,7 @@ def cell_view(framework: str, cell: Cell) -> dict[str, Any]:
         "source": cell.source,
         "code": coloured(cell.source, PythonLexer(stripnl=False)),
         "quiet": cell.quiet,
-        "note": cell.note or NOTHING,
+        "note": cell.why,
     }
 
 

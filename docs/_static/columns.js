@@ -8,53 +8,72 @@ if (page) {
   const bar = page.querySelector(".columns-bar");
   const said = page.querySelector(".said");
   const visible = (cell) => cell.checkVisibility();
-  let current = null;
+  let current = cells[0];
 
-  // A cell is about the same concept if it shares a row with this one; fused cells have several.
+  // A fused cell is about several rows.
   const rows = (cell) => cell.dataset.rows.split(" ");
-  const alike = (cell) =>
+  const inRows = (cell, wanted) =>
     all(".cell", cell.closest(".grid")).filter((other) =>
-      rows(other).some((row) => rows(cell).includes(row)));
+      rows(other).some((row) => wanted.includes(row)));
 
   function light(cell) {
     for (const each of cells) each.classList.remove("lit");
-    if (cell) for (const each of alike(cell)) each.classList.add("lit");
+    if (cell) for (const each of inRows(cell, rows(cell))) each.classList.add("lit");
   }
 
-  function pin(cell) {
+  // An address names one row, and pins all cells that are about it.
+  const rowOf = (anchor) => anchor.split(".").at(-1);
+
+  function pin(cell, anchor) {
     for (const each of cells) each.classList.remove("pinned");
-    for (const each of alike(cell)) each.classList.add("pinned");
-    history.replaceState(null, "", "#" + cell.dataset.anchor);
+    const named = inRows(cell, [rowOf(anchor)]);
+    for (const each of named.length ? named : inRows(cell, rows(cell))) each.classList.add("pinned");
+    history.replaceState(null, "", "#" + anchor);
   }
 
-  // One cell is in the tab order: the current one.
+  // One cell is in the tab order: the current one, or the next that can be seen.
   function choose(cell) {
-    (current || cells[0]).tabIndex = -1;
+    current.tabIndex = -1;
     current = cell;
-    cell.tabIndex = 0;
-    light(cell);
+    current.tabIndex = 0;
+  }
+
+  function keepReachable() {
+    const after = cells.slice(cells.indexOf(current)).find(visible);
+    choose(after || cells.find(visible) || current);
   }
 
   function move(by) {
-    const places = [...new Set(cells.filter(visible).map((cell) => cell.dataset.anchor))];
-    const here = current ? places.indexOf(current.dataset.anchor) : -1;
-    const anchor = places[Math.min(Math.max(here + by, 0), places.length - 1)];
-    const row = cells.filter((cell) => visible(cell) && cell.dataset.anchor === anchor);
-    const same = row.find((cell) => current && cell.dataset.framework === current.dataset.framework);
-    (same || row[0]).focus();
+    const seen = cells.filter(visible);
+    const here = cells.indexOf(current);
+    // The first key lights the current row; after that it goes on, also from what is hidden now.
+    const away = seen.filter((cell) =>
+      by * (cells.indexOf(cell) - here) > 0 && cell.dataset.anchor !== current.dataset.anchor);
+    const next = current.classList.contains("lit") ? away.at(by > 0 ? 0 : -1) : current;
+    if (!next || !seen.length) return;
+    const row = seen.filter((cell) => cell.dataset.anchor === next.dataset.anchor);
+    (row.find((cell) => cell.dataset.framework === current.dataset.framework) || row[0]).focus();
   }
 
   function sideways(by) {
-    const near = alike(current).filter(visible);
-    const next = near[near.indexOf(current) + by];
-    if (next) next.focus();
+    const columns = all(".head").map((head) => head.dataset.framework);
+    const near = inRows(current, rows(current)).filter(visible);
+    let column = columns.indexOf(current.dataset.framework) + by;
+    for (; column >= 0 && column < columns.length; column += by) {
+      const next = near.find((cell) => cell.dataset.framework === columns[column]);
+      if (next) return next.focus();
+    }
   }
 
   async function copy() {
-    const code = current && current.querySelector("pre");
-    if (!code) return;
-    await navigator.clipboard.writeText(code.textContent.replace(/\n$/, ""));
-    said.textContent = "copied " + current.getAttribute("aria-label");
+    const code = visible(current) && current.querySelector("pre");
+    const what = current.getAttribute("aria-label");
+    try {
+      if (code) await navigator.clipboard.writeText(code.textContent.replace(/\n$/, ""));
+      said.textContent = code ? "copied " + what : "no code here to copy";
+    } catch {
+      said.textContent = "the browser does not let this page copy";
+    }
   }
 
   const keys = {
@@ -63,18 +82,23 @@ if (page) {
   };
   const arrows = {
     ArrowDown: () => move(1), ArrowUp: () => move(-1),
-    ArrowRight: () => sideways(1), ArrowLeft: () => sideways(-1), Enter: () => pin(current),
+    ArrowRight: () => sideways(1), ArrowLeft: () => sideways(-1), Enter: () => pin(current, current.dataset.anchor),
   };
 
   for (const cell of cells) {
+    const focused = () => (document.activeElement.matches(".cell") ? current : null);
     cell.addEventListener("mouseenter", () => light(cell));
-    cell.addEventListener("mouseleave", () => light(page.contains(document.activeElement) ? current : null));
-    cell.addEventListener("focus", () => choose(cell));
+    cell.addEventListener("mouseleave", () => light(focused()));
+    cell.addEventListener("focus", () => { choose(cell); light(cell); });
     cell.addEventListener("click", () => {
-      if (getSelection().isCollapsed) { cell.focus({ preventScroll: true }); pin(cell); }
+      if (!getSelection().isCollapsed) return;
+      cell.focus({ preventScroll: true });
+      pin(cell, cell.dataset.anchor);
     });
   }
-  cells[0].tabIndex = 0;
+  for (const unit of all("details")) unit.addEventListener("toggle", keepReachable);
+  choose(current);
+  keepReachable();
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -95,14 +119,19 @@ if (page) {
       for (const each of all(`.cell[data-framework=${framework}], .head[data-framework=${framework}]`)) {
         each.hidden = shown;
       }
+      keepReachable();
     });
   }
 
-  bar.querySelector(".diff-of").addEventListener("change", (event) => {
-    const pair = event.target.value;
-    for (const each of all(".grid")) each.hidden = Boolean(pair);
-    for (const each of all(".diff")) each.hidden = each.dataset.pair !== pair;
-  });
+  const diffOf = bar.querySelector(".diff-of");
+  function compare() {
+    const pair = diffOf.value;
+    for (const each of all(".grid, .heads")) each.hidden = Boolean(pair);
+    for (const each of all(".diff-text")) each.hidden = each.dataset.pair !== pair;
+    for (const each of all("[data-column]", bar)) each.disabled = Boolean(pair);
+    keepReachable();
+  }
+  diffOf.addEventListener("change", compare);
 
   const choices = page.querySelector(".scenarios fieldset");
   if (choices) {
@@ -116,11 +145,15 @@ if (page) {
 
   function follow() {
     const anchor = decodeURIComponent(location.hash.slice(1));
-    const cell = anchor && cells.find((each) => each.dataset.anchor === anchor);
-    if (!cell) return;
-    cell.closest("details").open = true;
+    const place = anchor && document.getElementById(anchor);
+    const unit = place && page.contains(place) && place.closest("details");
+    if (!unit) return;
+    unit.open = true;
+    if (diffOf.value) { diffOf.value = ""; compare(); }
+    const named = all(".cell", unit).filter((cell) => rows(cell).includes(rowOf(anchor)));
+    const cell = named.find((each) => each.dataset.anchor === anchor) || named[0] || unit.querySelector(".cell");
     cell.focus();
-    pin(cell);
+    pin(cell, anchor);
   }
   addEventListener("hashchange", follow);
   // Later than the browser, which goes to an address by itself, and takes the focus along.
