@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from lockstep.problem import Problem, split
-from lockstep.run import environment
-from lockstep.settings import Optimizer
+from lockstep.problem.settings import Optimizer
+from lockstep.workers.pool import environment
 
 FILE = Path(__file__).with_suffix(".json")
 EXAMPLES, FEATURES, OUTPUTS = 4096, 256, 64

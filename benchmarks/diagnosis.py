@@ -24,15 +24,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lockstep import FRAMEWORKS, mistakes
-from lockstep.diagnose import Diagnosis, Run, diagnose
-from lockstep.mistakes import IMPLEMENTATIONS
-from lockstep.probes import MICRO_BATCHES, Probe, probes, random_problem
+from lockstep import mistakes
+from lockstep.diagnosis.naming import Diagnosis, Run, diagnose
+from lockstep.diagnosis.probes import MICRO_BATCHES, Probe, probes, random_problem
+from lockstep.diagnosis.replay import Replays, merged
+from lockstep.frameworks import FRAMEWORKS, NAMES
+from lockstep.optimizers.variants import VARIANTS
+from lockstep.paths import IMPLEMENTATIONS
 from lockstep.problem import Problem
-from lockstep.replay import Replays, merged
-from lockstep.run import Refused, Worker, WorkerError, workers
-from lockstep.show import NAMES
-from lockstep.variants import VARIANTS
+from lockstep.workers.pool import Refused, Worker, WorkerError, workers
 
 SEED = 2026
 PAIRS = 100

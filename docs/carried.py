@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from lockstep import advice, optimizer_table, stock
-from lockstep.optimizer_table import DTYPE
+from lockstep.frameworks import NAMES
+from lockstep.optimizers import advice, measurement, stock
+from lockstep.optimizers.measurement import DTYPE
+from lockstep.optimizers.stock import MODULES, Make, NaiveCall, naive_call
+from lockstep.optimizers.variants import VARIANTS, on_iris
 from lockstep.problem import Array
-from lockstep.show import NAMES
-from lockstep.stock import MODULES, Make, NaiveCall, naive_call
-from lockstep.variants import VARIANTS, on_iris
 
 UPDATES = 51  # whole epochs of three windows
 # Below this the two differ in how they round.
@@ -27,7 +27,7 @@ ROUNDING = 1e-12
 
 def distance(source: str, have: Make, target: str, write: Make, variant: str) -> float:
     """The largest distance between two trajectories, relative to the largest parameter."""
-    return optimizer_table.distance(
+    return measurement.distance(
         trajectory(source, have, variant), trajectory(target, write, variant)
     )
 
@@ -44,7 +44,7 @@ def trajectory(framework: str, make: Make, variant: str) -> Sequence[Array]:
 
 def naive(framework: str, variant: str) -> NaiveCall | None:
     """What a naive port writes; None where the library has no such optimizer."""
-    measured = optimizer_table.shipped()[framework]
+    measured = measurement.shipped()[framework]
     return naive_call(framework, VARIANTS[variant], measured.signatures)
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from docs import plots
 from docs.plots import FRAMEWORKS, INK, RIGHT, WRONG
 from docs.record_guide import load
-from lockstep.show import NAMES
+from lockstep.frameworks import NAMES
 
 FOLDER = Path(__file__).parent / "_plots"
 

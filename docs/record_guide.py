@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import accumulation
-from lockstep import mistakes, reference, rounding, zeroing
-from lockstep.compare import compare_bounds
+from lockstep import mistakes
+from lockstep.experiments import zeroing
+from lockstep.frameworks import NAMES
+from lockstep.oracle import loop, rounding
+from lockstep.oracle.compare import compare_bounds
 from lockstep.problem import Problem, iris_sgd
-from lockstep.run import Worker, importing, train_in_all, workers
-from lockstep.show import NAMES
+from lockstep.workers.pool import Worker, importing, train_in_all, workers
 
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "measured" / "guide.json"
@@ -55,7 +57,7 @@ def errors(started: Mapping[str, Worker], problem: Problem) -> dict[str, Any]:
 
     The largest of an update, over its largest parameter.
     """
-    exact = reference.trajectory(problem, "decimal")
+    exact = loop.trajectory(problem, "decimal")
     bounds = list(rounding.rounding_bounds(problem, exact))
     ports = {name: f"{name}_impl.recipe" for name in started}
     right = {name: run for name, (run, _) in train_in_all(started, ports, problem).items()}

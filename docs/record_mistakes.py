@@ -19,14 +19,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lockstep import FRAMEWORKS, mistakes, planted, reference
-from lockstep.compare import relative
-from lockstep.matrix import coefficient_matrix, in_words
-from lockstep.probes import Probe, probes
+from lockstep import mistakes
+from lockstep.diagnosis.matrix import coefficient_matrix, in_words
+from lockstep.diagnosis.probes import Probe, probes
+from lockstep.diagnosis.replay import Replays, agrees
+from lockstep.experiments import planted
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.oracle import loop
+from lockstep.oracle.compare import relative
 from lockstep.problem import Array
-from lockstep.replay import Replays, agrees
-from lockstep.run import Worker, importing, train_in_all, workers
-from lockstep.settings import ProblemError, require
+from lockstep.problem.settings import ProblemError, require
+from lockstep.workers.pool import Worker, importing, train_in_all, workers
 
 FILE = Path(__file__).parent / "measured" / "mistakes.json"
 # So many mistakes a worker: it keeps all that it has imported.
@@ -96,7 +99,7 @@ def losses(replays: Replays, quantity: Quantity) -> Numbers:
         return rounded(float(each[0, 0]) for each in observed(replays, quantity)[0])
     with np.errstate(over="ignore"):
         thetas = [np.vstack([problem.W, problem.b]), *(replays.quick or [])]
-        return rounded(reference.loss(theta, problem) for theta in thetas)
+        return rounded(loop.loss(theta, problem) for theta in thetas)
 
 
 def coefficients(name: str, form: int) -> list[Numbers] | None:

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from lockstep import FRAMEWORKS, mistakes, reference
+from lockstep import mistakes
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.oracle import loop
 from lockstep.problem import Problem, split
-from lockstep.run import Worker, importing, train_in_all, workers
-from lockstep.settings import Optimizer
+from lockstep.problem.settings import Optimizer
+from lockstep.workers.pool import Worker, importing, train_in_all, workers
 
 FILE = Path(__file__).parent / "measured" / "scenarios.json"
 MISTAKE = "missing-zero-grad"
@@ -71,15 +73,15 @@ def record(started: Mapping[str, Worker]) -> dict[str, Any]:
             wrong = name == "without zeroing"
             ports = {f: f"{mistaken[f] if wrong else f'{f}_impl'}.training" for f in started}
             this = problem(name)
-            stages = mistakes.load(MISTAKE).stages if wrong else reference.STAGES
+            stages = mistakes.load(MISTAKE).stages if wrong else loop.STAGES
             runs = {f: run for f, (run, _) in train_in_all(started, ports, this).items()}
-            oracle = [each.theta for each in reference.run(this, "fraction", stages)]
+            oracle = [each.theta for each in loop.run(this, "fraction", stages)]
             found[name] = {
                 "words": words,
                 "sizes": sizes,
                 "accumulation_steps": k,
                 "windows": [list(window) for window in this.windows],
-                "losses": [reference.loss(theta, this) for theta in oracle],
+                "losses": [loop.loss(theta, this) for theta in oracle],
                 "parameters": {
                     each: [theta.ravel().astype(float).tolist() for theta in run]
                     for each, run in {**runs, "oracle": oracle}.items()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:  # pytest loads this file in every project
-    from lockstep.verdict import Port, Report
+    from lockstep.diagnosis.verdict import Port, Report
 
 FIXTURE = "lockstep_probe"
 
@@ -24,7 +24,7 @@ FIXTURE = "lockstep_probe"
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each probe."""
     if FIXTURE in metafunc.fixturenames:
-        from lockstep.probes import probes
+        from lockstep.diagnosis.probes import probes
 
         metafunc.parametrize(FIXTURE, [probe.name for probe in probes()], indirect=True)
 
@@ -40,7 +40,7 @@ def lockstep_probe(
     request: pytest.FixtureRequest, lockstep_reports: dict[Any, Report]
 ) -> Callable[[Port], None]:
     """Require that a port takes the same update on one probe."""
-    from lockstep.verdict import check
+    from lockstep.diagnosis.verdict import check
 
     name: str = request.param
 
@@ -51,7 +51,7 @@ def lockstep_probe(
         if why := report.uncovered(name):
             pytest.skip(why)
         if report.fails(name):
-            from lockstep.report import text
+            from lockstep.views.report import text
 
             pytest.fail(f"{report.port}\n{text(report)}", pytrace=False)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lockstep import FRAMEWORKS
+from lockstep.frameworks import FRAMEWORKS
 from lockstep.problem import Problem, hadamard, split
-from lockstep.run import Worker, workers
+from lockstep.workers.pool import Worker, workers
 
 ROOT = Path(__file__).parent.parent
 

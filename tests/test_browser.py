@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from conftest import ROOT
 
-from lockstep import FRAMEWORKS, columns
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.source import columns
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[browser]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")

@@ -12,11 +12,11 @@ import pytest
 from plain_port import train as right
 
 import lockstep
-from lockstep import report
-from lockstep.probes import probes
-from lockstep.run import Worker, WorkerError
-from lockstep.settings import ProblemError
-from lockstep.verdict import Report, check
+from lockstep.diagnosis.probes import probes
+from lockstep.diagnosis.verdict import Report, check
+from lockstep.problem.settings import ProblemError
+from lockstep.views import report
+from lockstep.workers.pool import Worker, WorkerError
 
 SOURCE = Path(__file__).with_name("plain_port.py").read_text()
 COVERED = 14  # probes that the port supports

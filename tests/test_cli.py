@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, random_problem
 
-from lockstep import cli, run
-from lockstep.checks import Check
+from lockstep import cli
+from lockstep.experiments.checks import Check
 from lockstep.problem import Optimizer, Problem, split
+from lockstep.workers import pool
 
 
 def lockstep(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -206,9 +207,9 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def test_a_framework_that_is_not_installed_is_named(monkeypatch, capsys) -> None:
-    find = run.importlib.util.find_spec
+    find = pool.importlib.util.find_spec
     monkeypatch.setattr(
-        run.importlib.util, "find_spec", lambda name: None if name == "optax" else find(name)
+        pool.importlib.util, "find_spec", lambda name: None if name == "optax" else find(name)
     )
     status, out, err = call(monkeypatch, capsys, "run")
     assert (status, out) == (2, "")

@@ -8,8 +8,10 @@ import pytest
 from conftest import ROOT
 from rich.console import Console
 
-from lockstep import FRAMEWORKS, columns, reading
-from lockstep.settings import ProblemError
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.problem.settings import ProblemError
+from lockstep.source import columns
+from lockstep.views import reading
 
 
 def code_lines(text: str) -> list[str]:

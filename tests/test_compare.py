@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lockstep.compare import compare_bits, compare_bounds, relative, ulps
+from lockstep.oracle.compare import compare_bits, compare_bounds, relative, ulps
 
 
 def trajectory(updates: int = 3, dtype: str = "float64") -> list:

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from lockstep import reference
-from lockstep.compare import compare_bits
+from lockstep.oracle import loop
+from lockstep.oracle.compare import compare_bits
 from lockstep.problem import iris_adamw
 
 
@@ -15,6 +15,6 @@ from lockstep.problem import iris_adamw
 def test_adamw_on_iris_in_bits_compiled_in_pytorch(all_workers, dtype) -> None:
     problem = iris_adamw(dtype)
     actual = all_workers["pytorch"].train("pytorch_impl.compiled", problem)
-    comparison = compare_bits(reference.trajectory(problem), actual)
+    comparison = compare_bits(loop.trajectory(problem), actual)
     assert comparison.same, comparison.first
     assert comparison.compared == 1500

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from docs import scenarios
 from lockstep import mistakes
-from lockstep.variants import VARIANTS
+from lockstep.optimizers.variants import VARIANTS
 
 # All but the first of those that train in several frameworks are slow.
 QUICK = ("zero_grad.md", "command.md")

@@ -18,9 +18,9 @@ from docs._ext import optimizer_pages, reference_pages
 from docs._ext.plain_docstrings import as_rest
 from docs._ext.prose import prose
 from docs.written import stale, write
-from lockstep import FRAMEWORKS, optimizer_table
-from lockstep.show import NAMES
-from lockstep.variants import VARIANTS
+from lockstep.frameworks import FRAMEWORKS, NAMES
+from lockstep.optimizers import measurement
+from lockstep.optimizers.variants import VARIANTS
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def made(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_optimizers_page_has_what_was_measured_and_lines_for_every_pair(made, name) -> None:
     page = (made / "optimizers" / f"{name}.md").read_text()
-    for framework, measured in optimizer_table.shipped().items():
+    for framework, measured in measurement.shipped().items():
         found = measured.distances[name]
         (row,) = re.findall(rf"^\| {NAMES[framework]} \|.*$", page, re.MULTILINE)
         numbers = [f"{each:.0e}" for each in (found.naive, found.here) if each is not None]
@@ -49,8 +49,8 @@ def test_the_optimizers_overview_has_every_variant_in_every_table(made) -> None:
     for name in VARIANTS:
         assert page.count(f"| [{name}](optimizers/{name}.md) |") == 3
         for framework in ("tensorflow", "jax"):
-            measured = optimizer_table.shipped()[framework]
-            defaults = optimizer_table.differing(framework, VARIANTS[name], measured)
+            measured = measurement.shipped()[framework]
+            defaults = measurement.differing(framework, VARIANTS[name], measured)
             assert all(f"`{default}`" in page for default in defaults)
     for file in plots.files(made / "optimizers" / "distances").values():
         assert file.stat().st_size < 30_000

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lockstep import report
-from lockstep.verdict import check
+from lockstep.diagnosis.verdict import check
+from lockstep.views import report
 
 FOLDER = Path(__file__).parent / "hand_written"
 # How many probes each supports.

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lockstep import reference
-from lockstep.compare import compare_bits
+from lockstep.oracle import loop
+from lockstep.oracle.compare import compare_bits
+from lockstep.oracle.rules import root
 from lockstep.problem import Optimizer, Problem, iris_adamw
-from lockstep.rules import root
 
 
 def has_fused_multiply_add() -> bool:
@@ -69,7 +69,7 @@ def test_without_an_ingredient_the_bits_part(
     package = mutant(name, file, old, new)
     all_workers[name].path.append(str(tmp_path))
     problem = iris_adamw(updates=20)
-    expected = reference.trajectory(problem, updates=20)
+    expected = loop.trajectory(problem, updates=20)
     comparison = compare_bits(expected, all_workers[name].train(f"{package}.{form}", problem, 20))
     assert sum(comparison.outside) > 0
     # It is rounding that differs, not the update.
@@ -78,7 +78,7 @@ def test_without_an_ingredient_the_bits_part(
 
 def divide(theta, gradient, state, c, at):
     """AdamW whose last factor is divided by instead of multiplied with."""
-    _, new = reference.rule(theta, gradient, state, c, at)
+    _, new = loop.rule(theta, gradient, state, c, at)
     direction = new["exp_avg"] / (root(new["exp_avg_sq"]) * c["unbias"] + c["eps"])
     return theta * c["decay"] - direction / (1 / c["step"]), new
 
@@ -90,8 +90,8 @@ def test_frameworks_divide_by_a_scalar_differently(
     package = mutant(framework, "adam.py", 'direction * s["step"]', 'direction / (1 / s["step"])')
     all_workers[framework].path.append(str(tmp_path))
     problem = iris_adamw(updates=5)
-    stages = dataclasses.replace(reference.STAGES, rule=divide)
-    expected = reference.trajectory(problem, stages=stages, updates=5)
+    stages = dataclasses.replace(loop.STAGES, rule=divide)
+    expected = loop.trajectory(problem, stages=stages, updates=5)
     actual = all_workers[framework].train(f"{package}.bitwise", problem, 5)
     assert compare_bits(expected, actual).same is (framework != "jax")
 
@@ -101,7 +101,7 @@ def test_grappler_rounds_differently(all_workers, mutant, tmp_path) -> None:
     package = mutant("tensorflow", "compiled.py", 'meta_optimizer": True', 'meta_optimizer": False')
     all_workers["tensorflow"].path.append(str(tmp_path))
     problem = iris_adamw("float32", updates=20)
-    expected = reference.trajectory(problem, updates=20)
+    expected = loop.trajectory(problem, updates=20)
     actual = all_workers["tensorflow"].train(f"{package}.compiled", problem, 20)
     comparison = compare_bits(expected, actual)
     assert 0 < max(comparison.distances) < 1e-4
@@ -114,7 +114,7 @@ def test_the_bits_end_where_numbers_underflow(all_workers, name, flushes) -> Non
     problem = Problem(
         [[0.0]], [0.0], [(tiny, tiny)], optimizer=Optimizer(learning_rate=0.25), dtype="float32"
     )
-    (expected,) = reference.trajectory(problem)
+    (expected,) = loop.trajectory(problem)
     assert 0 < expected[0, 0] < np.finfo(np.float32).tiny
     (actual,) = all_workers[name].train(f"{name}_impl.bitwise", problem)
     assert (actual[0, 0] == 0) == flushes
@@ -125,7 +125,7 @@ def test_the_square_root_of_zero_is_zero(all_workers, framework) -> None:
     problem = iris_adamw(updates=3)
     micro_batches = [(x * [[1, 1, 0, 1]], y) for x, y in problem.micro_batches]
     problem = dataclasses.replace(problem, micro_batches=micro_batches)
-    expected = reference.trajectory(problem, updates=3)
+    expected = loop.trajectory(problem, updates=3)
     assert np.isfinite(expected).all()
     actual = all_workers[framework].train(f"{framework}_impl.bitwise", problem, 3)
     assert compare_bits(expected, actual).same

@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 
-from lockstep import mistakes, reference
-from lockstep.matrix import coefficient_matrix, correct_matrix, in_words, plain
-from lockstep.probes import probes
-from lockstep.reference import STAGES
+from lockstep import mistakes
+from lockstep.diagnosis.matrix import coefficient_matrix, correct_matrix, in_words, plain
+from lockstep.diagnosis.probes import probes
+from lockstep.oracle import loop
+from lockstep.oracle.loop import STAGES
 
 PROBLEM = probes()[0].problem
 
 
 def matrix_of(name: str) -> np.ndarray:
     stages = mistakes.load(name).stages if name else STAGES
-    return coefficient_matrix(reference.trajectory(PROBLEM, stages=stages))
+    return coefficient_matrix(loop.trajectory(PROBLEM, stages=stages))
 
 
 def test_the_matrix_of_the_correct_loop() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from lockstep import FRAMEWORKS
-from lockstep.columns import title
-from lockstep.mirror import EXCEPTIONS
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.source.columns import title
+from lockstep.source.mirror import EXCEPTIONS
 
 FOLDERS = [f"{name}_impl" for name in FRAMEWORKS]
 PACKAGES = {"torch", "tensorflow", "keras", "jax", "optax"}

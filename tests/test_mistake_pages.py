@@ -11,8 +11,8 @@ pytest.importorskip("sphinx")
 
 from docs import plots, record_mistakes
 from docs._ext import mistake_pages
-from lockstep import FRAMEWORKS, mistakes
-from lockstep.show import NAMES
+from lockstep import mistakes
+from lockstep.frameworks import FRAMEWORKS, NAMES
 
 KNOWN = mistakes.names()
 MEASURED = record_mistakes.load()["mistakes"]

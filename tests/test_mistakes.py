@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from lockstep import FRAMEWORKS, mistakes, report
-from lockstep.diagnose import observable
+from lockstep import mistakes
+from lockstep.diagnosis.naming import observable
+from lockstep.diagnosis.probes import Probe, probes
+from lockstep.diagnosis.replay import Replays
+from lockstep.frameworks import FRAMEWORKS
 from lockstep.mistakes import FAMILIES, Mistake
-from lockstep.probes import Probe, probes
-from lockstep.reference import STAGES
-from lockstep.replay import Replays
-from lockstep.run import Observed, Refused, Worker, WorkerError
-from lockstep.settings import OPTIMIZERS
+from lockstep.oracle.loop import STAGES
+from lockstep.problem.settings import OPTIMIZERS
+from lockstep.views import report
+from lockstep.workers.pool import Observed, Refused, Worker, WorkerError
 
 PROBES = probes()
 CORRECT = {probe: Replays(probe) for probe in PROBES}

@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 from conftest import exact_with_partial_window, exact_with_wide_numbers
 
-from lockstep import mistakes, reference, rounding
-from lockstep.compare import compare_bits, compare_bounds
+from lockstep import mistakes
+from lockstep.oracle import loop, rounding
+from lockstep.oracle.compare import compare_bits, compare_bounds
 from lockstep.problem import hadamard, iris_adamw, iris_sgd
 
 WINDOWS = "    for start in range(0, count, accumulation_steps):\n"
@@ -84,13 +85,13 @@ def test_mutants_are_caught_in_bits_and_by_the_bound(
     # The first shows the mistakes of structure, the second, with wide numbers, those of precision.
     outcomes = []
     for exact in (exact_with_partial_window("float64"), exact_with_wide_numbers()):
-        expected = reference.trajectory(exact, "fraction")
+        expected = loop.trajectory(exact, "fraction")
         actual = worker.train(f"{package}.training", exact)
         outcomes.append(caught(expected, actual, partial(compare_bits, expected)))
     assert any(outcomes)
 
     iris = iris_sgd(updates=6)
-    decimals = reference.trajectory(iris, "decimal")
+    decimals = loop.trajectory(iris, "decimal")
     bounds = list(rounding.rounding_bounds(iris, decimals))
     actual = worker.train(f"{package}.training", iris)
     assert caught(decimals, actual, partial(compare_bounds, decimals, bounds=bounds))
@@ -108,14 +109,14 @@ def test_a_rate_that_keras_holds_as_float32_is_outside_the_bound(
     worker = all_workers["tensorflow"]
     worker.path.append(str(tmp_path))
     iris = iris_sgd(updates=6)
-    expected = reference.trajectory(iris, "decimal")
+    expected = loop.trajectory(iris, "decimal")
     actual = worker.train(f"{package}.training", iris)
     bounds = list(rounding.rounding_bounds(iris, expected))
     assert compare_bounds(expected, actual, bounds).outside[0] > 0
     # At a rate that float32 can hold, there is nothing to see.
     exact = hadamard()
     actual = worker.train(f"{package}.training", exact)
-    assert compare_bits(reference.trajectory(exact, "fraction"), actual).same
+    assert compare_bits(loop.trajectory(exact, "fraction"), actual).same
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_mutants_of_the_bitwise_loop_are_caught(
     all_workers[framework].path.append(str(tmp_path))
     problem = iris_adamw()
     actual = all_workers[framework].train(f"{package}.bitwise", problem, 3)
-    comparison = compare_bits(reference.trajectory(problem, updates=3), actual)
+    comparison = compare_bits(loop.trajectory(problem, updates=3), actual)
     assert sum(comparison.outside) >= 20
 
 
@@ -144,7 +145,7 @@ def test_the_planted_mistake_is_the_oracles(all_workers, framework, tmp_path) ->
     worker.path.append(str(tmp_path))
     problem, momentum = hadamard(), hadamard(momentum=1.0)
     stages = mistakes.load("missing-zero-grad").stages
-    expected = reference.trajectory(problem, "fraction", stages)
+    expected = loop.trajectory(problem, "fraction", stages)
     assert rounding.exact_updates(momentum, expected) == 48
     without = worker.train(f"{package}.training", problem)
     assert compare_bits(expected, without).same

@@ -16,12 +16,13 @@ from conftest import ROOT
 from packaging.version import Version
 from test_cli import call, lockstep
 
-from lockstep import FRAMEWORKS, PACKAGES, advice, porting, specialise
-from lockstep import optimizer_table as table
-from lockstep.compare import compare_bits
-from lockstep.settings import OPTIMIZERS, Optimizer, ProblemError
-from lockstep.stock import naive_call, own_names, stock_name
-from lockstep.variants import VARIANTS, on_iris
+from lockstep.frameworks import FRAMEWORKS, PACKAGES
+from lockstep.optimizers import advice, specialise, translation
+from lockstep.optimizers import measurement as table
+from lockstep.optimizers.stock import naive_call, own_names, stock_name
+from lockstep.optimizers.variants import VARIANTS, on_iris
+from lockstep.oracle.compare import compare_bits
+from lockstep.problem.settings import OPTIMIZERS, Optimizer, ProblemError
 
 ROUNDING = 1e-13
 PACKAGE_NAMES = {name for names in PACKAGES.values() for name in names}
@@ -287,8 +288,9 @@ def test_a_variant_is_shown_with_its_defaults(variant, home, monkeypatch, capsys
 def test_nothing_is_imported_and_nobody_is_started() -> None:
     code = (
         "import sys\n"
-        "from lockstep import cli, run\n"
-        "run.Worker = None\n"
+        "from lockstep import cli\n"
+        "from lockstep.workers import pool\n"
+        "pool.Worker = None\n"
         "sys.argv = ['lockstep', 'optimizers', *sys.argv[1:]]\n"
         "try: cli.main()\n"
         f"finally: print(sorted({PACKAGE_NAMES!r} & set(sys.modules)), file=sys.stderr)"
@@ -398,7 +400,7 @@ MISPRINTS = {
 
 
 def test_lines_with_a_misprint_do_not_hold_the_bits(framework, worker, run_lines) -> None:
-    text, problem = str(porting.lines(framework, VARIANTS["adamw"])), on_iris(VARIANTS["adamw"])
+    text, problem = str(translation.lines(framework, VARIANTS["adamw"])), on_iris(VARIANTS["adamw"])
     old, new = MISPRINTS[framework]
     assert text.count(old) == 1
     expected = worker.train_with_state(f"{framework}_impl.recipe", problem, 20)
@@ -461,7 +463,7 @@ def test_the_lines_bring_what_they_name(every_program) -> None:
 
 
 def test_the_stock_call_is_all_there_is_in_pytorch() -> None:
-    lines = porting.lines("pytorch", VARIANTS["adamw"])
+    lines = translation.lines("pytorch", VARIANTS["adamw"])
     assert str(lines) == (
         "from torch import optim\n\n"
         "optimizer = optim.AdamW(\n"

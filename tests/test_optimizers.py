@@ -10,13 +10,14 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 
-from lockstep import FRAMEWORKS, reference, rounding
-from lockstep.compare import compare_bits, compare_bounds
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.optimizers.variants import VARIANTS, on_iris
+from lockstep.oracle import loop, rounding
+from lockstep.oracle.compare import compare_bits, compare_bounds
+from lockstep.oracle.rules import RULES, constants, initial_state
 from lockstep.problem import Optimizer, Problem, hadamard, iris_adamw, iris_sgd
-from lockstep.rules import RULES, constants, initial_state
-from lockstep.run import train_in_all
-from lockstep.settings import OPTIMIZERS
-from lockstep.variants import VARIANTS, on_iris
+from lockstep.problem.settings import OPTIMIZERS
+from lockstep.workers.pool import train_in_all
 
 # Half of those that the optimizers' table measures.
 UPDATES = 100
@@ -51,7 +52,7 @@ def require_run_inside(expected, bounds, run, optimizer) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_parameters_and_state_are_inside_their_bounds(all_workers, name) -> None:
     problem = on_iris(VARIANTS[name])
-    exact = reference.snapshots(problem, "decimal", updates=UPDATES)
+    exact = loop.snapshots(problem, "decimal", updates=UPDATES)
     bounds = list(rounding.bounds_with_state(problem, [each.theta for each in exact]))
     runs = train_in_all(all_workers, RECIPE, problem, UPDATES)
     assert set(runs) == set(FRAMEWORKS)
@@ -123,8 +124,8 @@ def recorded_gradients(optimizer: Optimizer) -> list[np.ndarray]:
         gradients.append(gradient)
         return gradient
 
-    stages = dataclasses.replace(reference.STAGES, clip=record)
-    reference.snapshots(on_iris(optimizer), stages=stages, updates=UPDATES)
+    stages = dataclasses.replace(loop.STAGES, clip=record)
+    loop.snapshots(on_iris(optimizer), stages=stages, updates=UPDATES)
     assert len(gradients) == UPDATES
     return gradients
 
@@ -134,7 +135,7 @@ def in_open_loop(optimizer: Optimizer, gradients) -> list:
     to_decimal = np.frompyfunc(Decimal, 1, 1)
     theta = to_decimal(np.zeros((5, 3)).astype(object))
     state, found = initial_state(optimizer, theta), []
-    with localcontext(prec=reference.DIGITS):
+    with localcontext(prec=loop.DIGITS):
         rate = Decimal(optimizer.learning_rate)
         for update, gradient in enumerate(gradients):
             exact = to_decimal(gradient.astype(object))
@@ -147,7 +148,7 @@ def in_open_loop(optimizer: Optimizer, gradients) -> list:
 def test_float32_is_inside_its_own_bound(all_workers) -> None:
     """The bound knows that Keras and optax correct the bias in float32, where 1 - 0.999 cancels."""
     problem = on_iris(VARIANTS["adamw"], "float32", updates=60)
-    exact = reference.trajectory(problem, "decimal")
+    exact = loop.trajectory(problem, "decimal")
     bounds = list(rounding.rounding_bounds(problem, exact))
     for thetas, _ in train_in_all(all_workers, RECIPE, problem).values():
         comparison = compare_bounds(exact, thetas, bounds)
@@ -172,7 +173,7 @@ def test_algebraic_rules_in_bits(all_workers, name, dtype) -> None:
         problem = dataclasses.replace(
             hadamard(dtype, accumulation_steps=k), optimizer=ALGEBRAIC[name], decay_bias=decay_bias
         )
-        exact = reference.trajectory(problem, "fraction")
+        exact = loop.trajectory(problem, "fraction")
         count = rounding.exact_updates(problem, exact)
         assert count >= least
         for thetas, _ in train_in_all(all_workers, RECIPE, problem, count).values():
@@ -200,10 +201,10 @@ def gradient_norms(problem, updates: int) -> list[float]:
 
     def look(gradient, at):
         found.append(float(np.linalg.norm(gradient)))
-        return reference.clip(gradient, at)
+        return loop.clip(gradient, at)
 
-    stages = dataclasses.replace(reference.STAGES, clip=look)
-    reference.trajectory(problem, stages=stages, updates=updates)
+    stages = dataclasses.replace(loop.STAGES, clip=look)
+    loop.trajectory(problem, stages=stages, updates=updates)
     return found
 
 
@@ -214,7 +215,7 @@ def test_bitwise_rules_in_bits_with_clipping(all_workers, name, dtype) -> None:
     problem = dataclasses.replace(free, max_norm=float(np.median(gradient_norms(free, 30))))
     clipped = [norm > problem.max_norm for norm in gradient_norms(problem, 30)]
     assert {True, False} == set(clipped)
-    expected = reference.trajectory(problem, updates=30)
+    expected = loop.trajectory(problem, updates=30)
     for thetas, _ in train_in_all(all_workers, COMPILED, problem, 30).values():
         comparison = compare_bits(expected, thetas)
         assert comparison.same, comparison.first
@@ -224,7 +225,7 @@ def test_bitwise_rules_in_bits_with_clipping(all_workers, name, dtype) -> None:
 @pytest.mark.parametrize("name", BITWISE)
 def test_bitwise_rules_in_bits_op_by_op(all_workers, name) -> None:
     problem = dataclasses.replace(iris_adamw(updates=4), optimizer=BITWISE[name], max_norm=6.0)
-    expected = reference.trajectory(problem, updates=4)
+    expected = loop.trajectory(problem, updates=4)
     eager = {each: f"{each}_impl.bitwise" for each in ("tensorflow", "jax")}
     some = {each: all_workers[each] for each in eager}
     for thetas, _ in train_in_all(some, eager, problem, 4).values():
@@ -237,7 +238,7 @@ def test_the_plain_loop_takes_every_optimizer(all_workers) -> None:
     ports = {name: f"{name}_impl.training" for name in FRAMEWORKS}
     for optimizer in VARIANTS.values():
         problem = dataclasses.replace(iris_sgd(updates=4), optimizer=optimizer)
-        exact = reference.trajectory(problem, "decimal", updates=4)
+        exact = loop.trajectory(problem, "decimal", updates=4)
         bounds = list(rounding.rounding_bounds(problem, exact))
         for thetas, _ in train_in_all(all_workers, ports, problem, 4).values():
             comparison = compare_bounds(exact, thetas, bounds)

@@ -10,10 +10,11 @@ from conftest import exact_with_partial_window, exact_with_wide_numbers, random_
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lockstep import FRAMEWORKS, reference, rounding
-from lockstep.compare import compare_bits, compare_bounds
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.oracle import loop, rounding
+from lockstep.oracle.compare import compare_bits, compare_bounds
 from lockstep.problem import Optimizer, Problem, Schedule, hadamard, iris_adamw, iris_sgd, split
-from lockstep.run import Refused
+from lockstep.workers.pool import Refused
 
 # A worker lives as long as the session and keeps nothing between two problems.
 many = settings(
@@ -31,7 +32,7 @@ def test_exact_problem_in_bits(worker, framework, dtype, momentum) -> None:
     updates = LENGTHS[dtype]
     problem = hadamard(dtype, updates=updates, momentum=momentum)
     actual = worker.train(f"{framework}_impl.training", problem)
-    comparison = compare_bits(reference.trajectory(problem, "fraction"), actual)
+    comparison = compare_bits(loop.trajectory(problem, "fraction"), actual)
     assert comparison.same, comparison.first
     assert comparison.compared == updates * 15
 
@@ -49,7 +50,7 @@ def test_exact_problem_in_bits_for_each_pair(all_workers, dtype, pair) -> None:
 @pytest.mark.parametrize("dtype", LENGTHS)
 def test_exact_partial_windows_in_bits(worker, framework, dtype) -> None:
     problem = exact_with_partial_window(dtype, epochs=4)
-    expected = reference.trajectory(problem, "fraction")
+    expected = loop.trajectory(problem, "fraction")
     assert rounding.exact_updates(problem, expected) == 8
     comparison = compare_bits(expected, worker.train(f"{framework}_impl.training", problem))
     assert comparison.same, comparison.first
@@ -60,7 +61,7 @@ def test_exact_partial_windows_in_bits(worker, framework, dtype) -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_iris_inside_the_bound(worker, framework, dtype, momentum) -> None:
     problem = iris_sgd(dtype, momentum=momentum)
-    exact = reference.trajectory(problem, "decimal")
+    exact = loop.trajectory(problem, "decimal")
     bounds = list(rounding.rounding_bounds(problem, exact))
     actual = worker.train(f"{framework}_impl.training", problem)
     comparison = compare_bounds(exact, actual, bounds)
@@ -92,7 +93,7 @@ def test_a_partial_window_is_divided_by_its_own_examples(worker, framework) -> N
 def test_exact_wide_numbers_in_bits(worker, framework) -> None:
     problem = exact_with_wide_numbers()
     actual = worker.train(f"{framework}_impl.training", problem)
-    comparison = compare_bits(reference.trajectory(problem, "fraction"), actual)
+    comparison = compare_bits(loop.trajectory(problem, "fraction"), actual)
     assert comparison.same, comparison.first
     assert comparison.compared == 16 * 15
 
@@ -112,7 +113,7 @@ FORMS = [
 def test_adamw_on_iris_in_bits(all_workers, name, form, updates, dtype) -> None:
     problem = iris_adamw(dtype)
     actual = all_workers[name].train(f"{name}_impl.{form}", problem, updates)
-    comparison = compare_bits(reference.trajectory(problem, updates=updates), actual)
+    comparison = compare_bits(loop.trajectory(problem, updates=updates), actual)
     assert comparison.same, comparison.first
     assert comparison.compared == updates * 15
 
@@ -122,7 +123,7 @@ def test_adamw_on_iris_in_bits(all_workers, name, form, updates, dtype) -> None:
 def test_adamw_on_iris_in_bits_op_by_op_in_jax(all_workers, dtype) -> None:
     problem = iris_adamw(dtype)
     actual = all_workers["jax"].train("jax_impl.bitwise", problem)
-    comparison = compare_bits(reference.trajectory(problem), actual)
+    comparison = compare_bits(loop.trajectory(problem), actual)
     assert comparison.same, comparison.first
     assert comparison.compared == 1500
 
@@ -169,7 +170,7 @@ any_adamw = st.builds(
 @many
 @given(problem=problems(False, any_sgd))
 def test_random_problems_inside_the_bound(worker, framework, problem) -> None:
-    exact = reference.trajectory(problem, "decimal")
+    exact = loop.trajectory(problem, "decimal")
     bounds = list(rounding.rounding_bounds(problem, exact))
     actual = worker.train(f"{framework}_impl.training", problem)
     comparison = compare_bounds(exact, actual, bounds)
@@ -181,7 +182,7 @@ def test_random_problems_inside_the_bound(worker, framework, problem) -> None:
 @given(problem=problems(True, sgd_with_decay | any_adamw))
 def test_random_problems_in_bits(worker, framework, problem) -> None:
     actual = worker.train(f"{framework}_impl.bitwise", problem)
-    comparison = compare_bits(reference.trajectory(problem), actual)
+    comparison = compare_bits(loop.trajectory(problem), actual)
     assert comparison.same, comparison.first
     assert comparison.compared == problem.updates * (problem.W.size + problem.b.size)
 
@@ -191,7 +192,7 @@ def test_random_problems_in_bits(worker, framework, problem) -> None:
 def test_random_problems_in_bits_compiled(all_workers, problem) -> None:
     for name in ("tensorflow", "jax"):
         actual = all_workers[name].train(f"{name}_impl.compiled", problem)
-        comparison = compare_bits(reference.trajectory(problem), actual)
+        comparison = compare_bits(loop.trajectory(problem), actual)
         assert comparison.same, (name, comparison.first)
         assert comparison.compared == problem.updates * (problem.W.size + problem.b.size)
 
@@ -199,7 +200,7 @@ def test_random_problems_in_bits_compiled(all_workers, problem) -> None:
 def test_learning_rates_in_bits(worker, framework) -> None:
     problem = dataclasses.replace(iris_adamw(updates=10), learning_rates=[0.1, 0.03] * 5)
     actual = worker.train(f"{framework}_impl.bitwise", problem, 4)
-    comparison = compare_bits(reference.trajectory(problem, updates=4), actual)
+    comparison = compare_bits(loop.trajectory(problem, updates=4), actual)
     assert comparison.same, comparison.first
     assert comparison.compared == 60
 

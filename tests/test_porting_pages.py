@@ -9,8 +9,10 @@ import pytest
 
 from docs.porting_table import CONCEPTS, program, snippets
 from docs.traps import Trap, pages, planted, says, target, traps
-from lockstep import FRAMEWORKS, mistakes, report
-from lockstep.verdict import check
+from lockstep import mistakes
+from lockstep.diagnosis.verdict import check
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.views import report
 
 PAGES = {page.stem: page for page in pages()}
 # Pages into the same framework share traps, and what is told of them: by the first that has it.

@@ -12,8 +12,8 @@ import torch
 import jax_impl
 import pytorch_impl
 import tensorflow_impl
-from lockstep import reference
-from lockstep.compare import compare_bits
+from lockstep.oracle import loop
+from lockstep.oracle.compare import compare_bits
 from lockstep.problem import hadamard
 
 X = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -163,7 +163,7 @@ def test_gradient_descent_is_the_exact_update(framework) -> None:
         current = current if result is None else result
         W, b = (np.asarray(p) if framework == "jax" else to_numpy(p) for p in current)
         actual.append(np.vstack([W, b]))
-    comparison = compare_bits(reference.trajectory(problem, "fraction"), actual)
+    comparison = compare_bits(loop.trajectory(problem, "fraction"), actual)
     assert comparison.same, comparison.first
     assert comparison.compared == 150
 
@@ -233,4 +233,4 @@ def test_train_window_returns_the_windows_loss(framework) -> None:
         _, _, loss = jax_impl.train_window(current, state, optimizer, window)
     else:
         loss = IMPLEMENTATIONS[framework].train_window(current, optimizer, window)
-    assert float(loss) == reference.loss(np.vstack([problem.W, problem.b]), problem) == 19.0
+    assert float(loss) == loop.loss(np.vstack([problem.W, problem.b]), problem) == 19.0

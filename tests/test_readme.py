@@ -10,13 +10,14 @@ import numpy as np
 from conftest import ROOT
 
 from benchmarks.diagnosis import GOALS, markdown
-from lockstep import reference, verdict
-from lockstep.checks import build
+from lockstep.diagnosis import verdict
+from lockstep.diagnosis.probes import probes
+from lockstep.experiments.checks import build
+from lockstep.experiments.zeroing import LEARNING_RATES, MISTAKE, UPDATES
 from lockstep.mistakes import load, names
-from lockstep.probes import probes
+from lockstep.oracle import loop
 from lockstep.problem import Problem, iris_sgd
-from lockstep.report import text
-from lockstep.zeroing import LEARNING_RATES, MISTAKE, UPDATES
+from lockstep.views.report import text
 
 README = (ROOT / "README.md").read_text()
 
@@ -52,7 +53,7 @@ def test_the_losses_are_the_oracles() -> None:
 def test_the_bounds_are_the_analysis() -> None:
     rows = re.findall(r"^ +(\d+) +[\d.]+((?: +\d\.\de-\d\d ≤ \d\.\de-\d\d){3})$", README, re.M)
     (check,) = build("iris-sgd")
-    comparison = check.compare(reference.trajectory(check.problem))
+    comparison = check.compare(loop.trajectory(check.problem))
     assert len(rows) == 3
     for update, cells in rows:
         bounds = re.findall(r"≤ (\S+)", cells)
@@ -64,9 +65,9 @@ def test_the_losses_without_zeroing_are_the_oracles() -> None:
     columns = []
     for learning_rate in LEARNING_RATES:
         problem = iris_sgd(accumulation_steps=1, updates=UPDATES, learning_rate=learning_rate)
-        for stages in (reference.STAGES, load(MISTAKE).stages):
-            trajectory = reference.trajectory(problem, stages=stages)
-            columns.append([reference.loss(theta, problem) for theta in trajectory])
+        for stages in (loop.STAGES, load(MISTAKE).stages):
+            trajectory = loop.trajectory(problem, stages=stages)
+            columns.append([loop.loss(theta, problem) for theta in trajectory])
     assert len(rows) == 5
     for update, numbers in rows:
         expected = [f"{column[int(update) - 1]:.4f}" for column in columns]

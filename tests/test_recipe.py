@@ -9,8 +9,10 @@ from conftest import exact_with_partial_window
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from lockstep import FRAMEWORKS, reference, rounding
-from lockstep.compare import compare_bits, compare_bounds
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.optimizers.variants import VARIANTS
+from lockstep.oracle import loop, rounding
+from lockstep.oracle.compare import compare_bits, compare_bounds
 from lockstep.problem import (
     LossScale,
     Optimizer,
@@ -23,9 +25,8 @@ from lockstep.problem import (
     iris_sgd,
     split,
 )
-from lockstep.run import WorkerError, train_in_all
-from lockstep.settings import OPTIMIZERS
-from lockstep.variants import VARIANTS
+from lockstep.problem.settings import OPTIMIZERS
+from lockstep.workers.pool import WorkerError, train_in_all
 
 RECIPE = {name: f"{name}_impl.recipe" for name in FRAMEWORKS}
 WEIGHTS = [[1, 2, 1], [0, 4], [1, 3]]
@@ -33,7 +34,7 @@ WEIGHTS = [[1, 2, 1], [0, 4], [1, 3]]
 
 def require_same_bits(all_workers, problem, expected=None) -> None:
     """All three hold the oracle's bits, of parameters and state, in all updates."""
-    snapshots = expected or reference.snapshots(problem)
+    snapshots = expected or loop.snapshots(problem)
     for thetas, state in train_in_all(all_workers, RECIPE, problem).values():
         comparison = compare_bits([each.theta for each in snapshots], thetas)
         assert comparison.same, comparison.first
@@ -47,7 +48,7 @@ def require_same_bits(all_workers, problem, expected=None) -> None:
 
 def require_inside(all_workers, problem, updates=None) -> None:
     """All three are inside the bound of the oracle, parameters and state."""
-    exact = reference.snapshots(problem, "decimal", updates=updates)
+    exact = loop.snapshots(problem, "decimal", updates=updates)
     thetas = [each.theta for each in exact]
     bounds = list(rounding.bounds_with_state(problem, thetas))
     for name, (run, state) in train_in_all(all_workers, RECIPE, problem, updates).items():
@@ -83,7 +84,7 @@ def test_partial_windows_in_bits(all_workers, policy) -> None:
         "drop": [3] * 4,
         "carry": [3] * 6,
     }[policy]
-    exact = reference.trajectory(problem, "fraction")
+    exact = loop.trajectory(problem, "fraction")
     count = rounding.exact_updates(problem, exact)
     assert count >= (1 if policy == "carry" else 4)
     for thetas, _ in train_in_all(all_workers, RECIPE, problem, count).values():
@@ -114,7 +115,7 @@ def weighted(dtype="float64", **change) -> Problem:
 
 def test_weighted_windows_in_bits(all_workers) -> None:
     problem = weighted()
-    exact = reference.trajectory(problem, "fraction")
+    exact = loop.trajectory(problem, "fraction")
     assert rounding.exact_updates(problem, exact) == len(exact) == 4
     for thetas, _ in train_in_all(all_workers, RECIPE, problem).values():
         comparison = compare_bits(exact, thetas)
@@ -184,7 +185,7 @@ def test_a_window_that_is_not_finite_raises_the_same_everywhere(all_workers) -> 
     problem = with_a_window_that_overflows(non_finite="raise")
     message = "FloatingPointError: update 2: the gradient is not finite"
     with pytest.raises(FloatingPointError, match="update 2: the gradient is not finite"):
-        reference.trajectory(problem)
+        loop.trajectory(problem)
     for name, worker in all_workers.items():
         with pytest.raises(WorkerError, match=message):
             worker.train(RECIPE[name], problem)
@@ -211,13 +212,13 @@ def scaled(initial: float, interval: int, **change) -> Problem:
 def test_a_dynamic_loss_scale_in_bits(all_workers) -> None:
     """It overflows, backs off until it fits, and grows again; the updates are the same bits."""
     problem = scaled(2.0**18, 2)
-    expected = reference.snapshots(problem)
+    expected = loop.snapshots(problem)
     scales = [each.loss_scale for each in expected]
     assert scales[:3] == [2.0**17, 2.0**16, 2.0**15]
     assert max(scales[3:]) > scales[2]
     assert [each.updates for each in expected][:3] == [0, 0, 0]
     require_same_bits(all_workers, problem, expected)
-    small = reference.trajectory(scaled(1.0, 100), "fraction")
+    small = loop.trajectory(scaled(1.0, 100), "fraction")
     updated = [
         each.theta
         for last, each in zip([None, *expected], expected, strict=False)
@@ -238,7 +239,7 @@ def test_the_loss_scale_is_grad_scalers() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
     parameter = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.SGD([parameter], 0.1)
-    ours, theirs = reference.Scale(LossScale(2.0**10, 2)), []
+    ours, theirs = loop.Scale(LossScale(2.0**10, 2)), []
     scales = []
     for each in finite:
         parameter.grad = torch.full((1,), 1.0 if each else math.inf)
@@ -255,7 +256,7 @@ def test_the_loss_scale_is_grad_scalers() -> None:
 @pytest.mark.parametrize("compute_dtype", ["bfloat16", "float16"])
 def test_low_precision_in_bits(all_workers, compute_dtype) -> None:
     problem = dataclasses.replace(hadamard("float32"), compute_dtype=compute_dtype)
-    exact = reference.trajectory(problem, "fraction")
+    exact = loop.trajectory(problem, "fraction")
     count = rounding.exact_updates(problem, exact)
     assert count == {"bfloat16": 6, "float16": 9}[compute_dtype]
     for thetas, _ in train_in_all(all_workers, RECIPE, problem, count).values():
@@ -280,7 +281,7 @@ def test_low_precision_is_inside_the_bound(all_workers, dtype, compute_dtype) ->
         {"normalise": lambda accumulator, at: accumulator / 2},
         {"normalise": lambda accumulator, at: accumulator * 3 / 2},
         {"weigh": lambda at: at.number(1) / 2 / at.examples},
-        {"clip": lambda gradient, at: reference.clip_to(gradient, at.number(1))},
+        {"clip": lambda gradient, at: loop.clip_to(gradient, at.number(1))},
     ],
     ids=["halved", "half as much again", "mean of means", "clipped"],
 )
@@ -289,10 +290,10 @@ def test_the_bound_of_low_precision_is_no_blank_cheque(compute_dtype, change) ->
         iris_sgd("float32", updates=12, learning_rate=0.001, momentum=0.9),
         compute_dtype=compute_dtype,
     )
-    exact = reference.trajectory(problem, "decimal")
+    exact = loop.trajectory(problem, "decimal")
     bounds = list(rounding.rounding_bounds(problem, exact))
-    stages = dataclasses.replace(reference.STAGES, **change)
-    wrong = reference.trajectory(problem, "decimal", stages)
+    stages = dataclasses.replace(loop.STAGES, **change)
+    wrong = loop.trajectory(problem, "decimal", stages)
     assert sum(compare_bounds(exact, [w.astype(float) for w in wrong], bounds).outside) > 0
 
 
@@ -304,7 +305,7 @@ def test_the_default_loss_scale_is_inside_the_bound(all_workers) -> None:
         loss_scale=LossScale(),
         non_finite="skip",
     )
-    assert False in reference.updated(problem)
+    assert False in loop.updated(problem)
     require_inside(all_workers, problem)
 
 
@@ -316,7 +317,7 @@ def test_a_norm_that_overflows_is_not_finite(all_workers, dtype, huge) -> None:
         np.ones((2, 1)), np.zeros(1), [(x, y), (x * huge, y), (x, y)], dtype=dtype,
         optimizer=Optimizer("sgd", 0.125, momentum=0.5), max_norm=1.0, non_finite="skip",
     )  # fmt: skip
-    assert reference.updated(problem) == [True, False, True]
+    assert loop.updated(problem) == [True, False, True]
     for thetas, state in train_in_all(all_workers, RECIPE, problem).values():
         assert [s.min() for s in state["updates"]] == [1, 1, 2]
         assert (thetas[0] == thetas[1]).all()
@@ -332,9 +333,9 @@ def test_the_recipe_tells_its_loss_and_its_norm(all_workers) -> None:
 
     def look(gradient, at):
         norms.append(float(np.linalg.norm(gradient)))
-        return reference.clip(gradient, at)
+        return loop.clip(gradient, at)
 
-    thetas = reference.trajectory(problem, stages=dataclasses.replace(reference.STAGES, clip=look))
+    thetas = loop.trajectory(problem, stages=dataclasses.replace(loop.STAGES, clip=look))
     before = [np.vstack([problem.W, problem.b]), *thetas[:-1]]
     losses = []
     for theta, window in zip(before, problem.windows, strict=True):
@@ -342,7 +343,7 @@ def test_the_recipe_tells_its_loss_and_its_norm(all_workers) -> None:
         alone = dataclasses.replace(
             iris_sgd(), micro_batches=pairs, example_weights=[weights[i] for i in window]
         )
-        losses.append(reference.loss(theta, alone))
+        losses.append(loop.loss(theta, alone))
     assert max(norms) > problem.max_norm
     for _, state in train_in_all(all_workers, RECIPE, problem).values():
         assert [s.min() for s in state["loss"]] == pytest.approx(losses, rel=1e-12)
@@ -362,7 +363,7 @@ def many_small_micro_batches() -> Problem:
 
 def test_the_accumulator_is_float32_under_bfloat16(all_workers) -> None:
     problem = many_small_micro_batches()
-    (exact,) = reference.trajectory(problem, "fraction")
+    (exact,) = loop.trajectory(problem, "fraction")
     for thetas, _ in train_in_all(all_workers, RECIPE, problem).values():
         comparison = compare_bits([exact], thetas)
         assert comparison.same, comparison.first
@@ -374,10 +375,10 @@ def test_the_accumulator_is_float32_under_bfloat16(all_workers) -> None:
 
 def outside(problem, stages, updates=None) -> int:
     """How many numbers a run with replaced stages has outside the bound."""
-    exact = reference.trajectory(problem, "decimal", updates=updates)
+    exact = loop.trajectory(problem, "decimal", updates=updates)
     bounds = list(rounding.rounding_bounds(problem, exact))
-    assert compare_bounds(exact, reference.trajectory(problem, updates=updates), bounds).same
-    wrong = reference.trajectory(problem, stages=stages, updates=updates)
+    assert compare_bounds(exact, loop.trajectory(problem, updates=updates), bounds).same
+    wrong = loop.trajectory(problem, stages=stages, updates=updates)
     return sum(compare_bounds(exact, wrong, bounds).outside)
 
 
@@ -387,7 +388,7 @@ def clip_with_epsilon(gradient, at):
 
 
 def one_update_early(at):
-    return reference.rate_of(at.problem, at.update + 1)
+    return loop.rate_of(at.problem, at.update + 1)
 
 
 def beta_as_float32(problem):
@@ -397,11 +398,11 @@ def beta_as_float32(problem):
 
 
 SEAMS = {
-    "clip epsilon of 1e-6": dataclasses.replace(reference.STAGES, clip=clip_with_epsilon),
+    "clip epsilon of 1e-6": dataclasses.replace(loop.STAGES, clip=clip_with_epsilon),
     "cosine of 1000 updates, one off": dataclasses.replace(
-        reference.STAGES, learning_rate=one_update_early
+        loop.STAGES, learning_rate=one_update_early
     ),
-    "beta as float32": dataclasses.replace(reference.STAGES, settings=beta_as_float32),
+    "beta as float32": dataclasses.replace(loop.STAGES, settings=beta_as_float32),
 }
 
 
@@ -419,14 +420,14 @@ def test_the_whole_cosine_of_a_thousand_updates(all_workers) -> None:
         optimizer=Optimizer("sgd", 0.01), schedule=Schedule(1000, decay="cosine"),
     )  # fmt: skip
     require_inside(all_workers, problem)
-    shifted = dataclasses.replace(reference.STAGES, learning_rate=later)
+    shifted = dataclasses.replace(loop.STAGES, learning_rate=later)
     assert outside(problem, shifted) > 1000 * 15 / 2
 
 
 def later(at):
     """A schedule one update longer than it should be."""
     longer = dataclasses.replace(at.problem, schedule=Schedule(1001, decay="cosine"))
-    return reference.rate_of(longer, at.update)
+    return loop.rate_of(longer, at.update)
 
 
 # --- any recipe -----------------------------------------------------------------------------------

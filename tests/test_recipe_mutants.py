@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from test_recipe import RECIPE, fine_tuning, many_small_micro_batches, scaled
 
-from lockstep import reference, rounding
-from lockstep.compare import compare_bits, compare_bounds
+from lockstep.oracle import loop, rounding
+from lockstep.oracle.compare import compare_bits, compare_bounds
 from lockstep.problem import Schedule
 
 SINGLE = "[__import__('numpy').float32(b).item() for b in s.betas]"
@@ -60,7 +60,7 @@ def test_mutants_of_the_recipe_are_outside(all_workers, mutant, tmp_path, name, 
     problem = dataclasses.replace(fine_tuning(schedule=Schedule(1000, 2, "cosine")), epochs=4)
     package, worker = mutant(name, *change), all_workers[name]
     worker.path.append(str(tmp_path))
-    exact = reference.trajectory(problem, "decimal")
+    exact = loop.trajectory(problem, "decimal")
     bounds = list(rounding.rounding_bounds(problem, exact))
     wrong = worker.train(f"{package}.recipe", problem)
     assert sum(compare_bounds(exact, wrong, bounds).outside) > 0
@@ -93,7 +93,7 @@ def test_a_low_precision_accumulator_is_seen(all_workers, framework, mutant, tmp
     package, worker = mutant(framework, *ACCUMULATORS[framework]), all_workers[framework]
     worker.path.append(str(tmp_path))
     problem = many_small_micro_batches()
-    expected = reference.trajectory(problem, "fraction")
+    expected = loop.trajectory(problem, "fraction")
     assert not compare_bits(expected, worker.train(f"{package}.recipe", problem)).same
 
 
@@ -112,7 +112,7 @@ def test_mutants_of_the_loss_scale_are_seen(
     package, worker = mutant(framework, *change), all_workers[framework]
     worker.path.append(str(tmp_path))
     problem = scaled(2.0**18, 2)
-    expected = reference.snapshots(problem)
+    expected = loop.snapshots(problem)
     thetas, state = worker.train_with_state(f"{package}.recipe", problem)
     scales = [each.loss_scale for each in expected]
     same = compare_bits([each.theta for each in expected], thetas).same

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from lockstep import recurrent
-from lockstep.compare import compare_bits, compare_bounds
-from lockstep.recurrent import MP, Recurrent
-from lockstep.rounded import rounded
-from lockstep.rounding import sums_are_exact
-from lockstep.run import WorkerError
+from lockstep.oracle import recurrent
+from lockstep.oracle.compare import compare_bits, compare_bounds
+from lockstep.oracle.recurrent import MP, Recurrent
+from lockstep.oracle.rounding import sums_are_exact
+from lockstep.oracle.tracked import rounded
+from lockstep.workers.pool import WorkerError
 
 DTYPES = ["float64", "float32"]
 NUMBERS = 26 + 9  # of U, V, c, W, b, and of the last hidden state

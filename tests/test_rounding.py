@@ -10,11 +10,11 @@ from conftest import exact_with_partial_window, exact_with_wide_numbers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep import reference, rounding
-from lockstep.checks import EXACT_UPDATES
-from lockstep.compare import compare_bounds
+from lockstep.experiments.checks import EXACT_UPDATES
+from lockstep.oracle import loop, rounding
+from lockstep.oracle.compare import compare_bounds
+from lockstep.oracle.loop import STAGES
 from lockstep.problem import Optimizer, Problem, ProblemError, hadamard, iris_sgd, split
-from lockstep.reference import STAGES
 
 
 @pytest.mark.parametrize(("dtype", "updates"), EXACT_UPDATES.items())
@@ -22,36 +22,36 @@ from lockstep.reference import STAGES
 @pytest.mark.parametrize("accumulation_steps", range(1, 9))
 def test_the_exact_problem_is_exact(dtype, updates, momentum, accumulation_steps) -> None:
     problem = hadamard(dtype, accumulation_steps, updates, momentum)
-    trajectory = reference.trajectory(problem, "fraction")
+    trajectory = loop.trajectory(problem, "fraction")
     assert len(trajectory) == updates
     assert rounding.exact_updates(problem, trajectory) == updates
 
 
 def test_the_exact_problem_is_exact_for_a_bit_an_update() -> None:
     problem = hadamard(updates=80)
-    trajectory = reference.trajectory(problem, "fraction")
+    trajectory = loop.trajectory(problem, "fraction")
     assert 48 <= rounding.exact_updates(problem, trajectory) < 60
 
 
 def test_a_rounding_setting_is_not_exact() -> None:
     problem = dataclasses.replace(hadamard(), optimizer=Optimizer(learning_rate=0.1))
-    assert rounding.exact_updates(problem, reference.trajectory(problem, "fraction")) == 0
+    assert rounding.exact_updates(problem, loop.trajectory(problem, "fraction")) == 0
 
 
 def test_a_window_of_three_examples_is_not_exact() -> None:
     problem = dataclasses.replace(hadamard(accumulation_steps=8, updates=2), accumulation_steps=3)
-    assert rounding.exact_updates(problem, reference.trajectory(problem, "fraction")) == 0
+    assert rounding.exact_updates(problem, loop.trajectory(problem, "fraction")) == 0
 
 
 def test_partial_windows_can_be_exact() -> None:
     problem = exact_with_partial_window("float64")
-    trajectory = reference.trajectory(problem, "fraction")
+    trajectory = loop.trajectory(problem, "fraction")
     assert rounding.exact_updates(problem, trajectory) == len(trajectory) == 12
 
 
 def test_wide_numbers_are_exact_for_a_while() -> None:
     problem = exact_with_wide_numbers()
-    trajectory = reference.trajectory(problem, "fraction")
+    trajectory = loop.trajectory(problem, "fraction")
     assert rounding.exact_updates(problem, trajectory) == len(trajectory) == 16
 
 
@@ -83,9 +83,9 @@ def test_the_condition_is_no_weaker_than_needed() -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_numpy_is_inside_the_bound_and_the_bound_is_tight(dtype, momentum) -> None:
     problem = iris_sgd(dtype, momentum=momentum)
-    exact = reference.trajectory(problem, "decimal")
+    exact = loop.trajectory(problem, "decimal")
     bounds = list(rounding.rounding_bounds(problem, exact))
-    comparison = compare_bounds(exact, reference.trajectory(problem), bounds)
+    comparison = compare_bounds(exact, loop.trajectory(problem), bounds)
     assert comparison.same
     assert comparison.compared == 30 * 15
     assert comparison.bounds is not None
@@ -94,7 +94,7 @@ def test_numpy_is_inside_the_bound_and_the_bound_is_tight(dtype, momentum) -> No
     assert max(comparison.bounds) < 40_000 * unit
 
 
-def scaled_gradient(factor: float) -> reference.Stages:
+def scaled_gradient(factor: float) -> loop.Stages:
     """A coefficient that is slightly off, as an epsilon in a clip coefficient makes it."""
 
     def normalise(accumulator, at):
@@ -119,9 +119,9 @@ def single_precision(accumulator, gradient, at):
 )
 def test_small_differences_are_outside_the_bound(stages) -> None:
     problem = iris_sgd()
-    exact = reference.trajectory(problem, "decimal")
+    exact = loop.trajectory(problem, "decimal")
     bounds = list(rounding.rounding_bounds(problem, exact))
-    comparison = compare_bounds(exact, reference.trajectory(problem, stages=stages), bounds)
+    comparison = compare_bounds(exact, loop.trajectory(problem, stages=stages), bounds)
     assert comparison.outside[0] > 0
 
 
@@ -134,7 +134,7 @@ def test_what_is_not_analysed_is_refused() -> None:
 def test_a_diverging_run_has_no_bound() -> None:
     problem = iris_sgd("float32", learning_rate=1.0)
     with pytest.raises(ProblemError, match=r"update \d+ is out of float32's range"):
-        list(rounding.rounding_bounds(problem, reference.trajectory(problem, "decimal")))
+        list(rounding.rounding_bounds(problem, loop.trajectory(problem, "decimal")))
 
 
 def test_numbers_below_the_range_are_not_exact() -> None:
@@ -145,20 +145,20 @@ def test_numbers_below_the_range_are_not_exact() -> None:
         b=problem.b * 2.0**-115,
         micro_batches=[(x, y * 2.0**-115) for x, y in problem.micro_batches],
     )
-    exact = rounding.exact_updates(small, reference.trajectory(small, "fraction"))
+    exact = rounding.exact_updates(small, loop.trajectory(small, "fraction"))
     assert 0 < exact < 20
 
 
 def test_each_updates_own_learning_rate_is_looked_at() -> None:
     rates = [0.25] * 5 + [0.3] * 43
     problem = dataclasses.replace(hadamard(), learning_rates=rates)
-    assert rounding.exact_updates(problem, reference.trajectory(problem, "fraction")) == 5
+    assert rounding.exact_updates(problem, loop.trajectory(problem, "fraction")) == 5
 
 
 def test_weights_whose_sum_rounds_are_not_exact() -> None:
     full = hadamard(accumulation_steps=8, updates=3)
     problem = dataclasses.replace(full, example_weights=[[0.1]] * 8)
-    assert rounding.exact_updates(problem, reference.trajectory(problem, "fraction")) == 0
+    assert rounding.exact_updates(problem, loop.trajectory(problem, "fraction")) == 0
 
 
 def test_numbers_below_the_range_of_low_precision_are_not_exact() -> None:
@@ -170,7 +170,7 @@ def test_numbers_below_the_range_of_low_precision_are_not_exact() -> None:
         micro_batches=[(x, y * 2.0**-22) for x, y in full.micro_batches],
         compute_dtype="float16",
     )
-    assert rounding.exact_updates(small, reference.trajectory(small, "fraction")) < 2
+    assert rounding.exact_updates(small, loop.trajectory(small, "fraction")) < 2
 
 
 def centred(optimizer: Optimizer, epochs: int = 4) -> Problem:
@@ -187,7 +187,7 @@ def centred(optimizer: Optimizer, epochs: int = 4) -> Problem:
 def test_a_sign_at_zero_is_decided_by_rounding(name) -> None:
     """The bound knows: it lets the bias move by the rule's own step, and no further."""
     problem = centred(Optimizer(name, 0.001), epochs=1)
-    exact = reference.trajectory(problem, "decimal")
+    exact = loop.trajectory(problem, "decimal")
     (bound,) = rounding.rounding_bounds(problem, exact)
     assert 0 <= bound[-1, 0] <= 2 * 2 * 0.01
 
@@ -195,7 +195,7 @@ def test_a_sign_at_zero_is_decided_by_rounding(name) -> None:
 def test_a_bound_that_says_nothing_is_refused() -> None:
     problem = centred(Optimizer("adam", 0.001), epochs=30)
     with pytest.raises(ProblemError, match=r"update \d+ has no bound: rounding to float64 can"):
-        list(rounding.rounding_bounds(problem, reference.trajectory(problem, "decimal")))
+        list(rounding.rounding_bounds(problem, loop.trajectory(problem, "decimal")))
 
 
 def test_a_model_too_large_for_the_bound_is_refused() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, exact_with_partial_window, random_problem
 
-from lockstep import mistakes, run
-from lockstep.run import Refused, Worker, WorkerError, importing, missing
+from lockstep import mistakes
+from lockstep.workers import pool
+from lockstep.workers.pool import Refused, Worker, WorkerError, importing, missing
 
 PORTS = {
     "dies": "import os\ndef train(problem):\n    print('last words')\n    os._exit(3)\n",
@@ -150,7 +151,7 @@ def test_a_worker_that_died_can_be_given_work_and_closed(start, tmp_path) -> Non
 
 
 def test_nonsense_is_shown(monkeypatch) -> None:
-    monkeypatch.setattr(run, "COMMAND", (sys.executable, "-c", "print('good morning')"))
+    monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", "print('good morning')"))
     worker = Worker("jax")
     with pytest.raises(WorkerError, match=r"jax: the worker answered nonsense.*good morning"):
         worker.ready(timeout=20)
@@ -174,7 +175,7 @@ def test_the_callers_folder_is_not_imported_from(tmp_path, monkeypatch, start) -
 
 def test_a_missing_framework_comes_with_the_command_that_installs_it(monkeypatch) -> None:
     assert missing("jax") is None
-    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(pool.importlib.util, "find_spec", lambda name: None)
     assert missing("jax") == f"{sys.executable} -m pip install jax==0.10.2 optax==0.2.8"
     assert (missing("tensorflow") or "").count("2.21.0") == 1
     assert "--torch-backend cpu torch==2.13.0" in (missing("pytorch") or "")
@@ -186,7 +187,7 @@ CLI = f"{LISTEN}; from lockstep.cli import main; main()"
 PARENT = f"""
 {LISTEN}
 import time
-from lockstep.run import Worker
+from lockstep.workers.pool import Worker
 worker = Worker("jax")
 worker.ready()
 print(worker.pid, flush=True)
@@ -245,12 +246,12 @@ def test_a_signal_ends_everything_in_one_line(how, tmp_path) -> None:
 
 def test_the_cache_is_for_this_kind_of_cpu(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert run.cache_folder().parent == tmp_path / "lockstep"
+    assert pool.cache_folder().parent == tmp_path / "lockstep"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
-    assert run.environment()["JAX_COMPILATION_CACHE_DIR"] == "mine"
+    assert pool.environment()["JAX_COMPILATION_CACHE_DIR"] == "mine"
     for name, forced in (("KERAS_BACKEND", "tensorflow"), ("CUDA_VISIBLE_DEVICES", "-1")):
         monkeypatch.setenv(name, "0")
-        assert run.environment()[name] == forced
+        assert pool.environment()[name] == forced
 
 
 def test_another_folder_may_have_a_package_of_the_same_name(worker, framework, tmp_path) -> None:

@@ -18,9 +18,9 @@ from pygments.lexers import DiffLexer, PythonLexer
 from sphinx.application import Sphinx
 
 from docs import scenarios
-from lockstep import FRAMEWORKS, columns, mirror
-from lockstep.columns import Cell, Row, Unit, units
-from lockstep.show import NAMES
+from lockstep.frameworks import FRAMEWORKS, NAMES
+from lockstep.source import columns, mirror
+from lockstep.source.columns import Cell, Row, Unit, units
 
 PAIRS = list(combinations(FRAMEWORKS, 2))
 # Rows that need no heading of their own.

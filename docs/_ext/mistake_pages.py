@@ -16,11 +16,11 @@ from docs import plots, record_mistakes
 from docs._ext.prose import render
 from docs.plots import Line
 from docs.written import stale, write
-from lockstep import FRAMEWORKS, mistakes
-from lockstep.matrix import correct_matrix, in_words, plain
+from lockstep import mistakes
+from lockstep.diagnosis.matrix import correct_matrix, in_words, plain
+from lockstep.diagnosis.probes import Probe, probes
+from lockstep.frameworks import FRAMEWORKS, NAMES
 from lockstep.mistakes import FAMILIES
-from lockstep.probes import Probe, probes
-from lockstep.show import NAMES
 
 FOLDER = Path(__file__).parent.parent / "mistakes"
 # Where two losses are nearer to each other, a picture shows one line.

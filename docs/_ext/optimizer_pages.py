@@ -14,13 +14,13 @@ from docs import plots
 from docs._ext.prose import render
 from docs.plots import Look
 from docs.written import stale, write
-from lockstep import FRAMEWORKS, advice, optimizer_table
-from lockstep.optimizer_table import FILE, Default, Distance, Measurement, plain
-from lockstep.porting import lines
-from lockstep.settings import OPTIMIZERS, Optimizer
-from lockstep.show import NAMES
-from lockstep.stock import MODULES, stock_name
-from lockstep.variants import UPDATES, VARIANTS
+from lockstep.frameworks import FRAMEWORKS, NAMES
+from lockstep.optimizers import advice, measurement
+from lockstep.optimizers.measurement import FILE, Default, Distance, Measurement, plain
+from lockstep.optimizers.stock import MODULES, stock_name
+from lockstep.optimizers.translation import lines
+from lockstep.optimizers.variants import UPDATES, VARIANTS
+from lockstep.problem.settings import OPTIMIZERS, Optimizer
 
 DOCS = Path(__file__).parent.parent
 # What rounding explains, in float64 and so few updates.
@@ -31,12 +31,12 @@ Measured = Mapping[str, Measurement]
 
 def make(folder: Path = DOCS) -> None:
     """Write all pages, and the plot if it is older than what it shows."""
-    measured = optimizer_table.shipped()
+    measured = measurement.shipped()
     write(folder / "optimizers.md", overview(measured))
     for name in VARIANTS:
         write(folder / "optimizers" / f"{name}.md", page(name, measured))
     stem = folder / "optimizers" / "distances"
-    data = Path(optimizer_table.__file__).parent / "data" / FILE
+    data = Path(measurement.__file__).parent / "data" / FILE
     if stale(plots.files(stem).values(), [data, Path(plots.__file__), Path(__file__)]):
         plots.save(plot(measured), stem)
 
@@ -57,7 +57,7 @@ def overview(measured: Measured) -> str:
     values = {
         "rows": rows,
         "updates": UPDATES,
-        "dtype": optimizer_table.DTYPE,
+        "dtype": measurement.DTYPE,
         "themes": list(plots.INK),
         "alt": alt(measured),
         "measured": circumstances(measured),
@@ -80,7 +80,7 @@ def off(distance: float | None) -> str:
 
 def differing(framework: str, name: str, measured: Measured) -> str:
     """The defaults of a library's optimizer that are not PyTorch's."""
-    found = optimizer_table.differing(framework, VARIANTS[name], measured[framework])
+    found = measurement.differing(framework, VARIANTS[name], measured[framework])
     return "; ".join(f"`{each}`" for each in map(str, found))
 
 
@@ -103,7 +103,7 @@ def page(name: str, measured: Measured) -> str:
         "rule": advice.rule(settings),
         "settings": chosen(settings),
         "updates": UPDATES,
-        "dtype": optimizer_table.DTYPE,
+        "dtype": measurement.DTYPE,
         "distances": {label: measured[each].distances[name] for each, label in NAMES.items()},
         "missing": [
             text for each in FRAMEWORKS if (text := advice.missing(settings, each, measured[each]))
@@ -145,7 +145,7 @@ def heads(settings: Optimizer) -> list[str]:
 def defaults(settings: Optimizer, measured: Measured) -> dict[str, list[str]]:
     """The defaults side by side, by PyTorch's names, then those that a library has alone."""
     columns = [
-        optimizer_table.defaults(each, settings, measured[each])
+        measurement.defaults(each, settings, measured[each])
         for each in FRAMEWORKS
         if stock_name(each, settings)
     ]

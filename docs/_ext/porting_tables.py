@@ -13,9 +13,9 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
 from docs.porting_table import CONCEPTS, Snippet, program, snippets
-from lockstep import advice
-from lockstep.optimizer_table import shipped
-from lockstep.show import NAMES
+from lockstep.frameworks import NAMES
+from lockstep.optimizers import advice
+from lockstep.optimizers.measurement import shipped
 
 CELLS = {"tensorflow": advice.keras_cell, "jax": advice.optax_cell}
 

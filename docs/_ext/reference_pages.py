@@ -9,9 +9,8 @@ from sphinx.application import Sphinx
 
 from docs._ext.prose import render
 from docs.written import write
-from lockstep import FRAMEWORKS
-from lockstep.mistakes import IMPLEMENTATIONS
-from lockstep.show import NAMES
+from lockstep.frameworks import FRAMEWORKS, NAMES
+from lockstep.paths import IMPLEMENTATIONS
 
 FOLDER = Path(__file__).parent.parent / "reference" / "implementations"
 MODULES = (

@@ -18,11 +18,11 @@ from typing import Literal
 
 import whatthepatch
 
-from lockstep.reference import Stages
-from lockstep.settings import require
+from lockstep.oracle.loop import Stages
+from lockstep.paths import IMPLEMENTATIONS
+from lockstep.problem.settings import require
 
-FOLDER = Path(__file__).parent
-IMPLEMENTATIONS = FOLDER.parent.parent
+FOLDER = Path(__file__).parent / "catalogue"
 HUNK = re.compile(r"^@@ -(\S+) \+(\S+) @@")
 FAMILIES = (
     *("zeroing", "scaling", "windows", "clipping", "precision"),
@@ -84,7 +84,7 @@ def load(mistake: str) -> Mistake:
         (FOLDER / name / "mistake.py").exists(),
         f"{mistake}: no such mistake, `lockstep mistakes` lists them",
     )
-    module = importlib.import_module(f"lockstep.mistakes.{name}.mistake")
+    module = importlib.import_module(f"lockstep.mistakes.catalogue.{name}.mistake")
     found: Mistake = module.MISTAKE
     return found
 

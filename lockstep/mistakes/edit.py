@@ -11,8 +11,9 @@ import difflib
 import shutil
 from pathlib import Path
 
-from lockstep import FRAMEWORKS
-from lockstep.mistakes import FOLDER, IMPLEMENTATIONS, diff, module_name, plant
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.mistakes import FOLDER, diff, module_name, plant
+from lockstep.paths import IMPLEMENTATIONS
 
 
 def main() -> None:

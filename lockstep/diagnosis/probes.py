@@ -1,0 +1,340 @@
+"""The problems that a port is driven with: each is small, and shows what the others do not.
+
+At most seven micro-batches, of seven features and three outputs: a port compiles few shapes. Each
+probe names its ingredients, so that what differs, and what does not, tells where a port goes wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from lockstep.problem import PLAIN, Problem, split
+from lockstep.problem.settings import LossScale, Optimizer, Schedule
+
+FEATURES, OUTPUTS, MICRO_BATCHES = 7, 3, 7
+EQUAL = (2,) * MICRO_BATCHES
+RAGGED = (1, 3, 2, 2, 1, 3, 2)
+# So small that gradients do not move: what an update changes is the weight of each micro-batch.
+TINY_RATE = 2.0**-20
+TARGET = 0.5
+# What a port need not know: these fields came later than the interface. A port that does not read
+# one is not driven with it.
+OPTIONAL = tuple(name for name in PLAIN if name not in ("learning_rates", "max_norm"))
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A problem to drive a port with.
+
+    ingredients: what the update needs beyond one micro-batch of plain SGD.
+    """
+
+    name: str
+    title: str
+    ingredients: frozenset[str]
+    problem: Problem
+
+    @property
+    def limit(self) -> int:
+        """How many updates to wait for: one more than there are micro-steps."""
+        return self.problem.epochs * len(self.problem.micro_batches) + 1
+
+    @cached_property
+    def optional(self) -> tuple[str, ...]:
+        """The optional fields that this probe sets."""
+        return tuple(name for name in OPTIONAL if not self.problem.uses_only(*others(name)))
+
+    def in_dtype(self, dtype: str) -> Probe:
+        """The same probe, its numbers rounded to another dtype."""
+        if dtype == self.problem.dtype:
+            return self
+        return replace(self, problem=replace(self.problem, dtype=dtype))
+
+
+def others(name: str) -> list[str]:
+    """The settings of a recipe but one."""
+    return [each for each in PLAIN if each != name]
+
+
+def coefficients() -> Problem:
+    """Micro-batch j has a feature of its own, so that an update shows with which weight it entered.
+
+    Each has two examples, of opposite sign, whose gradients of b cancel.
+    """
+    x = np.zeros((2 * MICRO_BATCHES, FEATURES))
+    for j in range(MICRO_BATCHES):
+        x[2 * j, j], x[2 * j + 1, j] = 1, -1
+    y = np.tile([[TARGET], [-TARGET]], (MICRO_BATCHES, OUTPUTS))
+    return Problem(
+        np.zeros((FEATURES, OUTPUTS)),
+        np.zeros(OUTPUTS),
+        split(x, y, EQUAL),
+        epochs=2,
+        accumulation_steps=3,
+        optimizer=Optimizer("sgd", TINY_RATE),
+    )
+
+
+def random_problem(
+    rng: np.random.Generator,
+    sizes: Sequence[int] = RAGGED,
+    k: int = 3,
+    epochs: int = 2,
+    outputs: int = OUTPUTS,
+) -> Problem:
+    """Ordinary numbers in micro-batches of these sizes, trained with SGD."""
+    x = rng.normal(size=(sum(sizes), FEATURES))
+    y = rng.normal(size=(sum(sizes), outputs))
+    W, b = rng.normal(size=(FEATURES, outputs)), rng.normal(size=outputs)
+    return Problem(
+        W,
+        b,
+        split(x, y, sizes),
+        epochs=epochs,
+        accumulation_steps=k,
+        optimizer=Optimizer("sgd", 0.05),
+    )
+
+
+def lifted(problem: Problem) -> Problem:
+    """The same with larger targets in one window, where b's gradient alone is one to clip, too."""
+    pairs = problem.micro_batches
+    return replace(problem, micro_batches=[(x, y + 5) for x, y in pairs[:3]] + list(pairs[3:]))
+
+
+def untouched(problem: Problem) -> Problem:
+    """The same, where W has no part in the second window, nor in the last micro-batch of another.
+
+    Its features are 0 there, so that its gradient is.
+    """
+    pairs = list(problem.micro_batches)
+    for index in (2, 3, 4, 5):
+        x, y = pairs[index]
+        pairs[index] = (x * 0, y)
+    return replace(problem, micro_batches=pairs)
+
+
+def overflowing(problem: Problem, index: int) -> Problem:
+    """The same with one micro-batch whose gradient is not finite; its window is to be skipped."""
+    pairs = list(problem.micro_batches)
+    x, y = pairs[index]
+    pairs[index] = (x * 1e200, y * 1e200)
+    return replace(problem, micro_batches=pairs, non_finite="skip")
+
+
+def wide(rng: np.random.Generator) -> Problem:
+    """Gradients that float32 holds, and whose sum it does not; no operation rounds in float64."""
+    x = np.zeros((4, FEATURES))
+    x[:, 0] = 1
+    y = rng.integers(2**19, 2**20, size=(4, OUTPUTS)) / 2**20
+    y[1::2] *= 2.0**-20
+    return Problem(
+        np.zeros((FEATURES, OUTPUTS)),
+        np.zeros(OUTPUTS),
+        split(x, y, [1] * 4),
+        accumulation_steps=4,
+        optimizer=Optimizer("sgd", 1.0),
+    )
+
+
+def rates(problem: Problem) -> list[float]:
+    """Rates for a run, as many as one counted in micro-steps could ask for, all of them unequal."""
+    count = (problem.updates + 1) * max(problem.accumulation_steps, 2) + 1
+    return [0.08 * 0.75 ** (i % 5) + 0.001 * i for i in range(count)]
+
+
+def probes(seed: int = 0) -> list[Probe]:
+    """All probes; another seed gives other numbers."""
+    rng = np.random.default_rng([1936, seed])
+    found: list[Probe] = []
+
+    def add(name: str, title: str, ingredients: str, problem: Problem) -> None:
+        found.append(Probe(name, title, frozenset(ingredients.split()), problem))
+
+    def ragged(**settings: object) -> Problem:
+        return replace(random_problem(rng), **settings)  # type: ignore[arg-type]
+
+    def moving(optimizer: Optimizer, **settings: object) -> Problem:
+        """Another optimizer, at a learning rate that changes with every update."""
+        problem = ragged(optimizer=optimizer, **settings)
+        scale = optimizer.learning_rate / 0.05
+        return replace(problem, learning_rates=[scale * rate for rate in rates(problem)])
+
+    add("coefficients", "the weight of each micro-batch", "windows partial epochs", coefficients())
+    # With another number of outputs, or a factor of that size could be another one.
+    plain = random_problem(rng, (2,) * 6, k=1, epochs=1, outputs=2)
+    add("plain", "one micro-batch an update", "", plain)
+    add("windows", "K = 3", "windows", random_problem(rng, (2,) * 6, epochs=1))
+    add("ragged", "ragged windows", "windows ragged", random_problem(rng, RAGGED[:6], epochs=1))
+    add("epochs", "three epochs", "windows epochs", random_problem(rng, (2,) * 4, k=2, epochs=3))
+    add("partial", "partial windows", "windows ragged partial epochs", random_problem(rng))
+    add(
+        "rest",
+        "partial windows of two micro-batches",
+        "windows ragged partial epochs",
+        random_problem(rng, k=5),
+    )
+    add(
+        "long",
+        "K longer than an epoch",
+        "windows ragged partial epochs",
+        random_problem(rng, k=9, epochs=3),
+    )
+    moved = random_problem(rng, RAGGED[:6])
+    moved = replace(moved, learning_rates=rates(moved))
+    add("rates", "a learning rate for each update", "windows ragged epochs rates", moved)
+    clipped = lifted(replace(random_problem(rng, RAGGED[:6], epochs=4), max_norm=12.0))
+    clipped = replace(clipped, optimizer=Optimizer("sgd", 0.1))
+    add("clip", "clipping", "windows ragged epochs clip", clipped)
+    hard = ragged(max_norm=1.0, optimizer=Optimizer("sgd", 0.5, momentum=0.5))
+    add(
+        "clip-hard",
+        "clipping to less than any gradient",
+        "windows ragged partial epochs clip momentum",
+        hard,
+    )
+    add("wide", "wide numbers", "windows precision", wide(rng))
+    for name, title, optimizer in (
+        ("momentum", "momentum", Optimizer("sgd", 0.02, momentum=0.9)),
+        ("nesterov", "Nesterov's momentum", Optimizer("sgd", 0.02, momentum=0.8, nesterov=True)),
+        ("dampening", "dampening", Optimizer("sgd", 0.02, momentum=0.7, dampening=0.4)),
+        (
+            "momentum-decay",
+            "momentum and decay",
+            Optimizer("sgd", 0.02, momentum=0.9, weight_decay=0.5),
+        ),
+        ("adam", "Adam", Optimizer("adam", 0.05, betas=(0.8, 0.95), eps=0.05)),
+        (
+            "adam-decay",
+            "Adam and decay",
+            Optimizer("adam", 0.05, betas=(0.8, 0.95), eps=0.01, weight_decay=0.5),
+        ),
+        (
+            "adamw",
+            "AdamW",
+            Optimizer("adamw", 0.05, betas=(0.8, 0.95), eps=0.01, weight_decay=0.5),
+        ),
+        (
+            "amsgrad",
+            "AMSGrad",
+            Optimizer("adam", 0.05, betas=(0.5, 0.6), eps=0.01, amsgrad=True),
+        ),
+        ("adamax", "Adamax", Optimizer("adamax", 0.05, betas=(0.8, 0.9), eps=0.05)),
+        ("nadam", "NAdam", Optimizer("nadam", 0.05, betas=(0.8, 0.95), eps=0.01)),
+        ("rmsprop", "RMSprop", Optimizer("rmsprop", 0.02, alpha=0.8, eps=0.05)),
+        (
+            "rmsprop-momentum",
+            "RMSprop and momentum",
+            Optimizer("rmsprop", 0.01, alpha=0.8, eps=0.05, momentum=0.8),
+        ),
+        (
+            "rmsprop-centered",
+            "centered RMSprop",
+            Optimizer("rmsprop", 0.02, alpha=0.6, eps=0.1, centered=True),
+        ),
+        (
+            "adagrad",
+            "Adagrad",
+            Optimizer("adagrad", 0.1, eps=0.05, lr_decay=0.1, initial_accumulator_value=0.02),
+        ),
+        ("adadelta", "Adadelta", Optimizer("adadelta", 1.0, eps=0.01)),
+        ("lion", "Lion", Optimizer("lion", 0.01, betas=(0.8, 0.9), weight_decay=0.5)),
+    ):
+        decay = " decay" * (optimizer.weight_decay > 0)
+        ingredients = f"windows ragged partial epochs {optimizer.name}{decay}"
+        if optimizer.name == "sgd":
+            ingredients = ingredients.replace("sgd", "momentum " + name)
+        add(name, title, ingredients, ragged(optimizer=optimizer))
+    # Where an epoch has not K windows.
+    often = random_problem(rng, (2,) * 4, k=2, epochs=4)
+    add(
+        "momentum-epochs",
+        "momentum over four epochs",
+        "windows epochs momentum",
+        replace(often, optimizer=Optimizer("sgd", 0.02, momentum=0.9)),
+    )
+    for name, title, optimizer in (
+        (
+            "momentum-rates",
+            "momentum at a moving learning rate",
+            Optimizer("sgd", 0.02, momentum=0.9),
+        ),
+        (
+            "rmsprop-rates",
+            "RMSprop with momentum at a moving learning rate",
+            Optimizer("rmsprop", 0.01, alpha=0.8, eps=0.05, momentum=0.8),
+        ),
+    ):
+        which = name.removesuffix("-rates")
+        ingredients = f"windows ragged partial epochs rates momentum {which}"
+        add(name, title, ingredients, moving(optimizer))
+    adam = Optimizer("adam", 0.05, betas=(0.8, 0.95), eps=0.05)
+    add(
+        "clip-adam",
+        "Adam and clipping",
+        "windows ragged partial epochs clip adam",
+        lifted(ragged(optimizer=adam, max_norm=14.0)),
+    )
+    add(
+        "untouched",
+        "W has no part in some windows",
+        "windows ragged partial epochs adam untouched",
+        untouched(ragged(optimizer=adam)),
+    )
+    add(
+        "groups",
+        "decay of W alone",
+        "windows ragged partial epochs adamw decay groups",
+        ragged(
+            optimizer=Optimizer("adamw", 0.05, betas=(0.8, 0.95), eps=0.01, weight_decay=0.5),
+            decay_bias=False,
+        ),
+    )
+    for decay in ("linear", "cosine"):
+        add(
+            decay,
+            f"warm-up and {decay} decay",
+            "windows ragged partial epochs schedule " + decay,
+            ragged(schedule=Schedule(30, warmup=3, decay=decay)),
+        )
+    weights = [rng.integers(0, 5, size) / 2 for size in RAGGED]
+    weights = [each + (np.arange(len(each)) == 0) for each in weights]
+    weights[1][-1] = 0.0
+    add(
+        "weights",
+        "weighted examples, and padding",
+        "windows ragged partial epochs weights",
+        ragged(example_weights=weights),
+    )
+    for policy in ("drop", "carry"):
+        add(
+            policy,
+            f"partial windows: {policy}",
+            "windows ragged partial epochs " + policy,
+            ragged(partial_windows=policy),
+        )
+    momentum = Optimizer("sgd", 0.02, momentum=0.9, weight_decay=0.1)
+    add(
+        "overflow",
+        "a window that is not finite",
+        "windows ragged partial epochs momentum decay rates skip",
+        overflowing(moving(momentum), 1),
+    )
+    scale = LossScale(initial=1024.0, growth_interval=2)
+    add(
+        "scale-overflow",
+        "a loss scale, and a window that is not finite",
+        "windows ragged partial epochs momentum scale skip",
+        replace(overflowing(ragged(optimizer=momentum), 4), loss_scale=scale),
+    )
+    add(
+        "loss-scale",
+        "a loss scale, and clipping",
+        "windows ragged partial epochs clip scale",
+        ragged(loss_scale=scale, non_finite="skip", max_norm=10.0),
+    )
+    return found

@@ -1,0 +1,1 @@
+"""One folder a mistake: `mistake.py`, and a diff for each framework."""

@@ -1,0 +1,174 @@
+"""A process that trains in one framework: `python -m lockstep.workers.worker FRAMEWORK`.
+
+It reads tasks from standard input, one JSON object a line, and answers with one JSON object a
+line on what was its standard output; whatever the framework or a port prints goes to standard
+error. Problems and trajectories travel as safetensors files. It ends when its input ends, even in
+the middle of a task, so that no parent leaves an orphan behind.
+
+    {"port": "pytorch_impl.training", "problem": FILE, "result": FILE, "updates": 48, "path": []}
+
+A worker for somebody's port is no framework's: it imports what the port imports.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from typing import Any, TextIO
+
+from lockstep.frameworks import PACKAGES
+
+# TensorFlow takes longest, and so does the run: where cores are few, the others give way to it.
+NICE = 3
+# What tasks have put on the import path.
+ADDED: list[str] = []
+
+
+def main() -> None:
+    """Import the framework, say so, then train what is asked for."""
+    framework = sys.argv[1]
+    if framework in PACKAGES and framework != "tensorflow":
+        os.nice(NICE)
+    tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=read_tasks, args=(tasks,), daemon=True).start()
+    answers = claim_stdout()
+    # Collecting garbage while a framework builds a million lasting objects is a fifth of the time
+    # that importing it takes.
+    gc.set_threshold(200_000)
+    try:
+        versions = start(framework)
+    except Exception as error:
+        traceback.print_exc()
+        answer(answers, {"failed": f"{type(error).__name__}: {error}"})
+        return
+    answer(answers, {"ready": versions})
+    while True:
+        task = json.loads(tasks.get())
+        try:
+            answer(answers, {"done": task["result"]} | train(task))
+        except NotImplementedError as error:
+            answer(answers, {"refused": describe_refusal(error)})
+        except BaseException as error:  # a port may call sys.exit
+            traceback.print_exc()
+            answer(answers, {"failed": describe(error)} | place(error, task["port"]))
+
+
+def read_tasks(tasks: queue.SimpleQueue[str]) -> None:
+    """Queue the lines of standard input; leave at its end, whatever else is running."""
+    for line in sys.stdin:
+        tasks.put(line)
+    os._exit(0)
+
+
+def claim_stdout() -> TextIO:
+    """Keep standard output for the answers and send all other printing to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def answer(answers: TextIO, message: dict[str, Any]) -> None:
+    """Write one line."""
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+def start(framework: str) -> dict[str, str]:
+    """Import the framework's packages and return their versions."""
+    if framework == "tensorflow":
+        # TensorFlow Lite's converter imports JAX wherever it finds it, for a fifth of the time.
+        sys.modules.setdefault("jax", None)  # type: ignore[arg-type]
+    packages = PACKAGES.get(framework, ())
+    versions = {name: importlib.import_module(name).__version__ for name in packages}
+    if sys.modules.get("jax", ...) is None:
+        del sys.modules["jax"]
+    if framework == "pytorch":
+        import torch
+
+        # oneMKL chooses its kernels at the first call, and threads race for it:
+        # https://github.com/pytorch/pytorch/issues/188792
+        torch.set_num_threads(1)
+    return versions
+
+
+def import_from(folders: list[str]) -> None:
+    """Import from these folders, and forget what was imported from those of earlier tasks.
+
+    Another folder may have a package of the same name.
+    """
+    for folder in [each for each in ADDED if each not in folders]:
+        ADDED.remove(folder)
+        sys.path.remove(folder)
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
+                del sys.modules[name]
+    new = [folder for folder in folders if folder not in sys.path]
+    ADDED.extend(new)
+    sys.path[:0] = new
+    importlib.invalidate_caches()
+
+
+def train(task: dict[str, Any]) -> dict[str, Any]:
+    """Run a port on a problem, write its trajectory, return what else there is to tell."""
+    from safetensors.numpy import save_file
+
+    from lockstep.problem import Problem
+    from lockstep.workers import ports
+
+    import_from(task["path"])
+    problem = Problem.load(task["problem"])
+    try:
+        port = ports.load(task["port"])
+    except ports.LoadError:
+        raise
+    except BaseException as error:
+        raise NotLoaded from error
+    started = time.perf_counter()
+    found = ports.follow(port, problem, task["updates"])
+    seconds = time.perf_counter() - started
+    if arrays := found.arrays():
+        save_file(arrays, task["result"])
+    told = {"yielded": len(found.W), "read": sorted(found.read), "notes": sorted(found.notes)}
+    return {"seconds": seconds, "framework": ports.framework_of(port)} | told
+
+
+class NotLoaded(Exception):  # noqa: N818 - its cause is the error
+    """A port's module raised what is this exception's cause."""
+
+
+def describe_refusal(error: NotImplementedError) -> str:
+    """What a port does not support, in one line."""
+    from lockstep.workers.ports import first_line
+
+    return first_line(error)
+
+
+def describe(error: BaseException) -> str:
+    """One line for the report; the traceback stands in the log."""
+    from lockstep.workers.ports import PortError, first_line
+
+    if isinstance(error, NotLoaded) and error.__cause__ is not None:
+        error = error.__cause__
+    name = "" if isinstance(error, PortError) else f"{type(error).__name__}: "
+    return f"{name}{first_line(error)}"
+
+
+def place(error: BaseException, port: str) -> dict[str, str]:
+    """The line of the port that raised, and whether it was the dtype."""
+    from lockstep.workers.ports import LoadError, PortError, WrongDtype, where
+
+    kind = "dtype" if isinstance(error, WrongDtype) else "error"
+    if isinstance(error, NotLoaded | LoadError):
+        kind, error = "load", error.__cause__ or error
+    return {"kind": kind, "where": "" if isinstance(error, PortError) else where(error, port)}
+
+
+if __name__ == "__main__":
+    main()
