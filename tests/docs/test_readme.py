@@ -105,7 +105,7 @@ def test_the_table_says_what_the_concept_comments_say() -> None:
 
 def test_the_check_prints_what_is_shown(tmp_path, monkeypatch) -> None:
     (block,) = re.findall(r"```text\n(my_port.py .*?)```", README, re.S)
-    source = (ROOT / "tests/hand_written/torch_module.py").read_text()
+    source = (ROOT / "tests/diagnosis/hand_written/torch_module.py").read_text()
     assert source.count("            optimizer.zero_grad()\n") == 1
     monkeypatch.chdir(tmp_path)
     Path("my_port.py").write_text(source.replace("            optimizer.zero_grad()\n", ""))
