@@ -6,7 +6,7 @@ probe names its ingredients, so that what differs, and what does not, tells wher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -147,194 +147,145 @@ def rates(problem: Problem) -> list[float]:
     return [0.08 * 0.75 ** (i % 5) + 0.001 * i for i in range(count)]
 
 
+def moving(problem: Problem, optimizer: Optimizer) -> Problem:
+    """The same with another optimizer, at a learning rate that changes with every update."""
+    scale = optimizer.learning_rate / 0.05
+    each = [scale * rate for rate in rates(problem)]
+    return replace(problem, optimizer=optimizer, learning_rates=each)
+
+
+Row = tuple[str, str, str, Problem]  # name, title, ingredients, problem
+WINDOWED = "windows ragged partial epochs"
+MOMENTUM = Optimizer("sgd", 0.02, momentum=0.9)
+ADAM = Optimizer("adam", 0.05, betas=(0.8, 0.95), eps=0.05)
+ADAMW = Optimizer("adamw", 0.05, betas=(0.8, 0.95), eps=0.01, weight_decay=0.5)
+OPTIMIZERS = {
+    "momentum": ("momentum", MOMENTUM),
+    "nesterov": ("Nesterov's momentum", Optimizer("sgd", 0.02, momentum=0.8, nesterov=True)),
+    "dampening": ("dampening", Optimizer("sgd", 0.02, momentum=0.7, dampening=0.4)),
+    "momentum-decay": ("momentum and decay", replace(MOMENTUM, weight_decay=0.5)),
+    "adam": ("Adam", ADAM),
+    "adam-decay": ("Adam and decay", replace(ADAM, eps=0.01, weight_decay=0.5)),
+    "adamw": ("AdamW", ADAMW),
+    "amsgrad": ("AMSGrad", Optimizer("adam", 0.05, betas=(0.5, 0.6), eps=0.01, amsgrad=True)),
+    "adamax": ("Adamax", Optimizer("adamax", 0.05, betas=(0.8, 0.9), eps=0.05)),
+    "nadam": ("NAdam", Optimizer("nadam", 0.05, betas=(0.8, 0.95), eps=0.01)),
+    "rmsprop": ("RMSprop", Optimizer("rmsprop", 0.02, alpha=0.8, eps=0.05)),
+    "rmsprop-momentum": (
+        "RMSprop and momentum",
+        Optimizer("rmsprop", 0.01, alpha=0.8, eps=0.05, momentum=0.8),
+    ),
+    "rmsprop-centered": (
+        "centered RMSprop",
+        Optimizer("rmsprop", 0.02, alpha=0.6, eps=0.1, centered=True),
+    ),
+    "adagrad": (
+        "Adagrad",
+        Optimizer("adagrad", 0.1, eps=0.05, lr_decay=0.1, initial_accumulator_value=0.02),
+    ),
+    "adadelta": ("Adadelta", Optimizer("adadelta", 1.0, eps=0.01)),
+    "lion": ("Lion", Optimizer("lion", 0.01, betas=(0.8, 0.9), weight_decay=0.5)),
+}
+
+
 def probes(seed: int = 0) -> list[Probe]:
     """All probes; another seed gives other numbers."""
     rng = np.random.default_rng([1936, seed])
-    found: list[Probe] = []
+    # Every group draws from the same generator, so that their order is part of the numbers.
+    groups = (of_windows, of_the_gradient, of_optimizers, of_moving_rates, of_adam, of_the_recipe)
+    return [
+        Probe(name, title, frozenset(ingredients.split()), problem)
+        for group in groups
+        for name, title, ingredients, problem in group(rng)
+    ]
 
-    def add(name: str, title: str, ingredients: str, problem: Problem) -> None:
-        found.append(Probe(name, title, frozenset(ingredients.split()), problem))
 
-    def ragged(**settings: object) -> Problem:
-        return replace(random_problem(rng), **settings)  # type: ignore[arg-type]
-
-    def moving(optimizer: Optimizer, **settings: object) -> Problem:
-        """Another optimizer, at a learning rate that changes with every update."""
-        problem = ragged(optimizer=optimizer, **settings)
-        scale = optimizer.learning_rate / 0.05
-        return replace(problem, learning_rates=[scale * rate for rate in rates(problem)])
-
-    add("coefficients", "the weight of each micro-batch", "windows partial epochs", coefficients())
+def of_windows(rng: np.random.Generator) -> Iterator[Row]:
+    """Which micro-batches enter which update, and with what weight."""
+    yield "coefficients", "the weight of each micro-batch", "windows partial epochs", coefficients()
     # With another number of outputs, or a factor of that size could be another one.
     plain = random_problem(rng, (2,) * 6, k=1, epochs=1, outputs=2)
-    add("plain", "one micro-batch an update", "", plain)
-    add("windows", "K = 3", "windows", random_problem(rng, (2,) * 6, epochs=1))
-    add("ragged", "ragged windows", "windows ragged", random_problem(rng, RAGGED[:6], epochs=1))
-    add("epochs", "three epochs", "windows epochs", random_problem(rng, (2,) * 4, k=2, epochs=3))
-    add("partial", "partial windows", "windows ragged partial epochs", random_problem(rng))
-    add(
-        "rest",
-        "partial windows of two micro-batches",
-        "windows ragged partial epochs",
-        random_problem(rng, k=5),
-    )
-    add(
-        "long",
-        "K longer than an epoch",
-        "windows ragged partial epochs",
-        random_problem(rng, k=9, epochs=3),
-    )
+    yield "plain", "one micro-batch an update", "", plain
+    yield "windows", "K = 3", "windows", random_problem(rng, (2,) * 6, epochs=1)
+    yield "ragged", "ragged windows", "windows ragged", random_problem(rng, RAGGED[:6], epochs=1)
+    yield "epochs", "three epochs", "windows epochs", random_problem(rng, (2,) * 4, k=2, epochs=3)
+    yield "partial", "partial windows", WINDOWED, random_problem(rng)
+    yield "rest", "partial windows of two micro-batches", WINDOWED, random_problem(rng, k=5)
+    yield "long", "K longer than an epoch", WINDOWED, random_problem(rng, k=9, epochs=3)
+
+
+def of_the_gradient(rng: np.random.Generator) -> Iterator[Row]:
+    """What becomes of a window's gradient: its learning rate, clipping, its precision."""
     moved = random_problem(rng, RAGGED[:6])
     moved = replace(moved, learning_rates=rates(moved))
-    add("rates", "a learning rate for each update", "windows ragged epochs rates", moved)
+    yield "rates", "a learning rate for each update", "windows ragged epochs rates", moved
     clipped = lifted(replace(random_problem(rng, RAGGED[:6], epochs=4), max_norm=12.0))
     clipped = replace(clipped, optimizer=Optimizer("sgd", 0.1))
-    add("clip", "clipping", "windows ragged epochs clip", clipped)
-    hard = ragged(max_norm=1.0, optimizer=Optimizer("sgd", 0.5, momentum=0.5))
-    add(
+    yield "clip", "clipping", "windows ragged epochs clip", clipped
+    hard = Optimizer("sgd", 0.5, momentum=0.5)
+    hard_clipped = replace(random_problem(rng), max_norm=1.0, optimizer=hard)
+    yield (
         "clip-hard",
         "clipping to less than any gradient",
-        "windows ragged partial epochs clip momentum",
-        hard,
+        f"{WINDOWED} clip momentum",
+        hard_clipped,
     )
-    add("wide", "wide numbers", "windows precision", wide(rng))
-    for name, title, optimizer in (
-        ("momentum", "momentum", Optimizer("sgd", 0.02, momentum=0.9)),
-        ("nesterov", "Nesterov's momentum", Optimizer("sgd", 0.02, momentum=0.8, nesterov=True)),
-        ("dampening", "dampening", Optimizer("sgd", 0.02, momentum=0.7, dampening=0.4)),
-        (
-            "momentum-decay",
-            "momentum and decay",
-            Optimizer("sgd", 0.02, momentum=0.9, weight_decay=0.5),
-        ),
-        ("adam", "Adam", Optimizer("adam", 0.05, betas=(0.8, 0.95), eps=0.05)),
-        (
-            "adam-decay",
-            "Adam and decay",
-            Optimizer("adam", 0.05, betas=(0.8, 0.95), eps=0.01, weight_decay=0.5),
-        ),
-        (
-            "adamw",
-            "AdamW",
-            Optimizer("adamw", 0.05, betas=(0.8, 0.95), eps=0.01, weight_decay=0.5),
-        ),
-        (
-            "amsgrad",
-            "AMSGrad",
-            Optimizer("adam", 0.05, betas=(0.5, 0.6), eps=0.01, amsgrad=True),
-        ),
-        ("adamax", "Adamax", Optimizer("adamax", 0.05, betas=(0.8, 0.9), eps=0.05)),
-        ("nadam", "NAdam", Optimizer("nadam", 0.05, betas=(0.8, 0.95), eps=0.01)),
-        ("rmsprop", "RMSprop", Optimizer("rmsprop", 0.02, alpha=0.8, eps=0.05)),
-        (
-            "rmsprop-momentum",
-            "RMSprop and momentum",
-            Optimizer("rmsprop", 0.01, alpha=0.8, eps=0.05, momentum=0.8),
-        ),
-        (
-            "rmsprop-centered",
-            "centered RMSprop",
-            Optimizer("rmsprop", 0.02, alpha=0.6, eps=0.1, centered=True),
-        ),
-        (
-            "adagrad",
-            "Adagrad",
-            Optimizer("adagrad", 0.1, eps=0.05, lr_decay=0.1, initial_accumulator_value=0.02),
-        ),
-        ("adadelta", "Adadelta", Optimizer("adadelta", 1.0, eps=0.01)),
-        ("lion", "Lion", Optimizer("lion", 0.01, betas=(0.8, 0.9), weight_decay=0.5)),
-    ):
+    yield "wide", "wide numbers", "windows precision", wide(rng)
+
+
+def of_optimizers(rng: np.random.Generator) -> Iterator[Row]:
+    """Each optimizer, with settings that show: no β near 1, no small ε."""
+    for name, (title, optimizer) in OPTIMIZERS.items():
+        rule = f"momentum {name}" if optimizer.name == "sgd" else optimizer.name
         decay = " decay" * (optimizer.weight_decay > 0)
-        ingredients = f"windows ragged partial epochs {optimizer.name}{decay}"
-        if optimizer.name == "sgd":
-            ingredients = ingredients.replace("sgd", "momentum " + name)
-        add(name, title, ingredients, ragged(optimizer=optimizer))
+        problem = replace(random_problem(rng), optimizer=optimizer)
+        yield name, title, f"{WINDOWED} {rule}{decay}", problem
     # Where an epoch has not K windows.
-    often = random_problem(rng, (2,) * 4, k=2, epochs=4)
-    add(
-        "momentum-epochs",
-        "momentum over four epochs",
-        "windows epochs momentum",
-        replace(often, optimizer=Optimizer("sgd", 0.02, momentum=0.9)),
-    )
-    for name, title, optimizer in (
-        (
-            "momentum-rates",
-            "momentum at a moving learning rate",
-            Optimizer("sgd", 0.02, momentum=0.9),
-        ),
-        (
-            "rmsprop-rates",
-            "RMSprop with momentum at a moving learning rate",
-            Optimizer("rmsprop", 0.01, alpha=0.8, eps=0.05, momentum=0.8),
-        ),
+    often = replace(random_problem(rng, (2,) * 4, k=2, epochs=4), optimizer=MOMENTUM)
+    yield "momentum-epochs", "momentum over four epochs", "windows epochs momentum", often
+
+
+def of_moving_rates(rng: np.random.Generator) -> Iterator[Row]:
+    """Whether a buffer holds gradients, or gradients times the learning rate of then."""
+    for name, which, title in (
+        ("momentum", "momentum", "momentum at a moving learning rate"),
+        ("rmsprop", "rmsprop-momentum", "RMSprop with momentum at a moving learning rate"),
     ):
-        which = name.removesuffix("-rates")
-        ingredients = f"windows ragged partial epochs rates momentum {which}"
-        add(name, title, ingredients, moving(optimizer))
-    adam = Optimizer("adam", 0.05, betas=(0.8, 0.95), eps=0.05)
-    add(
-        "clip-adam",
-        "Adam and clipping",
-        "windows ragged partial epochs clip adam",
-        lifted(ragged(optimizer=adam, max_norm=14.0)),
-    )
-    add(
-        "untouched",
-        "W has no part in some windows",
-        "windows ragged partial epochs adam untouched",
-        untouched(ragged(optimizer=adam)),
-    )
-    add(
-        "groups",
-        "decay of W alone",
-        "windows ragged partial epochs adamw decay groups",
-        ragged(
-            optimizer=Optimizer("adamw", 0.05, betas=(0.8, 0.95), eps=0.01, weight_decay=0.5),
-            decay_bias=False,
-        ),
-    )
+        problem = moving(random_problem(rng), OPTIMIZERS[which][1])
+        yield f"{name}-rates", title, f"{WINDOWED} rates momentum {name}", problem
+
+
+def of_adam(rng: np.random.Generator) -> Iterator[Row]:
+    """Adam and AdamW with what else a fine-tuning loop has."""
+    clipped = lifted(replace(random_problem(rng), optimizer=ADAM, max_norm=14.0))
+    yield "clip-adam", "Adam and clipping", f"{WINDOWED} clip adam", clipped
+    absent = untouched(replace(random_problem(rng), optimizer=ADAM))
+    yield "untouched", "W has no part in some windows", f"{WINDOWED} adam untouched", absent
+    alone = replace(random_problem(rng), optimizer=ADAMW, decay_bias=False)
+    yield "groups", "decay of W alone", f"{WINDOWED} adamw decay groups", alone
+
+
+def of_the_recipe(rng: np.random.Generator) -> Iterator[Row]:
+    """Schedules, weights, policies, and windows that are not finite."""
     for decay in ("linear", "cosine"):
-        add(
-            decay,
-            f"warm-up and {decay} decay",
-            "windows ragged partial epochs schedule " + decay,
-            ragged(schedule=Schedule(30, warmup=3, decay=decay)),
-        )
+        problem = replace(random_problem(rng), schedule=Schedule(30, warmup=3, decay=decay))
+        yield decay, f"warm-up and {decay} decay", f"{WINDOWED} schedule {decay}", problem
     weights = [rng.integers(0, 5, size) / 2 for size in RAGGED]
     weights = [each + (np.arange(len(each)) == 0) for each in weights]
     weights[1][-1] = 0.0
-    add(
-        "weights",
-        "weighted examples, and padding",
-        "windows ragged partial epochs weights",
-        ragged(example_weights=weights),
-    )
+    weighted = replace(random_problem(rng), example_weights=weights)
+    yield "weights", "weighted examples, and padding", f"{WINDOWED} weights", weighted
     for policy in ("drop", "carry"):
-        add(
-            policy,
-            f"partial windows: {policy}",
-            "windows ragged partial epochs " + policy,
-            ragged(partial_windows=policy),
-        )
-    momentum = Optimizer("sgd", 0.02, momentum=0.9, weight_decay=0.1)
-    add(
-        "overflow",
-        "a window that is not finite",
-        "windows ragged partial epochs momentum decay rates skip",
-        overflowing(moving(momentum), 1),
-    )
+        problem = replace(random_problem(rng), partial_windows=policy)
+        yield policy, f"partial windows: {policy}", f"{WINDOWED} {policy}", problem
+    momentum = replace(MOMENTUM, weight_decay=0.1)
+    skipped = overflowing(moving(random_problem(rng), momentum), 1)
+    ingredients = f"{WINDOWED} momentum decay rates skip"
+    yield "overflow", "a window that is not finite", ingredients, skipped
     scale = LossScale(initial=1024.0, growth_interval=2)
-    add(
-        "scale-overflow",
-        "a loss scale, and a window that is not finite",
-        "windows ragged partial epochs momentum scale skip",
-        replace(overflowing(ragged(optimizer=momentum), 4), loss_scale=scale),
-    )
-    add(
-        "loss-scale",
-        "a loss scale, and clipping",
-        "windows ragged partial epochs clip scale",
-        ragged(loss_scale=scale, non_finite="skip", max_norm=10.0),
-    )
-    return found
+    scaled = overflowing(replace(random_problem(rng), optimizer=momentum), 4)
+    title = "a loss scale, and a window that is not finite"
+    ingredients = f"{WINDOWED} momentum scale skip"
+    yield "scale-overflow", title, ingredients, replace(scaled, loss_scale=scale)
+    clipped = replace(random_problem(rng), loss_scale=scale, non_finite="skip", max_norm=10.0)
+    yield "loss-scale", "a loss scale, and clipping", f"{WINDOWED} clip scale", clipped
