@@ -331,47 +331,24 @@ def run(
     skipped.
     """
     problem = stages.settings(problem)
-    precision = precision or problem.dtype  # type: ignore[assignment]
-    number = {"fraction": Fraction, "decimal": Decimal}.get(precision, float)  # type: ignore
-    if isinstance(precision, type):
-        number = precision
-    if number is Fraction and (uses_square_root(problem.optimizer) or problem.max_norm is not None):
-        raise NotImplementedError("fractions have no square root: no such rule, no clipping")
-
-    def cast(array: Array) -> Array:
-        if number is float:
-            return array.astype(precision)
-        return np.frompyfunc(number, 1, 1)(array.astype("float64").astype(object))
-
+    number, cast = arithmetic(problem, precision or problem.dtype)  # type: ignore[arg-type]
     theta = cast(np.vstack([problem.W, problem.b]))
     weights = problem.example_weights or [np.ones(len(x)) for x, _ in problem.micro_batches]
     micro_batches = [
         (cast(x), cast(y), cast(w)[:, None], sum(map(number, w.tolist())))
         for (x, y), w in zip(problem.micro_batches, weights, strict=True)
     ]
-    low = problem.compute_dtype if number is float else None
     accumulator, state = np.zeros_like(theta), initial_state(problem.optimizer, theta - theta)
-    scale, k = Scale(problem.loss_scale), problem.accumulation_steps
+    scale, shares = Scale(problem.loss_scale), []
     max_norm = None if problem.max_norm is None else number(problem.max_norm)
-    at, shares = Place(problem, number, theta.dtype, max_norm, stages), []
+    at = Place(problem, number, theta.dtype, max_norm, stages)
     for at.epoch, epoch in enumerate(epochs(problem, micro_batches)):
         at.micro_steps = len(epoch)
         for at.micro_step in range(len(epoch)):
-            x, y, w, total = epoch[stages.micro_batch(at)]
-            start, at.rows, at.scale = at.micro_step // k * k, len(x), scale.value
-            window = epoch[start : start + k]
-            at.window_length, at.window_rows = len(window), sum(len(each[0]) for each in window)
-            at.examples = stages.count(total, at.rows, at)
-            at.window_examples = sum(stages.count(each[-1], len(each[0]), at) for each in window)
-            weight = w * (stages.weigh(at) * number(at.scale))
-            if low:
-                share = low_precision_gradient(theta, x, y, weight, low)
-            else:
-                off = stages.error(theta, x, y)
-                share = gradient(off, x, weight)
-                if losses:
-                    shares.append((off * off * weight).sum() * number(1 / at.scale))
+            at.scale = scale.value
+            share, loss = contribution(theta, enter(epoch, at), at, losses)
             at.gradients.append(share)
+            shares.append(loss)
             accumulator = stages.accumulate(accumulator, share, at)
             if not stages.boundary(at):
                 continue
@@ -392,6 +369,48 @@ def run(
                 loss = stages.report(shares, at)
                 yield Snapshot(theta, state, at.update, scale.value, mean, at.rate, loss)
             at.gradients, shares = [], []
+
+
+def arithmetic(
+    problem: Problem, precision: Precision | type[Rounded]
+) -> tuple[Any, Callable[[Array], Array]]:
+    """The numbers of a run, and what makes an array of them.
+
+    Raises NotImplementedError for what a fraction cannot hold.
+    """
+    if precision in ("float64", "float32"):
+        return float, lambda array: array.astype(precision)
+    number = {"fraction": Fraction, "decimal": Decimal}.get(precision, precision)  # type: ignore
+    if number is Fraction and (uses_square_root(problem.optimizer) or problem.max_norm is not None):
+        raise NotImplementedError("fractions have no square root: no such rule, no clipping")
+    each = np.frompyfunc(number, 1, 1)
+    return number, lambda array: each(array.astype("float64").astype(object))
+
+
+def enter(epoch: Sequence[Any], at: Place) -> tuple[Array, Array, Array]:
+    """Go to the micro-batch of this place, and see its window; its x, y and weights."""
+    x, y, weights, total = epoch[at.stages.micro_batch(at)]
+    k = at.problem.accumulation_steps
+    start = at.micro_step // k * k
+    window = epoch[start : start + k]
+    at.rows, at.window_length = len(x), len(window)
+    at.window_rows = sum(len(each[0]) for each in window)
+    at.examples = at.stages.count(total, at.rows, at)
+    at.window_examples = sum(at.stages.count(each[-1], len(each[0]), at) for each in window)
+    return x, y, weights
+
+
+def contribution(
+    theta: Theta, micro_batch: tuple[Array, Array, Array], at: Place, losses: bool
+) -> tuple[Theta, Number]:
+    """What a micro-batch adds to the gradient, and to the loss, which is 0 unless asked for."""
+    x, y, weights = micro_batch
+    weight = weights * (at.stages.weigh(at) * at.number(at.scale))
+    if at.problem.compute_dtype and at.number is float:
+        return low_precision_gradient(theta, x, y, weight, at.problem.compute_dtype), 0
+    off = at.stages.error(theta, x, y)
+    loss = (off * off * weight).sum() * at.number(1 / at.scale) if losses else 0
+    return gradient(off, x, weight), loss
 
 
 def to_number(number: Any, rate: Any, problem: Problem) -> Number:
