@@ -20,6 +20,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check lockstep tests benchmarks docs
 	$(BIN)/ruff format --check --config 'line-length = 62' *_impl
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 # Open build/docs/index.html.
 docs: .venv/installed

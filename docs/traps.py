@@ -74,8 +74,8 @@ def found(rows: list[str], old: list[str]) -> Iterator[tuple[int, str]]:
 
 def says(framework: str, diff: str) -> str:
     """What `lockstep check` finds, in two lines or three."""
-    from lockstep.diagnosis.verdict import check
-    from lockstep.views.report import few, grouped, headline, stage_words
+    from lockstep.diagnosis import check
+    from lockstep.diagnosis.verdict import few, grouped, headline, stage_words
 
     with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
         port = Path(name) / "my_port.py"

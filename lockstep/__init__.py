@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lockstep.diagnosis.verdict import check as check
+    from lockstep.diagnosis import check as check
 
 
 def __getattr__(name: str) -> Any:
     """`lockstep.check`, imported when it is first needed: NumPy takes its time."""
     if name == "check":
-        from lockstep.diagnosis.verdict import check
+        from lockstep.diagnosis import check
 
         return check
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

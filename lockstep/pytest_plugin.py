@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:  # pytest loads this file in every project
-    from lockstep.diagnosis.verdict import Port, Report
+    from lockstep.diagnosis import Port, Report
 
 FIXTURE = "lockstep_probe"
 
@@ -40,7 +40,7 @@ def lockstep_probe(
     request: pytest.FixtureRequest, lockstep_reports: dict[Any, Report]
 ) -> Callable[[Port], None]:
     """Require that a port takes the same update on one probe."""
-    from lockstep.diagnosis.verdict import check
+    from lockstep.diagnosis import check
 
     name: str = request.param
 
@@ -51,8 +51,6 @@ def lockstep_probe(
         if why := report.uncovered(name):
             pytest.skip(why)
         if report.fails(name):
-            from lockstep.views.report import text
-
-            pytest.fail(f"{report.port}\n{text(report)}", pytrace=False)
+            pytest.fail(f"{report.port}\n{report}", pytrace=False)
 
     return require

@@ -209,7 +209,7 @@ def check(
     files = [each.resolve() for each in (Path(port), json_file, html_file) if each is not None]
     if len(set(files)) < len(files):
         raise UsageError("the port, --json and --html must be different files")
-    from lockstep.diagnosis.verdict import check as check_port
+    from lockstep.diagnosis import check as check_port
     from lockstep.views import report, terminal
 
     out, progress = terminal.consoles()

@@ -1,42 +1,64 @@
-"""`lockstep check`: drive a port with the probes, and say what it does.
+"""What a check found: the verdict, and the report in words.
 
-A port runs in a process of its own, with a time limit for each probe. What it prints, raises or
-yields wrongly is told in words; what it does not support is not held against it.
+The words are plain lines, each with what it is: a view may colour them, a test prints them.
 """
 
 from __future__ import annotations
 
-import inspect
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
-from lockstep.diagnosis.matrix import coefficient_matrix, in_words
-from lockstep.diagnosis.naming import Diagnosis, Run, diagnose
+import numpy as np
+
+from lockstep import mistakes
+from lockstep.diagnosis.matrix import coefficient_matrix, in_words, plain
+from lockstep.diagnosis.naming import Diagnosis, Explanation, separation
 from lockstep.diagnosis.probes import Probe, probes
-from lockstep.problem import Array, Problem
-from lockstep.problem.settings import require
+from lockstep.frameworks import NAMES
+from lockstep.problem import Array
 from lockstep.workers import ports
-from lockstep.workers.pool import INSIDE, Observed, Refused, Worker, WorkerError
 
-Port = str | Callable[[Problem], Any]
 Verdict = Literal["same", "differs", "broken"]
-TIMEOUT = 120.0
 STATUS: dict[Verdict, int] = {"same": 0, "differs": 1, "broken": 2}
 HINTS = {
     "dtype": ": raise NotImplementedError for the dtype that the port does not have (JAX has"
     ' float64 after jax.config.update("jax_enable_x64", True))',
     "silent": ": it hangs, or needs a longer --timeout",
 }
-# After these there is nothing left to drive.
-LAST = ("load", "silent", "ended")
-# What a port runs on beside its framework, as a worker names it.
-WORKER = "port"
+WIDTH = 100
+# How many probes that differ, and how many explanations, a terminal shows one by one.
+FEW = 4
+# And how many lines of a diff.
+LINES = 24
+# What an ingredient of a probe stands for, in words.
+INGREDIENTS = {
+    "windows": "the accumulation over a window: reset, weight, boundary",
+    "ragged": "the weight of a micro-batch in a ragged window",
+    "partial": "the partial window of an epoch",
+    "epochs": "what happens between epochs",
+    "rates": "which learning rate an update takes",
+    "schedule": "which learning rate an update takes",
+    "linear": "which learning rate an update takes",
+    "cosine": "which learning rate an update takes",
+    "clip": "clipping",
+    "decay": "weight decay",
+    "groups": "weight decay of W alone",
+    "untouched": "a tensor that has no part in a window",
+    "precision": "the accumulator's precision",
+    "weights": "weighted examples",
+    "drop": "the policy for partial windows",
+    "carry": "the policy for partial windows",
+    "skip": "a window that is not finite",
+    "scale": "the loss scale",
+}
+
+KINDS = {
+    frozenset({"policy"}): "follows another policy",
+    frozenset({"library"}): "does what its library does",
+}
 
 
 @dataclass(frozen=True)
@@ -122,182 +144,175 @@ class Report:
 
     def assert_same_update(self) -> None:
         """Raise AssertionError, which tells what was found, unless the update is the same."""
-        from lockstep.views.report import text
-
         if self.verdict != "same":
-            raise AssertionError(f"{self.port}\n{text(self)}")
+            raise AssertionError(f"{self.port}\n{self}")
+
+    def __str__(self) -> str:
+        return text(self)
 
 
-def check(
-    port: Port,
-    timeout: float = TIMEOUT,
-    pairs: bool = True,
-    only: Sequence[str] | None = None,
-    seed: int = 0,
-) -> Report:
-    """Drive a port with the probes and find what it does otherwise.
+class Line(NamedTuple):
+    """A line of a report, and what it is."""
 
-    port: "file.py", "file.py:function", "module", "module:function", or a function; one that its
-    file does not define at the top, a closure or a lambda, runs in this process and has no time
-    limit. timeout: seconds for a probe. pairs: whether to look for pairs of mistakes too. only:
-    the names of the probes. seed: other numbers in the probes.
+    text: str
+    kind: Literal["", "verdict", "heading", "aside", "diff", "differs", "warning"] = ""
 
-    Raises ProblemError for an unknown probe.
-    """
-    if INSIDE in os.environ:
-        raise RuntimeError(
-            "lockstep.check was called while a port's file was imported: put the call under"
-            ' if __name__ == "__main__", or into a test'
-        )
-    chosen = select(probes(seed), only)
-    name, spec = describe(port)
-    with running(spec if spec is not None else port) as drive:
-        found = collect(drive, chosen, timeout)
-        dtype = "float64"
-        if not found.runs and not any(f.kind in LAST for f in found.failures.values()):
-            single = collect(drive, [p.in_dtype("float32") for p in chosen if fits(p)], timeout)
-            single.refused |= {
-                probe.name: "float32 cannot hold what this is about"
-                for probe in chosen
-                if not fits(probe)
-            }
-            if single.runs:
-                # A port that says it has no float64 is checked without; one that does not is wrong.
-                failures = {n: f for n, f in found.failures.items() if f.kind == "dtype"}
-                single.failures |= dict(list(failures.items())[:1])
-                found, dtype = single, "float32"
-    return Report(
-        name,
-        diagnose(found.runs, pairs=pairs),
-        found.refused,
-        found.unread,
-        found.failures,
-        dtype,
-        sorted(found.notes),
-        found.framework,
-        found.seconds,
+
+def text(report: Report, width: int = WIDTH) -> str:
+    """The report as plain text; `width` is for what wraps, the explanations of mistakes."""
+    return "".join(f"{line.text}\n" for line in lines(report, width))
+
+
+def lines(report: Report, width: int = WIDTH) -> Iterator[Line]:
+    """The report, line by line."""
+    yield Line(f"{report.port} {headline(report)}", "verdict")
+    if report.diagnosis.runs:
+        yield Line(covered(report), "aside")
+    for explanation in report.diagnosis.explanations[:FEW]:
+        yield from explained(report, explanation, width)
+    for each in apart(report):
+        yield Line(each)
+    if report.diagnosis.parts:
+        yield from parted(report)
+    for name, what in report.diagnosis.differing.items():
+        yield Line(f"{name}: the parameters are right, but not {', '.join(what)}", "differs")
+    for names, failure in grouped({n: str(f) for n, f in report.failures.items()}):
+        yield Line(f"{few(names)}: {failure}", "warning")
+    for note in report.notes:
+        yield Line(f"note: {note}", "warning")
+    reasons = {name: report.uncovered(name) for name in [*report.refused, *report.unread]}
+    if reasons:
+        yield Line("\nnot covered", "aside")
+    for names, why in grouped(reasons):
+        yield Line(f"  {', '.join(names)}: {why}", "aside")
+
+
+def explained(report: Report, explanation: Explanation, width: int) -> Iterator[Line]:
+    """The mistakes of an explanation, and what mends them."""
+    for name in explanation.names:
+        mistake = mistakes.load(name)
+        yield Line(f"\n{name}: {mistake.title}", "heading")
+        stages = ", ".join(mistake.stages.replaced)
+        yield Line(f"  replaces {stages} of the reference loop", "aside")
+        for row in textwrap.wrap(mistake.explanation, width - 2, break_on_hyphens=False):
+            yield Line(f"  {row}")
+        if mend := mistakes.mend(name, report.framework):
+            yield Line(f"  what mends it, in {report.framework}_impl:", "aside")
+            yield from (Line(f"  {row}", "diff") for row in first_lines(mend))
+        yield Line(f"  lockstep mistakes {name}    all that is known of it", "aside")
+    if explanation.differing:
+        what = ", ".join(explanation.differing)
+        yield Line(f"  it does not explain what the port yields as {what}", "warning")
+
+
+def first_lines(diff: str) -> list[str]:
+    """The first lines of a diff, without its file headers."""
+    rows = [row for row in diff.splitlines() if not row.startswith(("diff ", "--- "))]
+    if len(rows) <= LINES:
+        return rows
+    return [*rows[: LINES - 1], f"... and {len(rows) - LINES + 1} lines more"]
+
+
+def headline(report: Report) -> str:
+    """The verdict in a line."""
+    if report.verdict == "same":
+        return "takes the same update"
+    if report.verdict == "broken":
+        return "is broken, as a port"
+    found = report.diagnosis.explanations
+    if not found:
+        return "differs, and none of the known mistakes explains it"
+    if all(len(each.names) == 1 for each in found):
+        kinds = {mistakes.load(name).kind for each in found for name in each.names}
+        what = KINDS.get(frozenset(kinds), "makes a known mistake")
+        named = " or ".join(each.names[0] for each in found[:FEW])
+        return f"{what}: {named}" + (" or another" if len(found) > FEW else "")
+    both = " and ".join(found[0].names)
+    others = f", or {len(found) - 1} other pairs that no probe separates" if found[1:] else ""
+    return f"differs in two ways: {both}{others}"
+
+
+def covered(report: Report) -> str:
+    """What was compared, in a line."""
+    count = len(report.diagnosis.runs)
+    framework = f"{NAMES[report.framework]}, " if report.framework else ""
+    left = len(report.refused) + len(report.unread)
+    rest = f", {left} not covered" if left else ""
+    numbers = f"{report.compared:,}".replace(",", " ")
+    return (
+        f"{framework}{report.dtype}: {count} probes, {numbers} numbers compared with their"
+        f" rounding bound, {len(report.diagnosis.parts)} probes differ{rest}"
     )
 
 
-def select(known: Sequence[Probe], only: Sequence[str] | None) -> list[Probe]:
-    """The probes of these names; all of them unless names are given."""
-    names = [probe.name for probe in known]
-    for name in only or ():
-        require(name in names, f"{name}: no such probe, they are {', '.join(names)}")
-    return [probe for probe in known if only is None or probe.name in only]
+def stage_words(report: Report) -> str:
+    """What must differ: what all probes that differ have in common, and no other has."""
+    found = report.diagnosis.suspects
+    if not found and any(part.probe.name == "plain" for part in report.diagnosis.parts):
+        return "already with one micro-batch of plain SGD an update"
+    words = [INGREDIENTS.get(each, f"the optimizer's rule ({each})") for each in found]
+    return "; ".join(dict.fromkeys(words))
 
 
-def fits(probe: Probe) -> bool:
-    """Whether float32 holds what the probe is about."""
-    return not {"precision", "skip"} & probe.ingredients
-
-
-def describe(port: Port) -> tuple[str, str | None]:
-    """A port's name, and how another process finds it; None where it cannot."""
-    if isinstance(port, str):
-        return port, port
-    name = getattr(port, "__qualname__", "")
-    file = inspect.getsourcefile(inspect.unwrap(port)) if inspect.isfunction(port) else None
-    if not name.isidentifier() or file is None or not Path(file).is_file():
-        return name or repr(port), None
-    return f"{Path(file).name}:{name}", f"{file}:{name}"
-
-
-Drive = Callable[[Sequence[Probe], float], Iterator[Observed | Failure | Refused]]
-
-
-@dataclass
-class Found:
-    """What a port did on the probes."""
-
-    runs: list[Run] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    unread: dict[str, list[str]] = field(default_factory=dict)
-    failures: dict[str, Failure] = field(default_factory=dict)
-    notes: set[str] = field(default_factory=set)
-    seconds: dict[str, float] = field(default_factory=dict)
-    framework: str = ""
-
-
-def collect(drive: Drive, chosen: Sequence[Probe], timeout: float) -> Found:
-    """Drive a port with all probes, and sort what comes back."""
-    found = Found()
-    for probe, outcome in zip(chosen, drive(chosen, timeout), strict=False):
-        if isinstance(outcome, Refused):
-            found.refused[probe.name] = str(outcome)
-        elif isinstance(outcome, Failure):
-            found.failures[probe.name] = outcome
-        else:
-            found.notes |= set(outcome.notes)
-            found.seconds[probe.name] = outcome.seconds
-            found.framework = found.framework or outcome.framework
-            if unread := [name for name in probe.optional if name not in outcome.read]:
-                found.unread[probe.name] = unread
-            else:
-                found.runs.append(Run(probe, outcome.trajectory, outcome.more))
-                if unknown := found.runs[-1].unknown:
-                    found.notes.add(
-                        f"it yields {', '.join(unknown)}, compared with nothing: known are"
-                        f" {', '.join(ports.OFFERED)} and, under torch.optim's names, the state"
-                    )
-    driven = {*found.failures, *found.refused, *found.unread, *(r.probe.name for r in found.runs)}
-    last = next(reversed(found.failures), "")
-    if found.runs:
-        why = f"not driven after {last}"
-        found.refused |= {p.name: why for p in chosen if p.name not in driven}
-    if found.runs and not any(run.trajectory for run in found.runs):
-        found.failures[found.runs[0].probe.name] = Failure("train yields nothing, on any probe")
-        found.runs, found.unread = [], {}
-    return found
-
-
-@contextmanager
-def running(port: Port) -> Iterator[Drive]:
-    """A way to drive a port, in a process of its own, or in this one if it is a function."""
-    if not isinstance(port, str):
-        yield lambda chosen, timeout: here(port, chosen)
+def apart(report: Report) -> Iterator[str]:
+    """What would separate the explanations that no probe does."""
+    if len(report.diagnosis.explanations) < 2:
         return
-    worker = Worker(WORKER, [Path.cwd()])
-    try:
-        with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
-            yield lambda chosen, timeout: elsewhere(worker, port, chosen, Path(folder), timeout)
-    finally:
-        worker.close()
+    first, *others = report.diagnosis.explanations
+    driven = {run.probe.name for run in report.diagnosis.runs}
+    rest = [probe for probe in probes() if probe.name not in driven]
+    yield f"\nno probe separates these {1 + len(others)}:"
+    for other in others[:FEW]:
+        how = separation(first, other, report.diagnosis.runs, rest)
+        names = " + ".join(first.names), " + ".join(other.names)
+        yield f"  {names[0]} from {names[1]}: {how or told(first, other) or 'nothing known here'}"
 
 
-def elsewhere(
-    worker: Worker, port: str, chosen: Sequence[Probe], folder: Path, timeout: float
-) -> Iterator[Observed | Failure | Refused]:
-    """Drive a port in its worker, which is handed all probes at once; a hang ends it."""
-    for probe in chosen:
-        file = folder / f"{probe.name}.{probe.problem.dtype}.safetensors"
-        probe.problem.save(file)
-        worker.submit(port, file, probe.limit)
-    for _ in chosen:
-        try:
-            yield worker.observe(timeout)
-        except Refused as refusal:
-            yield refusal
-        except WorkerError as error:
-            said = tuple(error.log) if error.kind in ("silent", "ended") else ()
-            yield Failure(error.what, error.where, error.kind, said)
-            if error.kind in LAST:
-                return
+def told(first: Explanation, other: Explanation) -> str:
+    """What the catalogue says separates two mistakes."""
+    for one, another in ((first, other), (other, first)):
+        for name in one.names:
+            for look_alike, how in mistakes.load(name).look_alikes.items():
+                if look_alike in another.names:
+                    return how
+    return ""
 
 
-def here(port: Callable[[Problem], Any], chosen: Sequence[Probe]) -> Iterator[Any]:
-    """Drive a function in this process."""
-    for probe in chosen:
-        try:
-            found = ports.follow(port, probe.problem, probe.limit)
-        except NotImplementedError as refusal:
-            yield Refused(ports.first_line(refusal))
-        except ports.WrongDtype as error:
-            yield Failure(str(error), kind="dtype")
-        except ports.PortError as error:
-            yield Failure(str(error))
-        except (Exception, SystemExit) as error:
-            yield Failure(f"{type(error).__name__}: {ports.first_line(error)}")
-        else:
-            trajectory, more = ports.stacked(found.arrays())
-            yield Observed(trajectory, more, sorted(found.read), sorted(found.notes), 0.0)
+def parted(report: Report) -> Iterator[Line]:
+    """Where the port parts from the correct loop, and what its matrix says."""
+    yield Line("\nwhere it first differs", "heading")
+    parts = report.diagnosis.parts
+    for part in parts[:FEW]:
+        yield Line(f"  {part.probe.title}: {part}")
+    if len(parts) > FEW:
+        yield Line(f"  and on {', '.join(part.probe.name for part in parts[FEW:])}")
+    if stage := stage_words(report):
+        yield Line(f"  what must differ: {stage}")
+    for sentence in report.words:
+        yield Line(f"  {sentence}")
+    found = report.matrix
+    if report.words and found is not None and np.isfinite(found[0]).all():
+        head, *rows = matrix_rows(found[0])
+        yield Line(f"  {head}", "aside")
+        yield from (Line(f"  {row}") for row in rows)
+
+
+def matrix_rows(matrix: Array) -> list[str]:
+    """The coefficient matrix: an update a row, a micro-batch a column."""
+    rows = [["update", *(f"m{index + 1}" for index in range(matrix.shape[1]))]]
+    for number, row in enumerate(matrix, 1):
+        rows.append([str(number), *(plain(weight) if weight else "·" for weight in row)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.rjust, row, widths)) for row in rows]
+
+
+def grouped(reasons: Mapping[str, str]) -> Iterator[tuple[list[str], str]]:
+    """The names of all that have a reason, and the reason."""
+    for why in dict.fromkeys(reasons.values()):
+        yield [name for name, reason in reasons.items() if reason == why], why
+
+
+def few(names: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more

@@ -12,10 +12,9 @@ import pytest
 from plain_port import train as right
 
 import lockstep
+from lockstep.diagnosis import Report, check, verdict
 from lockstep.diagnosis.probes import probes
-from lockstep.diagnosis.verdict import Report, check
 from lockstep.problem.settings import ProblemError
-from lockstep.views import report
 from lockstep.workers.pool import Worker, WorkerError
 
 SOURCE = Path(__file__).with_name("plain_port.py").read_text()
@@ -78,7 +77,7 @@ def test_a_mistake_is_named(broken) -> None:
     found = check(broken(*MISSING))
     assert (found.verdict, found.status) == ("differs", 1)
     assert names(found) == [("missing-zero-grad",)]
-    assert report.headline(found) == "makes a known mistake: missing-zero-grad"
+    assert verdict.headline(found) == "makes a known mistake: missing-zero-grad"
     with pytest.raises(AssertionError, match="missing-zero-grad"):
         found.assert_same_update()
 
@@ -90,16 +89,16 @@ def test_a_pair_is_named_unless_pairs_are_not_looked_for(broken) -> None:
     ]
     found = check(broken(*both))
     assert names(found) == [("no-divide", "clip-epsilon")]
-    assert report.headline(found) == "differs in two ways: no-divide and clip-epsilon"
+    assert verdict.headline(found) == "differs in two ways: no-divide and clip-epsilon"
     assert check(broken(*both), pairs=False).diagnosis.unknown
 
 
 def test_a_policy_is_named_as_what_it_is(broken) -> None:
     epsilon = ("problem.max_norm / norm", "problem.max_norm / (norm + 1e-6)")
     found = check(broken(epsilon))
-    assert report.headline(found) == "follows another policy: clip-epsilon"
+    assert verdict.headline(found) == "follows another policy: clip-epsilon"
     assert found.diagnosis.suspects == ["clip"]
-    assert report.stage_words(found) == "clipping"
+    assert verdict.stage_words(found) == "clipping"
 
 
 SGD_ALONE = [
@@ -114,8 +113,8 @@ def test_what_no_probe_separates_is_reported_together(broken) -> None:
     """Not zeroing and momentum 1 have the same parameters, and another gradient."""
     found = check(broken(*SGD_ALONE))
     assert names(found) == [("missing-zero-grad",), ("momentum-one",)]
-    assert "missing-zero-grad or momentum-one" in report.headline(found)
-    assert "missing-zero-grad from momentum-one: yield gradient" in report.text(found)
+    assert "missing-zero-grad or momentum-one" in verdict.headline(found)
+    assert "missing-zero-grad from momentum-one: yield gradient" in verdict.text(found)
     assert names(check(broken(*SGD_ALONE, (LAST, LAST.replace(*OFFER))))) == [
         ("missing-zero-grad",)
     ]
@@ -126,7 +125,7 @@ def test_what_nothing_explains_is_unknown(broken) -> None:
     found = check(broken(("rate * direction", "rate * 1.00014159 * direction")))
     assert found.verdict == "differs"
     assert found.diagnosis.unknown
-    assert "none of the known mistakes" in report.text(found)
+    assert "none of the known mistakes" in verdict.text(found)
     first = found.diagnosis.parts[0].first
     assert first is not None
     assert first.update == 1
@@ -172,8 +171,8 @@ def test_one_ulp_is_no_difference_and_a_thousand_million_are(broken) -> None:
 def test_a_broken_port_is_told_in_words(broken, changes, said) -> None:
     found = check(broken(*changes), timeout=5 if "hangs" in said else 120)
     assert (found.verdict, found.status) == ("broken", 2)
-    assert said in report.text(found)
-    assert "Traceback" not in report.text(found)
+    assert said in verdict.text(found)
+    assert "Traceback" not in verdict.text(found)
 
 
 def test_an_error_is_told_with_its_line(broken) -> None:
@@ -187,11 +186,11 @@ def test_nan_and_too_few_updates_differ(broken) -> None:
     nan = (LAST, "            yield parameters[0] * np.nan, parameters[1]\n")
     found = check(broken(nan), pairs=False)
     assert found.verdict == "differs"
-    assert "update 1, W[0, 0]: nan" in report.text(found)
+    assert "update 1, W[0, 0]: nan" in verdict.text(found)
     early = (LAST, LAST + "            if update == 2:\n                return\n")
     found = check(broken(early), pairs=False)
     assert found.verdict == "differs"
-    assert "2 updates instead of 6" in report.text(found)
+    assert "2 updates instead of 6" in verdict.text(found)
 
 
 def test_a_port_without_float64_is_checked_without(broken) -> None:
@@ -207,8 +206,8 @@ def test_a_port_without_float64_is_checked_without(broken) -> None:
     assert len(found.diagnosis.runs) == COVERED - 1
     found = check(broken((LAST, LAST.replace("parameters[0]", "parameters[0].astype('f4')"))))
     assert (found.verdict, found.dtype) == ("broken", "float32")
-    assert "W is float32, not float64" in report.text(found)
-    assert "jax_enable_x64" in report.text(found)
+    assert "W is float32, not float64" in verdict.text(found)
+    assert "jax_enable_x64" in verdict.text(found)
 
 
 def test_an_array_that_changes_after_it_was_yielded_is_told(broken) -> None:
@@ -218,7 +217,7 @@ def test_an_array_that_changes_after_it_was_yielded_is_told(broken) -> None:
     )
     found = check(broken(in_place))
     assert found.verdict == "same"
-    assert "yield a copy" in report.text(found)
+    assert "yield a copy" in verdict.text(found)
 
 
 def test_what_a_port_offers_is_compared_too(broken) -> None:
@@ -241,10 +240,10 @@ def test_what_a_port_offers_is_compared_too(broken) -> None:
 def test_what_is_compared_with_nothing_is_told(broken) -> None:
     offer = LAST.replace("parameters[0], parameters[1]", "*parameters, {'Loss': 1.0, 'loss': 2}")
     found = check(broken((LAST, offer)))
-    assert "it yields Loss, compared with nothing" in report.text(found)
+    assert "it yields Loss, compared with nothing" in verdict.text(found)
     assert set(found.diagnosis.differing["plain"]) == {"loss"}
     flat = LAST.replace("parameters[0], parameters[1]", "*parameters, {'gradient': sums[0]}")
-    assert "gradient must be a number, or a pair" in report.text(check(broken((LAST, flat))))
+    assert "gradient must be a number, or a pair" in verdict.text(check(broken((LAST, flat))))
 
 
 def test_a_port_is_imported_once(broken, monkeypatch, tmp_path) -> None:
@@ -364,7 +363,7 @@ def test_a_check_while_a_port_is_imported_starts_no_other(broken) -> None:
     file = broken(calls, (LAST, LAST + "\n\nlockstep.check(train)\n"))
     found = check(file)
     assert found.verdict == "broken"
-    assert 'if __name__ == "__main__"' in report.text(found)
+    assert 'if __name__ == "__main__"' in verdict.text(found)
 
 
 def test_whatever_can_be_called_is_checked() -> None:
@@ -379,7 +378,7 @@ def test_whatever_can_be_called_is_checked() -> None:
     check(Port()).assert_same_update()
     found = check(leaves)
     assert found.verdict == "broken"
-    assert "SystemExit: 3" in report.text(found)
+    assert "SystemExit: 3" in verdict.text(found)
 
 
 def test_what_is_offered_at_times_is_compared_then(broken) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.diagnosis.verdict import check
-from lockstep.views import report
+from lockstep.diagnosis import check, verdict
 
 FOLDER = Path(__file__).parent / "hand_written"
 # How many probes each supports.
@@ -195,7 +194,7 @@ def marks(port: str) -> list:
 @pytest.mark.parametrize("port", [pytest.param(port, marks=marks(port)) for port in PORTS])
 def test_a_clean_port_takes_the_same_update(port) -> None:
     found = check(str(FOLDER / f"{port}.py"))
-    assert found.verdict == "same", report.text(found)
+    assert found.verdict == "same", verdict.text(found)
     assert len(found.diagnosis.runs) == PORTS[port]
 
 
@@ -225,4 +224,4 @@ def test_a_mistake_in_a_port_is_named(broken, port, name, changes) -> None:
     found = check(broken(port, changes))
     assert found.verdict == "differs"
     names = [" + ".join(sorted(each.names)) for each in found.diagnosis.explanations]
-    assert names[:1] == [name], report.text(found)
+    assert names[:1] == [name], verdict.text(found)

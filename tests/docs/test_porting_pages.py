@@ -10,9 +10,8 @@ import pytest
 from docs.porting_table import CONCEPTS, program, snippets
 from docs.traps import Trap, pages, planted, says, target, traps
 from lockstep import mistakes
-from lockstep.diagnosis.verdict import check
+from lockstep.diagnosis import check, verdict
 from lockstep.frameworks import FRAMEWORKS
-from lockstep.views import report
 
 PAGES = {page.stem: page for page in pages()}
 # Pages into the same framework share traps, and what is told of them: by the first that has it.
@@ -63,7 +62,7 @@ def test_there_is_a_page_for_every_ordered_pair() -> None:
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_code_of_the_tables_takes_the_same_update(framework) -> None:
     found = check(str(program(framework)))
-    assert found.verdict == "same", report.text(found)
+    assert found.verdict == "same", verdict.text(found)
     assert not found.notes
     assert len(found.diagnosis.runs) == 25
 

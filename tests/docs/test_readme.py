@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 from conftest import ROOT
 
+import lockstep
 from benchmarks.diagnosis import GOALS, markdown
-from lockstep.diagnosis import verdict
 from lockstep.diagnosis.probes import probes
 from lockstep.experiments.checks import build
 from lockstep.experiments.zeroing import LEARNING_RATES, MISTAKE, UPDATES
 from lockstep.mistakes import load, names
 from lockstep.oracle import loop
 from lockstep.problem import Problem, iris_sgd
-from lockstep.views.report import text
 
 README = (ROOT / "README.md").read_text()
 
@@ -109,7 +108,7 @@ def test_the_check_prints_what_is_shown(tmp_path, monkeypatch) -> None:
     assert source.count("            optimizer.zero_grad()\n") == 1
     monkeypatch.chdir(tmp_path)
     Path("my_port.py").write_text(source.replace("            optimizer.zero_grad()\n", ""))
-    printed = [" ".join(line.split()) for line in text(verdict.check("my_port.py")).splitlines()]
+    printed = [" ".join(line.split()) for line in str(lockstep.check("my_port.py")).splitlines()]
     shown = [" ".join(line.split()) for line in block.splitlines()]
     assert len(shown) == 8
     missing = [line for line in shown if not any(each.startswith(line) for each in printed)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lockstep import mistakes
+from lockstep.diagnosis import verdict
 from lockstep.diagnosis.naming import observable
 from lockstep.diagnosis.probes import Probe, probes
 from lockstep.diagnosis.replay import Replays
@@ -16,7 +17,6 @@ from lockstep.frameworks import FRAMEWORKS
 from lockstep.mistakes import FAMILIES, Mistake
 from lockstep.oracle.loop import STAGES
 from lockstep.problem.settings import OPTIMIZERS
-from lockstep.views import report
 from lockstep.workers.pool import Observed, Refused, Worker, WorkerError
 
 PROBES = probes()
@@ -149,7 +149,7 @@ def test_every_probe_has_a_bound_that_says_something() -> None:
             assert len(quick) == probe.problem.updates
             size = max(abs(theta).max() for theta in quick)
             assert max(bound.max() for bound in careful.bounds) < 1e-9 * size, probe.name
-            unworded = probe.ingredients - set(report.INGREDIENTS) - set(OPTIMIZERS)
+            unworded = probe.ingredients - set(verdict.INGREDIENTS) - set(OPTIMIZERS)
             assert unworded <= {"momentum", "nesterov", "dampening", "momentum-decay"}
 
 

@@ -1,0 +1,206 @@
+"""`lockstep check`: drive a port with the probes.
+
+A port runs in a process of its own, with a time limit for each probe. What it prints, raises or
+yields wrongly is told in words; what it does not support is not held against it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lockstep.diagnosis.naming import Run, diagnose
+from lockstep.diagnosis.probes import Probe, probes
+from lockstep.diagnosis.verdict import Failure, Report
+from lockstep.problem import Problem
+from lockstep.problem.settings import require
+from lockstep.workers import ports
+from lockstep.workers.pool import INSIDE, Observed, Refused, Worker, WorkerError
+
+Port = str | Callable[[Problem], Any]
+TIMEOUT = 120.0
+# After these there is nothing left to drive.
+LAST = ("load", "silent", "ended")
+# What a port runs on beside its framework, as a worker names it.
+WORKER = "port"
+
+
+def check(
+    port: Port,
+    timeout: float = TIMEOUT,
+    pairs: bool = True,
+    only: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Report:
+    """Drive a port with the probes and find what it does otherwise.
+
+    port: "file.py", "file.py:function", "module", "module:function", or a function; one that its
+    file does not define at the top, a closure or a lambda, runs in this process and has no time
+    limit. timeout: seconds for a probe. pairs: whether to look for pairs of mistakes too. only:
+    the names of the probes. seed: other numbers in the probes.
+
+    Raises ProblemError for an unknown probe.
+    """
+    if INSIDE in os.environ:
+        raise RuntimeError(
+            "lockstep.check was called while a port's file was imported: put the call under"
+            ' if __name__ == "__main__", or into a test'
+        )
+    chosen = select(probes(seed), only)
+    name, spec = describe(port)
+    with running(spec if spec is not None else port) as drive:
+        found = collect(drive, chosen, timeout)
+        dtype = "float64"
+        if not found.runs and not any(f.kind in LAST for f in found.failures.values()):
+            single = collect(drive, [p.in_dtype("float32") for p in chosen if fits(p)], timeout)
+            single.refused |= {
+                probe.name: "float32 cannot hold what this is about"
+                for probe in chosen
+                if not fits(probe)
+            }
+            if single.runs:
+                # A port that says it has no float64 is checked without; one that does not is wrong.
+                failures = {n: f for n, f in found.failures.items() if f.kind == "dtype"}
+                single.failures |= dict(list(failures.items())[:1])
+                found, dtype = single, "float32"
+    return Report(
+        name,
+        diagnose(found.runs, pairs=pairs),
+        found.refused,
+        found.unread,
+        found.failures,
+        dtype,
+        sorted(found.notes),
+        found.framework,
+        found.seconds,
+    )
+
+
+def select(known: Sequence[Probe], only: Sequence[str] | None) -> list[Probe]:
+    """The probes of these names; all of them unless names are given."""
+    names = [probe.name for probe in known]
+    for name in only or ():
+        require(name in names, f"{name}: no such probe, they are {', '.join(names)}")
+    return [probe for probe in known if only is None or probe.name in only]
+
+
+def fits(probe: Probe) -> bool:
+    """Whether float32 holds what the probe is about."""
+    return not {"precision", "skip"} & probe.ingredients
+
+
+def describe(port: Port) -> tuple[str, str | None]:
+    """A port's name, and how another process finds it; None where it cannot."""
+    if isinstance(port, str):
+        return port, port
+    name = getattr(port, "__qualname__", "")
+    file = inspect.getsourcefile(inspect.unwrap(port)) if inspect.isfunction(port) else None
+    if not name.isidentifier() or file is None or not Path(file).is_file():
+        return name or repr(port), None
+    return f"{Path(file).name}:{name}", f"{file}:{name}"
+
+
+Drive = Callable[[Sequence[Probe], float], Iterator[Observed | Failure | Refused]]
+
+
+@dataclass
+class Found:
+    """What a port did on the probes."""
+
+    runs: list[Run] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, list[str]] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    notes: set[str] = field(default_factory=set)
+    seconds: dict[str, float] = field(default_factory=dict)
+    framework: str = ""
+
+
+def collect(drive: Drive, chosen: Sequence[Probe], timeout: float) -> Found:
+    """Drive a port with all probes, and sort what comes back."""
+    found = Found()
+    for probe, outcome in zip(chosen, drive(chosen, timeout), strict=False):
+        if isinstance(outcome, Refused):
+            found.refused[probe.name] = str(outcome)
+        elif isinstance(outcome, Failure):
+            found.failures[probe.name] = outcome
+        else:
+            found.notes |= set(outcome.notes)
+            found.seconds[probe.name] = outcome.seconds
+            found.framework = found.framework or outcome.framework
+            if unread := [name for name in probe.optional if name not in outcome.read]:
+                found.unread[probe.name] = unread
+            else:
+                found.runs.append(Run(probe, outcome.trajectory, outcome.more))
+                if unknown := found.runs[-1].unknown:
+                    found.notes.add(
+                        f"it yields {', '.join(unknown)}, compared with nothing: known are"
+                        f" {', '.join(ports.OFFERED)} and, under torch.optim's names, the state"
+                    )
+    driven = {*found.failures, *found.refused, *found.unread, *(r.probe.name for r in found.runs)}
+    last = next(reversed(found.failures), "")
+    if found.runs:
+        why = f"not driven after {last}"
+        found.refused |= {p.name: why for p in chosen if p.name not in driven}
+    if found.runs and not any(run.trajectory for run in found.runs):
+        found.failures[found.runs[0].probe.name] = Failure("train yields nothing, on any probe")
+        found.runs, found.unread = [], {}
+    return found
+
+
+@contextmanager
+def running(port: Port) -> Iterator[Drive]:
+    """A way to drive a port, in a process of its own, or in this one if it is a function."""
+    if not isinstance(port, str):
+        yield lambda chosen, timeout: here(port, chosen)
+        return
+    worker = Worker(WORKER, [Path.cwd()])
+    try:
+        with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+            yield lambda chosen, timeout: elsewhere(worker, port, chosen, Path(folder), timeout)
+    finally:
+        worker.close()
+
+
+def elsewhere(
+    worker: Worker, port: str, chosen: Sequence[Probe], folder: Path, timeout: float
+) -> Iterator[Observed | Failure | Refused]:
+    """Drive a port in its worker, which is handed all probes at once; a hang ends it."""
+    for probe in chosen:
+        file = folder / f"{probe.name}.{probe.problem.dtype}.safetensors"
+        probe.problem.save(file)
+        worker.submit(port, file, probe.limit)
+    for _ in chosen:
+        try:
+            yield worker.observe(timeout)
+        except Refused as refusal:
+            yield refusal
+        except WorkerError as error:
+            said = tuple(error.log) if error.kind in ("silent", "ended") else ()
+            yield Failure(error.what, error.where, error.kind, said)
+            if error.kind in LAST:
+                return
+
+
+def here(port: Callable[[Problem], Any], chosen: Sequence[Probe]) -> Iterator[Any]:
+    """Drive a function in this process."""
+    for probe in chosen:
+        try:
+            found = ports.follow(port, probe.problem, probe.limit)
+        except NotImplementedError as refusal:
+            yield Refused(ports.first_line(refusal))
+        except ports.WrongDtype as error:
+            yield Failure(str(error), kind="dtype")
+        except ports.PortError as error:
+            yield Failure(str(error))
+        except (Exception, SystemExit) as error:
+            yield Failure(f"{type(error).__name__}: {ports.first_line(error)}")
+        else:
+            trajectory, more = ports.stacked(found.arrays())
+            yield Observed(trajectory, more, sorted(found.read), sorted(found.notes), 0.0)
