@@ -102,18 +102,16 @@ def compare_bits(expected: Sequence[Array], actual: Sequence[Array]) -> Comparis
     ValueError if the trajectories have different lengths, shapes or dtypes.
     """
     check_shapes(expected, actual)
-    for e, a in zip(expected, actual, strict=True):
-        if e.dtype not in (object, a.dtype):
-            raise ValueError(f"{a.dtype} instead of {e.dtype}")
-    rounded = [e.astype(a.dtype) for e, a in zip(expected, actual, strict=True)]
-    masks = [
-        differing_bits(r, a) | (r != e if e.dtype == object else False)
-        for e, r, a in zip(expected, rounded, actual, strict=True)
-    ]
-    distances = [
-        relative(e, a) if mask.any() else 0.0
-        for e, a, mask in zip(expected, actual, masks, strict=True)
-    ]
+    masks, distances = [], []
+    for right, found in zip(expected, actual, strict=True):
+        if right.dtype not in (object, found.dtype):
+            raise ValueError(f"{found.dtype} instead of {right.dtype}")
+        rounded = right.astype(found.dtype)
+        mask = differing_bits(rounded, found)
+        if right.dtype == object:
+            mask |= rounded != right
+        masks.append(mask)
+        distances.append(relative(right, found) if mask.any() else 0.0)
     return summarise(expected, actual, masks, distances, None)
 
 
@@ -124,11 +122,10 @@ def compare_bounds(
     check_shapes(expected, actual)
     check_shapes(expected, bounds)
     masks, distances, sizes = [], [], []
-    for e, a, bound in zip(expected, actual, bounds, strict=True):
-        e = exact(e)
-        number = finite(a)
-        difference = abs(exact(np.where(number, a, 0)) - e)
-        size = abs(e).max() or 1
+    for right, found, bound in zip(map(exact, expected), actual, bounds, strict=True):
+        number = finite(found)
+        difference = abs(exact(np.where(number, found, 0)) - right)
+        size = abs(right).max() or 1
         masks.append((difference > exact(bound)).astype(bool) | ~number)
         distances.append(float(difference.max() / size) if number.all() else float("inf"))
         sizes.append(float(Fraction(float(bound.max())) / size))

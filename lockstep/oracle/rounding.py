@@ -398,8 +398,8 @@ EXACT_SETTINGS = (
 )
 
 
-def sums_are_exact(terms: Array, p: int, lowest: float = 0) -> bool:
-    """Whether all sums over the first axis are exact in p bits, in any order.
+def sums_are_exact(terms: Array, bits: int, lowest: float = 0) -> bool:
+    """Whether all sums over the first axis are exact in so many bits, in any order.
 
     `lowest` is the dtype's smallest normal number, below which it holds fewer bits.
     """
@@ -407,4 +407,4 @@ def sums_are_exact(terms: Array, p: int, lowest: float = 0) -> bool:
     if any(denominator & (denominator - 1) for denominator in denominators):
         return False
     grid = Fraction(1, max(denominators))
-    return bool(np.max(abs(terms).sum(axis=0)) <= 2**p * grid and grid >= lowest)
+    return bool(np.max(abs(terms).sum(axis=0)) <= 2**bits * grid and grid >= lowest)

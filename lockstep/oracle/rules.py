@@ -107,85 +107,103 @@ def average(moment: Array, new: Array, betas: tuple[Number, Number]) -> Array:
     return mixed
 
 
-def sgd(theta: Array, gradient: Array, state: State, c: Constants, s: Optimizer) -> Step:
+def sgd(
+    theta: Array, gradient: Array, state: State, numbers: Constants, settings: Optimizer
+) -> Step:
     """Momentum in buffer form: the learning rate stays outside. Dampening spares update 1."""
-    gradient = gradient + theta * c["l2"]
-    if not s.momentum:
-        return theta - gradient * c["rate"], {}
-    buffer = state["momentum_buffer"] * c["momentum"] + gradient * c["gain"]
-    direction = gradient + buffer * c["momentum"] if s.nesterov else buffer
-    return theta - direction * c["rate"], {"momentum_buffer": buffer}
+    gradient = gradient + theta * numbers["l2"]
+    if not settings.momentum:
+        return theta - gradient * numbers["rate"], {}
+    buffer = state["momentum_buffer"] * numbers["momentum"] + gradient * numbers["gain"]
+    direction = gradient + buffer * numbers["momentum"] if settings.nesterov else buffer
+    return theta - direction * numbers["rate"], {"momentum_buffer": buffer}
 
 
-def adam(theta: Array, gradient: Array, state: State, c: Constants, s: Optimizer) -> Step:
+def adam(
+    theta: Array, gradient: Array, state: State, numbers: Constants, settings: Optimizer
+) -> Step:
     """Adam, AdamW and AMSGrad, whose maximum is of the raw second moment."""
-    gradient = gradient + theta * c["l2"]
-    m = average(state["exp_avg"], gradient, c["first"])
-    v = average(state["exp_avg_sq"], gradient * gradient, c["second"])
+    gradient = gradient + theta * numbers["l2"]
+    m = average(state["exp_avg"], gradient, numbers["first"])
+    v = average(state["exp_avg_sq"], gradient * gradient, numbers["second"])
     new = {"exp_avg": m, "exp_avg_sq": v}
-    if s.amsgrad:
+    if settings.amsgrad:
         v = new["max_exp_avg_sq"] = np.maximum(state["max_exp_avg_sq"], v)
-    direction = m / (root(v) * c["unbias"] + c["eps"])
-    return theta * c["decay"] - direction * c["step"], new
+    direction = m / (root(v) * numbers["unbias"] + numbers["eps"])
+    return theta * numbers["decay"] - direction * numbers["step"], new
 
 
-def adamax(theta: Array, gradient: Array, state: State, c: Constants, s: Optimizer) -> Step:
+def adamax(
+    theta: Array, gradient: Array, state: State, numbers: Constants, settings: Optimizer
+) -> Step:
     """Adam with the infinity norm; eps goes into the maximum."""
-    gradient = gradient + theta * c["l2"]
-    m = average(state["exp_avg"], gradient, c["first"])
-    norm = np.maximum(state["exp_inf"] * c["second"][0], abs(gradient) + c["eps"])
-    return theta - (m / norm) * c["step"], {"exp_avg": m, "exp_inf": norm}
+    gradient = gradient + theta * numbers["l2"]
+    m = average(state["exp_avg"], gradient, numbers["first"])
+    norm = np.maximum(state["exp_inf"] * numbers["second"][0], abs(gradient) + numbers["eps"])
+    return theta - (m / norm) * numbers["step"], {"exp_avg": m, "exp_inf": norm}
 
 
-def nadam(theta: Array, gradient: Array, state: State, c: Constants, s: Optimizer) -> Step:
+def nadam(
+    theta: Array, gradient: Array, state: State, numbers: Constants, settings: Optimizer
+) -> Step:
     """Adam with Nesterov's momentum, which grows towards beta1."""
-    gradient = gradient + theta * c["l2"]
-    mu, next_mu = c["mu"]
+    gradient = gradient + theta * numbers["l2"]
+    mu, next_mu = numbers["mu"]
     product = state["mu_product"] * mu
-    m = average(state["exp_avg"], gradient, c["first"])
-    v = average(state["exp_avg_sq"], gradient * gradient, c["second"])
-    denominator = root(v) * c["unbias"] + c["eps"]
-    now = gradient / denominator * (c["rate"] * (1 - mu)) / (1 - product)
-    ahead = m / denominator * (c["rate"] * next_mu) / (1 - product * next_mu)
+    m = average(state["exp_avg"], gradient, numbers["first"])
+    v = average(state["exp_avg_sq"], gradient * gradient, numbers["second"])
+    denominator = root(v) * numbers["unbias"] + numbers["eps"]
+    now = gradient / denominator * (numbers["rate"] * (1 - mu)) / (1 - product)
+    ahead = m / denominator * (numbers["rate"] * next_mu) / (1 - product * next_mu)
     return theta - now - ahead, {"exp_avg": m, "exp_avg_sq": v, "mu_product": product}
 
 
-def rmsprop(theta: Array, gradient: Array, state: State, c: Constants, s: Optimizer) -> Step:
+def rmsprop(
+    theta: Array, gradient: Array, state: State, numbers: Constants, settings: Optimizer
+) -> Step:
     """With eps outside the root, and momentum in buffer form."""
-    gradient = gradient + theta * c["l2"]
-    v = average(state["square_avg"], gradient * gradient, c["average"])
+    gradient = gradient + theta * numbers["l2"]
+    v = average(state["square_avg"], gradient * gradient, numbers["average"])
     new, variance = {"square_avg": v}, v
-    if s.centered:
-        mean = new["grad_avg"] = average(state["grad_avg"], gradient, c["average"])
+    if settings.centered:
+        mean = new["grad_avg"] = average(state["grad_avg"], gradient, numbers["average"])
         variance = v - mean * mean
-    direction = gradient / (sqrt(variance) + c["eps"])
-    if s.momentum:
-        direction = new["momentum_buffer"] = state["momentum_buffer"] * c["momentum"] + direction
-    return theta - direction * c["rate"], new
+    direction = gradient / (sqrt(variance) + numbers["eps"])
+    if settings.momentum:
+        direction = new["momentum_buffer"] = (
+            state["momentum_buffer"] * numbers["momentum"] + direction
+        )
+    return theta - direction * numbers["rate"], new
 
 
-def adagrad(theta: Array, gradient: Array, state: State, c: Constants, s: Optimizer) -> Step:
+def adagrad(
+    theta: Array, gradient: Array, state: State, numbers: Constants, settings: Optimizer
+) -> Step:
     """With eps outside the root."""
-    gradient = gradient + theta * c["l2"]
+    gradient = gradient + theta * numbers["l2"]
     total = state["sum"] + gradient * gradient
-    direction = gradient / (sqrt(total) + c["eps"])
-    return theta - direction * c["decayed_rate"], {"sum": total}
+    direction = gradient / (sqrt(total) + numbers["eps"])
+    return theta - direction * numbers["decayed_rate"], {"sum": total}
 
 
-def adadelta(theta: Array, gradient: Array, state: State, c: Constants, s: Optimizer) -> Step:
+def adadelta(
+    theta: Array, gradient: Array, state: State, numbers: Constants, settings: Optimizer
+) -> Step:
     """With eps inside both roots."""
-    gradient = gradient + theta * c["l2"]
-    v = average(state["square_avg"], gradient * gradient, c["delta"])
-    delta = sqrt(state["acc_delta"] + c["eps"]) / sqrt(v + c["eps"]) * gradient
-    deltas = average(state["acc_delta"], delta * delta, c["delta"])
-    return theta - delta * c["rate"], {"square_avg": v, "acc_delta": deltas}
+    gradient = gradient + theta * numbers["l2"]
+    v = average(state["square_avg"], gradient * gradient, numbers["delta"])
+    delta = sqrt(state["acc_delta"] + numbers["eps"]) / sqrt(v + numbers["eps"]) * gradient
+    deltas = average(state["acc_delta"], delta * delta, numbers["delta"])
+    return theta - delta * numbers["rate"], {"square_avg": v, "acc_delta": deltas}
 
 
-def lion(theta: Array, gradient: Array, state: State, c: Constants, s: Optimizer) -> Step:
+def lion(
+    theta: Array, gradient: Array, state: State, numbers: Constants, settings: Optimizer
+) -> Step:
     """The sign of an interpolation; the moment keeps another one."""
-    direction = sign(average(state["exp_avg"], gradient, c["first"]))
-    m = average(state["exp_avg"], gradient, c["second"])
-    return theta * c["decay"] - direction * c["rate"], {"exp_avg": m}
+    direction = sign(average(state["exp_avg"], gradient, numbers["first"]))
+    m = average(state["exp_avg"], gradient, numbers["second"])
+    return theta * numbers["decay"] - direction * numbers["rate"], {"exp_avg": m}
 
 
 RULES: dict[str, Callable[[Array, Array, State, Constants, Optimizer], Step]] = {
