@@ -106,3 +106,14 @@ def test_ulps_count_the_floats_between(dtype) -> None:
 def test_relative_is_by_the_largest() -> None:
     assert relative(np.array([4.0, 1e-9]), np.array([4.0, 3e-9])) == pytest.approx(5e-10)
     assert relative(np.zeros(2), np.array([0.0, 1.0])) == 1
+
+
+@pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_outside_any_bound(what) -> None:
+    # 0 is inside the bound: what is no number must not count as one.
+    expected, actual = [np.zeros((2, 3))], [np.zeros((2, 3))]
+    actual[0][1, 2] = what
+    found = compare_bounds(expected, actual, [np.ones((2, 3))])
+    assert (found.compared, found.outside, found.distances) == (6, (1,), (float("inf"),))
+    assert found.first is not None
+    assert (found.first.parameter, found.first.index) == ("b", (2,))
