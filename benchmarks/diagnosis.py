@@ -32,6 +32,7 @@ from lockstep.frameworks import FRAMEWORKS, NAMES
 from lockstep.optimizers.variants import VARIANTS
 from lockstep.paths import IMPLEMENTATIONS
 from lockstep.problem import Problem
+from lockstep.workers.folders import TemporaryFolder
 from lockstep.workers.pool import Refused, Worker, WorkerError, workers
 
 SEED = 2026
@@ -385,7 +386,7 @@ def main() -> None:
     scores: dict[str, Score] = {}
     kept: dict[tuple[str, str], list[Run]] = {}
     with (
-        tempfile.TemporaryDirectory(prefix="lockstep-") as name,
+        TemporaryFolder() as name,
         console.status("starting") as status,
     ):
         folder = Path(name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
@@ -29,6 +28,7 @@ from lockstep.oracle import loop
 from lockstep.oracle.compare import relative
 from lockstep.problem import Array
 from lockstep.problem.settings import ProblemError, require
+from lockstep.workers.folders import TemporaryFolder
 from lockstep.workers.pool import Worker, importing, train_in_all, workers
 
 FILE = Path(__file__).parent / "measured" / "mistakes.json"
@@ -134,7 +134,7 @@ def in_frameworks(
     probe, quantity = shown(name)
     impossible = mistakes.load(name).impossible
     able = {each: worker for each, worker in workers.items() if each not in impossible}
-    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder, importing(folder, able):
+    with TemporaryFolder() as folder, importing(folder, able):
         ports = {each: f"{mistakes.plant(name, each, Path(folder))}.recipe" for each in able}
         runs = train_in_all(able, ports, probe.problem)
     found, made = {}, {}

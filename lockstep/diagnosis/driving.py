@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from lockstep.diagnosis.verdict import Failure, Report
 from lockstep.problem import Problem
 from lockstep.problem.settings import require
 from lockstep.workers import ports
+from lockstep.workers.folders import TemporaryFolder
 from lockstep.workers.pool import INSIDE, Observed, Refused, Worker, WorkerError
 
 Port = str | Callable[[Problem], Any]
@@ -162,7 +162,7 @@ def running(port: Port) -> Iterator[Drive]:
         return
     worker = Worker(WORKER, [Path.cwd()])
     try:
-        with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+        with TemporaryFolder() as folder:
             yield lambda chosen, timeout: elsewhere(worker, port, chosen, Path(folder), timeout)
     finally:
         worker.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from lockstep.oracle.compare import Comparison, compare_bounds, relative
 from lockstep.oracle.loop import Stages
 from lockstep.problem import Array
 from lockstep.problem.settings import ProblemError, require
+from lockstep.workers.folders import TemporaryFolder
 from lockstep.workers.pool import Worker, importing, train_in_all
 
 
@@ -70,7 +70,7 @@ def able(name: str, frameworks: Sequence[str]) -> list[str]:
 def run(name: str, probe: Probe, workers: Mapping[str, Worker]) -> Planted:
     """Train on a probe with and without the mistake, in frameworks that can make it."""
     mistake = mistakes.load(name)
-    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder, importing(folder, workers):
+    with TemporaryFolder() as folder, importing(folder, workers):
         planted = {each: f"{mistakes.plant(name, each, Path(folder))}.recipe" for each in workers}
         wrong = trajectories(workers, planted, probe)
     right = trajectories(workers, {each: f"{each}_impl.recipe" for each in workers}, probe)

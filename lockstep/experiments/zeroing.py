@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from lockstep import mistakes
 from lockstep.oracle import loop, rounding
 from lockstep.oracle.compare import Comparison, compare_bits, compare_bounds
 from lockstep.problem import Array, Problem, hadamard, iris_sgd
+from lockstep.workers.folders import TemporaryFolder
 from lockstep.workers.pool import Worker, importing, train_in_all
 
 MISTAKE = "missing-zero-grad"
@@ -59,7 +59,7 @@ class Trial:
 def planted(workers: Mapping[str, Worker]) -> Iterator[dict[str, str]]:
     """The port without zeroing of each framework, importable in its worker."""
     with (
-        tempfile.TemporaryDirectory(prefix="lockstep-") as folder,
+        TemporaryFolder() as folder,
         importing(folder, workers),
     ):
         yield {name: f"{mistakes.plant(MISTAKE, name, Path(folder))}.training" for name in workers}

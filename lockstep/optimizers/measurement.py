@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import math
 import platform
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from lockstep.optimizers.stock import (
 from lockstep.optimizers.variants import UPDATES, VARIANTS, on_iris
 from lockstep.problem import Array, Problem
 from lockstep.problem.settings import OPTIMIZERS, Optimizer, require
+from lockstep.workers.folders import TemporaryFolder
 from lockstep.workers.pool import Worker, cache_folder, importing
 
 DTYPE = "float64"
@@ -82,7 +82,7 @@ def measure(
     """
     from lockstep.oracle import loop
 
-    with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
+    with TemporaryFolder() as name:
         folder = Path(name)
         with importing(folder, workers):
             tell("reading the libraries' defaults")

@@ -17,7 +17,8 @@ from lockstep.experiments.planted import Planted
 from lockstep.frameworks import NAMES
 from lockstep.mistakes import FAMILIES
 from lockstep.oracle.compare import Comparison
-from lockstep.views.terminal import comparison_json, finite, say
+from lockstep.views.console import finite, say
+from lockstep.views.run import comparison_json
 
 
 def show_all(out: Console) -> None:

@@ -14,7 +14,7 @@ from lockstep.diagnosis.matrix import correct_matrix, plain
 from lockstep.diagnosis.naming import Part
 from lockstep.diagnosis.replay import Replays
 from lockstep.diagnosis.verdict import FEW, Report, apart, covered, headline, lines, stage_words
-from lockstep.views.terminal import finite, say
+from lockstep.views.console import finite, say
 
 VERDICTS = {"same": "bold green", "differs": "bold red", "broken": "bold yellow"}
 STYLES = {"heading": "bold", "aside": "dim", "differs": "red", "warning": "yellow"}

@@ -12,7 +12,6 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from lockstep.frameworks import FRAMEWORKS, PACKAGES
+from lockstep.workers.folders import TemporaryFolder
 
 if TYPE_CHECKING:  # NumPy is imported while the workers start, not before
     from lockstep.problem import Array, Problem
@@ -150,7 +150,7 @@ class Worker:
         self.framework = framework
         self.versions: dict[str, str] | None = None
         self.path = [str(folder) for folder in path]
-        self._files = tempfile.TemporaryDirectory(prefix="lockstep-")
+        self._files = TemporaryFolder()
         self._log = open(Path(self._files.name, "log"), "w+b")  # noqa: SIM115
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._count = 0
@@ -306,7 +306,7 @@ def train_in_all(
     updates: int | None = None,
 ) -> dict[str, tuple[list[Array], dict[str, list[Array]]]]:
     """The same problem in every worker at the same time: trajectories and states."""
-    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+    with TemporaryFolder() as folder:
         file = Path(folder, "problem.safetensors")
         problem.save(file)
         for name, worker in workers.items():

@@ -287,19 +287,6 @@ def lockstep_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_no_file_is_written_over_another(broken, tmp_path) -> None:
-    file = broken(*MISSING)
-    before = Path(file).read_text()
-    for arguments in (
-        ("--json", file),
-        ("--html", str(tmp_path / "x"), "--json", str(tmp_path / "x")),
-    ):
-        done = lockstep_command("check", file, *arguments)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == "lockstep: the port, --json and --html must be different files\n"
-    assert Path(file).read_text() == before
-
-
 def test_the_command_writes_json_and_a_page(broken, tmp_path) -> None:
     file = broken(*MISSING, ("import numpy as np\n", "import numpy as np\nimport torch\n"))
     page, data = tmp_path / "found.html", tmp_path / "found.json"
