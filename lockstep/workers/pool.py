@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import queue
+import secrets
 import signal
 import subprocess
 import sys
@@ -123,7 +124,7 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "TF_NUM_INTEROP_THREADS": "1",
         "TF_NUM_INTRAOP_THREADS": "1",
-        INSIDE: "1",
+        "PYTHONIOENCODING": "utf-8",
     }
     return preferred | os.environ | required
 
@@ -151,6 +152,7 @@ class Worker:
         self.versions: dict[str, str] | None = None
         self.path = [str(folder) for folder in path]
         self._files = TemporaryFolder()
+        self._token = secrets.token_hex(16)
         self._log = open(Path(self._files.name, "log"), "w+b")  # noqa: SIM115
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._count = 0
@@ -159,7 +161,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment(),
+            env=environment() | {INSIDE: self._token},
             # Ctrl-C reaches this process alone, which then stops its workers in order. (A session
             # of its own would have a share of the CPU of its own, in which nice means nothing.)
             process_group=0,
@@ -285,9 +287,14 @@ class Worker:
 
     def close(self) -> None:
         """Kill the process, if it still runs, and remove its files."""
-        # The worker leads a process group, so that what a port has started ends with it.
+        # The worker leads a process group, so that what a port has started ends with it; what has
+        # left that has the worker's environment all the same.
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        while stray := _with_environment(f"{INSIDE}={self._token}"):
+            for pid in stray:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self._process.wait()
         self._listener.join()
         for stream in (self._process.stdin, self._process.stdout, self._log):
@@ -297,6 +304,16 @@ class Worker:
         if log.exists():
             self._last_lines = log.read_text(errors="replace").splitlines()
         self._files.cleanup()
+
+
+def _with_environment(variable: str) -> list[int]:
+    """The processes, in /proc, that were started with this variable, and still run."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # somebody else's, or gone by now
+            if variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
 
 
 def train_in_all(

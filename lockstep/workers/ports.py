@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import linecache
+import os
 import re
 import sys
 import traceback
@@ -27,6 +28,8 @@ import numpy as np
 from lockstep.problem import DTYPES, Array, Problem
 
 FUNCTION = "train"
+# Where a port's file is, for the processes that it spawns.
+LOADED = "LOCKSTEP_PORT"
 # What a port can offer beside W, b and the optimizer's state.
 OFFERED = ("gradient", "learning_rate", "loss")
 FRAMEWORK = {
@@ -138,8 +141,15 @@ def load_file(file: Path) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    os.environ[LOADED] = str(file)
     spec.loader.exec_module(module)
     return module
+
+
+def load_again() -> None:
+    """Load the file of a port in a process that it has spawned, which looks for its functions."""
+    if file := os.environ.get(LOADED):
+        load_file(Path(file))
 
 
 def load_module(name: str) -> Any:
@@ -186,9 +196,20 @@ def watched(problem: Problem) -> tuple[Problem, set[str]]:
             read.add(name)
             return super().__getattribute__(name)
 
+        def __reduce__(self) -> Any:
+            # For a port that hands it to a process of its own: there, nobody watches.
+            return restored, (vars(problem),)
+
     copy = object.__new__(Watched)
     copy.__dict__.update(vars(problem))
     return copy, read
+
+
+def restored(fields: dict[str, Any]) -> Problem:
+    """A problem of these fields, which were checked when it was first made."""
+    problem = object.__new__(Problem)
+    problem.__dict__.update(fields)
+    return problem
 
 
 def follow(train: Callable[[Problem], Any], problem: Problem, updates: int | None) -> Yielded:

@@ -12,21 +12,26 @@ A worker for somebody's port is no framework's: it imports what the port imports
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import json
 import os
 import queue
+import resource
 import sys
 import threading
 import time
 import traceback
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from lockstep.frameworks import PACKAGES
 
 # TensorFlow takes longest, and so does the run: where cores are few, the others give way to it.
 NICE = 3
+# Ports, and what they import, count their descriptors from 3 on.
+OUT_OF_THE_WAY = 500
+WORKER = os.getpid()
 # What tasks have put on the import path.
 ADDED: list[str] = []
 
@@ -36,9 +41,9 @@ def main() -> None:
     framework = sys.argv[1]
     if framework in PACKAGES and framework != "tensorflow":
         os.nice(NICE)
-    tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=read_tasks, args=(tasks,), daemon=True).start()
-    answers = claim_stdout()
+    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    questions, answers = claim_streams()
+    threading.Thread(target=read_tasks, args=(questions, tasks), daemon=True).start()
     # Collecting garbage while a framework builds a million lasting objects is a fifth of the time
     # that importing it takes.
     gc.set_threshold(200_000)
@@ -60,24 +65,41 @@ def main() -> None:
             answer(answers, {"failed": describe(error)} | place(error, task["port"]))
 
 
-def read_tasks(tasks: queue.SimpleQueue[str]) -> None:
-    """Queue the lines of standard input; leave at its end, whatever else is running."""
-    for line in sys.stdin:
+def claim_streams() -> tuple[BinaryIO, TextIO]:
+    """Keep standard input and output for tasks and answers, far from where a port would write.
+
+    A port reads nothing, and what it prints goes to standard error.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = [
+        fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, min(OUT_OF_THE_WAY, limit // 2))
+        for number in (0, 1)
+    ]
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return os.fdopen(kept[0], "rb"), os.fdopen(kept[1], "w", encoding="utf-8")
+
+
+def read_tasks(questions: BinaryIO, tasks: queue.SimpleQueue[bytes]) -> None:
+    """Queue the lines of the input; leave at its end, whatever else is running."""
+    for line in questions:
         tasks.put(line)
     os._exit(0)
 
 
-def claim_stdout() -> TextIO:
-    """Keep standard output for the answers and send all other printing to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
-
-
 def answer(answers: TextIO, message: dict[str, Any]) -> None:
     """Write one line."""
+    leave_if_forked()
     answers.write(json.dumps(message) + "\n")
     answers.flush()
+
+
+def leave_if_forked() -> None:
+    """End a process that a port has forked, and that has come back: it is not the worker."""
+    if os.getpid() != WORKER:
+        os._exit(0)
 
 
 def start(framework: str) -> dict[str, str]:
@@ -133,6 +155,7 @@ def train(task: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     found = ports.follow(port, problem, task["updates"])
     seconds = time.perf_counter() - started
+    leave_if_forked()
     if arrays := found.arrays():
         save_file(arrays, task["result"])
     told = {"yielded": len(found.W), "read": sorted(found.read), "notes": sorted(found.notes)}
@@ -172,3 +195,7 @@ def place(error: BaseException, port: str) -> dict[str, str]:
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__":  # a process that a port has spawned, which looks for the port
+    from lockstep.workers.ports import load_again
+
+    load_again()
