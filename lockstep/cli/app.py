@@ -50,7 +50,7 @@ def main() -> None:
         status = CLOSED_PIPE
     except OSError as error:
         status = WRONG_CALL
-        streams.complain(str(error))
+        streams.complain(f"{error.filename or 'cannot print'}: {error.strerror}")
     if status == INTERRUPTED:
         streams.complain("interrupted")
     if status in (WRONG_CALL, CLOSED_PIPE):
@@ -78,6 +78,8 @@ def called() -> int:
         streams.complain(str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
+    except SystemExit:  # what rich makes of a closed pipe
+        return CLOSED_PIPE
     except OSError:
         raise
     except Exception:

@@ -9,7 +9,9 @@ import sys
 from contextlib import suppress
 
 # What a stream shows that has no such character.
-PLAIN = {"·": ".", "≠": "!=", "≤": "<=", "ε": "eps", "β": "beta", "²": "^2"}
+PLAIN = {
+    "·": ".", "≠": "!=", "≤": "<=", "ε": "eps", "β": "beta", "²": "^2", "─": "-", "│": "|",
+}  # fmt: skip
 
 
 def prepare() -> None:
