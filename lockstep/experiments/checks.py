@@ -69,7 +69,7 @@ class Check:
             require(
                 bool(finite(theta).all()),
                 f"{self.name}: the run diverges: update {update} is out of {self.problem.dtype}'s"
-                " range, choose a smaller learning rate",
+                " range, choose a smaller learning rate, or scale the data",
             )
         if self.evidence == "exact" and self.asked > EXACT_UPDATES[self.problem.dtype]:
             return trajectory[: rounding.exact_updates(self.problem, trajectory)]

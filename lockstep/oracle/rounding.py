@@ -28,7 +28,7 @@ from lockstep.oracle.rules import (
 )
 from lockstep.oracle.tracked import Rounded, rounded
 from lockstep.problem import Array, Problem
-from lockstep.problem.settings import require
+from lockstep.problem.settings import ProblemError, require
 
 PRECISION = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 # Of errors that meet in one update, only the sum of what each does alone is taken; twice that
@@ -132,9 +132,18 @@ def bounds_with_state(
         if taken[number]:
             recorded = None if gradients is None else gradients[update]
             slope = slope_of(problem, window, theta, recorded)
+            require_finite(problem, update, slope)
+            if problem.compute_dtype and recorded is None:
+                check_low_precision(problem, window, theta, update)
             check_squares(problem, update, slope.gradient)
             errors = dict(zip(names, error, strict=True))
-            step = analyse(problem, slope, {"theta": theta, **state}, errors, update)
+            try:
+                step = analyse(problem, slope, {"theta": theta, **state}, errors, update)
+            except ArithmeticError:
+                raise ProblemError(
+                    f"update {update + 1} has no bound: {problem.optimizer.name} is not defined"
+                    " within the error of what it works on"
+                ) from None
             carried = np.concatenate([through(step.derivative, carried), np.eye(size)[None]])
             local = np.concatenate([local, step.error[None]])
             error = SLACK * np.einsum("kij,kj->i", abs(carried), local)
@@ -164,12 +173,36 @@ def check_squares(problem: Problem, update: int, gradient: Array) -> None:
             require_range(problem, update + 1, float((gradient * gradient).sum()))
 
 
-def require_range(problem: Problem, update: int, size: float) -> None:
-    """Raise ProblemError for a number that the problem's dtype cannot hold."""
+def check_low_precision(problem: Problem, window: Window, theta: Array, update: int) -> None:
+    """Require a window's forward and backward pass to be in the range of the compute dtype.
+
+    Where what is not finite is skipped, such a window is no update.
+    """
+    if problem.non_finite == "skip":
+        return
+    scale, settings = 1.0, problem.loss_scale
+    if settings:
+        scale = settings.initial * 2.0 ** (update // settings.growth_interval)
+    x = abs(window.x)
+    prediction = x @ abs(theta)
+    error = 2 * window.shares * (prediction + abs(window.y)) * scale
+    size = max(float(each.max()) for each in (x, abs(theta), prediction, error, x.T @ error))
+    require_range(problem, update + 1, size, problem.compute_dtype)
+
+
+def require_finite(problem: Problem, update: int, slope: Slope) -> None:
+    """Raise ProblemError where the derivative, of the squares of the data, overflows."""
+    size = sum(float(abs(each).max()) for each in slope)
+    require_range(problem, update + 1, size, "float64")
+
+
+def require_range(problem: Problem, update: int, size: float, dtype: str | None = None) -> None:
+    """Raise ProblemError for a number that a dtype, the problem's unless given, cannot hold."""
+    dtype = dtype or problem.dtype
     require(
-        size < float(np.finfo(problem.dtype).max),
-        f"the run diverges: update {update} is out of {problem.dtype}'s range,"
-        " choose a smaller learning rate",
+        size < float(ml_dtypes.finfo(dtype).max),
+        f"the run diverges: update {update} is out of {dtype}'s range,"
+        " choose a smaller learning rate, or scale the data",
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from lockstep.problem.settings import (
     is_number,
     require,
     require_count,
+    shown,
 )
 
 Array = NDArray[Any]
@@ -87,25 +89,46 @@ class Problem:
             value = getattr(self, name)
             require(
                 isinstance(value, str | bool | None) and value in choices,
-                f"{name}: {value!r} must be one of {', '.join(map(str, choices))}",
+                f"{name}: {shown(value)} must be one of {', '.join(map(str, choices))}",
             )
         for name, kind in NESTED.items():
             value = getattr(self, name)
             optional = name != "optimizer" and value is None
             require(
                 optional or isinstance(value, kind),
-                f"{name}: {value!r} must be a lockstep.problem.{kind.__name__}",
+                f"{name}: {shown(value)} must be a lockstep.problem.{kind.__name__}",
             )
         for name in ("epochs", "accumulation_steps"):
             require_count(name, getattr(self, name))
             object.__setattr__(self, name, int(getattr(self, name)))
+        self._check_arrays()
+        require(
+            self.updates > 0,
+            f"partial_windows: {self.partial_windows!r} leaves no window of K ="
+            f" {self.accumulation_steps} micro-batches in {self.epochs} epochs of"
+            f" {len(self.micro_batches)}",
+        )
+        require(
+            self.loss_scale is None or self.non_finite != "apply",
+            "loss_scale: needs non_finite 'skip' or 'raise', since scaled gradients overflow",
+        )
+        self._check_example_weights()
+        self._check_learning_rates()
+        require(
+            self.max_norm is None or (is_number(self.max_norm) and self.max_norm > 0),
+            f"max_norm: {shown(self.max_norm)} must be None or a finite number above 0",
+        )
+        if self.max_norm is not None:
+            object.__setattr__(self, "max_norm", float(self.max_norm))
+
+    def _check_arrays(self) -> None:
         require(
             isinstance(self.micro_batches, Sequence),
             "micro_batches: must be a list of pairs (x, y)",
         )
         require(
             self.epochs * len(self.micro_batches) <= LARGEST_RUN,
-            f"epochs: {self.epochs} of {len(self.micro_batches)} micro-batches are more than"
+            f"epochs: {shown(self.epochs)} of {len(self.micro_batches)} micro-batches are more than"
             f" {LARGEST_RUN} micro-steps",
         )
         require(len(self.micro_batches) > 0, "micro_batches: an epoch needs at least one, got none")
@@ -119,31 +142,17 @@ class Problem:
         )
         for name, value in (("W", W), ("b", b), ("micro_batches", micro_batches)):
             object.__setattr__(self, name, value)
-        require(
-            self.updates > 0,
-            f"partial_windows: {self.partial_windows!r} leaves no window of K ="
-            f" {self.accumulation_steps} micro-batches in {self.epochs} epochs of"
-            f" {len(micro_batches)}",
-        )
-        require(
-            self.loss_scale is None or self.non_finite != "apply",
-            "loss_scale: needs non_finite 'skip' or 'raise', since scaled gradients overflow",
-        )
-        self._check_example_weights()
-        self._check_learning_rates()
-        require(
-            self.max_norm is None or (is_number(self.max_norm) and self.max_norm > 0),
-            f"max_norm: {self.max_norm!r} must be None or a finite number above 0",
-        )
-        if self.max_norm is not None:
-            object.__setattr__(self, "max_norm", float(self.max_norm))
 
     def _array(self, where: str, value: Any) -> Array:
         """A read-only copy in the problem's dtype; every number must be finite."""
         try:
             # In C order, whatever it came in: files hold memory as it lies.
+            kind = np.asarray(value).dtype.kind
+            require(kind not in "bcMm", f"{where}: must hold real numbers")
             array: Array = np.array(value, dtype=self.dtype, order="C")
-        except (TypeError, ValueError) as error:
+        except ProblemError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
             raise ProblemError(f"{where}: not an array of numbers ({error})") from None
         finite = np.isfinite(array)
         if not finite.all():
@@ -218,7 +227,7 @@ class Problem:
         for update, rate in enumerate(self.learning_rates):
             require(
                 is_number(rate) and rate >= 0,
-                f"learning_rates[{update}]: {rate!r} must be a finite number of at least 0",
+                f"learning_rates[{update}]: {shown(rate)} must be a finite number of at least 0",
             )
         object.__setattr__(self, "learning_rates", tuple(map(float, self.learning_rates)))
 
@@ -269,31 +278,69 @@ class Problem:
         for name in NESTED:
             value = getattr(self, name)
             settings[name] = value and asdict(value)
-        save_file(arrays, path, metadata={"problem": json.dumps(settings)})
+        written = json.dumps(settings)
+        metadata = {"problem": written, "sha256": _digest(arrays, written)}
+        save_file(arrays, path, metadata=metadata)
 
     @classmethod
     def load(cls, path: Path | str) -> Problem:
         """Read what `save` wrote. Raises ProblemError for anything else."""
         from safetensors import SafetensorError, safe_open
 
+        require(
+            Path(path).is_file() or not Path(path).exists(),
+            f"{path}: must be a file, not a folder, a pipe or a device",
+        )
         try:
             with safe_open(path, framework="np") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                settings = json.loads((file.metadata() or {})["problem"])
+                metadata = file.metadata() or {}
+            settings = json.loads(metadata["problem"], object_pairs_hook=_without_repetition)
             for name, make in NESTED.items():
                 if settings.get(name) is not None:
                     settings[name] = make(**settings[name])
-            count = sum(name.startswith("x.") for name in arrays)
-            pairs = [(arrays[f"x.{i}"], arrays[f"y.{i}"]) for i in range(count)]
-            if "weights.0" in arrays:
-                settings["example_weights"] = [arrays[f"weights.{i}"] for i in range(count)]
-            return cls(arrays["W"], arrays["b"], pairs, **settings)
+            written = metadata.get("sha256")
+            require(
+                written is None or written == _digest(arrays, metadata["problem"]),
+                "the data are not those that were written, get the file again",
+            )
+            return cls(**_grouped(arrays), **settings)
         except ProblemError as error:
             raise ProblemError(f"{path}: {error}") from None
         except (OSError, SafetensorError) as error:
             raise ProblemError(f"{path}: not a readable safetensors file ({error})") from None
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ProblemError(f"{path}: not a problem written by Problem.save ({error})") from None
+
+
+def _digest(arrays: Mapping[str, Array], settings: str) -> str:
+    """SHA-256 of the settings and of every array's name, dtype, shape and numbers."""
+    found = hashlib.sha256(settings.encode())
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape} ".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _grouped(arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """A file's arrays as the fields of a problem; there must be no more and no less."""
+    count = sum(name.startswith("x.") for name in arrays)
+    groups = [[f"{group}.{i}" for i in range(count)] for group in ("x", "y", "weights")]
+    xs, ys, weights = groups
+    weighted = any(name.startswith("weights.") for name in arrays)
+    needed = {"W", "b", *xs, *ys, *(weights if weighted else ())}
+    for what, names in (("no", needed - set(arrays)), ("unknown", set(arrays) - needed)):
+        require(not names, f"arrays: {what} {', '.join(map(repr, sorted(names)))}")
+    pairs = [(arrays[x], arrays[y]) for x, y in zip(xs, ys, strict=True)]
+    fields: dict[str, Any] = {"W": arrays["W"], "b": arrays["b"], "micro_batches": pairs}
+    return fields | ({"example_weights": [arrays[name] for name in weights]} if weighted else {})
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose names must be different ones."""
+    found = dict(pairs)
+    require(len(found) == len(pairs), f"metadata: {[name for name, _ in pairs]} repeats a name")
+    return found
 
 
 NESTED: dict[str, Any] = {"optimizer": Optimizer, "schedule": Schedule, "loss_scale": LossScale}

@@ -7,6 +7,7 @@ error, from this one place, whichever framework it was meant for.
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
@@ -24,11 +25,16 @@ def require(condition: bool, message: str) -> None:
         raise ProblemError(message)
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: in one line, however long or deep it is."""
+    return reprlib.repr(value)
+
+
 def require_count(name: str, value: Any, least: int = 1) -> None:
     """Raise ProblemError unless the value is a whole number of at least `least`."""
     require(
         isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least,
-        f"{name}: {value!r} must be a whole number of at least {least}",
+        f"{name}: {shown(value)} must be a whole number of at least {least}",
     )
 
 
@@ -103,7 +109,8 @@ class Optimizer:
     def __post_init__(self) -> None:
         require(
             isinstance(self.name, str) and self.name in OPTIMIZERS,
-            f"optimizer.name: {self.name!r} is unknown, it must be one of {', '.join(OPTIMIZERS)}",
+            f"optimizer.name: {shown(self.name)} is unknown, it must be one of"
+            f" {', '.join(OPTIMIZERS)}",
         )
         settings = OPTIMIZERS[self.name]
         for name in (field.name for field in fields(self) if field.name != "name"):
@@ -121,7 +128,7 @@ class Optimizer:
 
     def _check(self, name: str, value: Any, known: bool) -> None:
         """Refuse a value outside its range, and any that the optimizer has no use for."""
-        where = f"optimizer.{name}: {value!r}"
+        where = f"optimizer.{name}: {shown(value)}"
         if name == "betas":
             pair = isinstance(value, tuple | list | np.ndarray) and len(value) == 2
             require(
@@ -151,8 +158,13 @@ class Optimizer:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite real number, and not True or False."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a finite real number that a float can hold, and not True or False."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # 10**400
+        return False
 
 
 DECAYS = ("constant", "linear", "cosine")
@@ -180,7 +192,7 @@ class Schedule:
             object.__setattr__(self, name, int(getattr(self, name)))
         require(
             self.decay in DECAYS,
-            f"schedule.decay: {self.decay!r} must be one of {', '.join(DECAYS)}",
+            f"schedule.decay: {shown(self.decay)} must be one of {', '.join(DECAYS)}",
         )
         require(
             self.warmup <= self.updates,
@@ -207,7 +219,7 @@ class LossScale:
             is_number(self.initial)
             and 0 < self.initial <= 2.0**127
             and math.frexp(self.initial)[0] == 0.5,
-            f"loss_scale.initial: {self.initial!r} must be a power of two, up to 2^127",
+            f"loss_scale.initial: {shown(self.initial)} must be a power of two, up to 2^127",
         )
         require_count("loss_scale.growth_interval", self.growth_interval)
         object.__setattr__(self, "initial", float(self.initial))
