@@ -113,7 +113,7 @@ def mend(mistake: str, framework: str) -> str:
     return "".join(f"{line}\n" for line in [*found, *added])
 
 
-def plant(mistake: str, framework: str, folder: Path) -> str:
+def plant(mistake: str, framework: str, folder: Path, sources: Path = IMPLEMENTATIONS) -> str:
     """Write a copy of the framework's implementation with the mistake into a folder.
 
     Returns the copy's package name. Raises ValueError if the diff does not apply to the source,
@@ -122,7 +122,7 @@ def plant(mistake: str, framework: str, folder: Path) -> str:
     package = f"{framework}_impl_{module_name(mistake)}"
     copy = folder / package
     shutil.copytree(
-        IMPLEMENTATIONS / f"{framework}_impl", copy, ignore=shutil.ignore_patterns("__pycache__")
+        sources / f"{framework}_impl", copy, ignore=shutil.ignore_patterns("__pycache__")
     )
     changes = list(whatthepatch.parse_patch(diff(mistake, framework)))
     if not changes:
