@@ -1,7 +1,7 @@
 """optax's accumulator, which wraps an optimizer."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -10,33 +10,65 @@ import optax
 from jax import Array
 
 from .data import Parameters, windows
+from .problem import Problem
+from .schedule import learning_rates
+
+
+def once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Make one optimizer for all problems that share it.
+
+    jit knows it by its identity, and would compile again.
+    """
+    made: dict[Any, Any] = {}
+
+    def get(parameters: Parameters, problem: Problem) -> Any:
+        rates = tuple(learning_rates(problem))
+        key = problem.optimizer, problem.decay_bias, rates
+        if (key, problem.dtype) not in made:
+            found = make(parameters, problem)
+            made[key, problem.dtype] = found
+        return made[key, problem.dtype]
+
+    return get
 
 
 def accumulating(
-    optimizer: optax.GradientTransformation, problem: Any
+    optimizer: optax.GradientTransformation, problem: Problem
 ) -> optax.MultiSteps:
     """Let an optimizer update once a window, however long."""
     epoch = windows(
         problem.micro_batches, problem.accumulation_steps
     )
+    lengths = tuple(len(window) for window in epoch)
+    return accumulator(optimizer, lengths, problem.dtype)
+
+
+@cache  # or apply_gradients would compile for each
+def accumulator(
+    optimizer: optax.GradientTransformation,
+    lengths: tuple[int, ...],
+    dtype: str,
+) -> optax.MultiSteps:
+    """Accumulate over windows of these lengths, in turn."""
     # MultiSteps counts in int32, and so must its schedule.
-    lengths = jnp.array([len(w) for w in epoch], jnp.int32)
+    every = jnp.array(lengths, jnp.int32)
     return optax.MultiSteps(
         optimizer,
-        lambda update: lengths[update % len(lengths)],
+        lambda update: every[update % len(lengths)],
         use_grad_mean=False,  # they are shares of a sum
-        accumulator_dtype=problem.dtype,  # float32 if not set
+        accumulator_dtype=dtype,  # float32 if not set
     )
 
 
+# Compiled once for each optimizer, known by its identity.
 @partial(jax.jit, static_argnames="optimizer")
-def take_update(
+def apply_gradients(
     parameters: Parameters,
     state: optax.OptState,
     optimizer: optax.GradientTransformation,
     gradients: Sequence[Array],
 ) -> tuple[Parameters, optax.OptState]:
-    """Return both one update later, or one micro-step.
+    """Hand gradients to the optimizer; return what it makes.
 
     optax counts updates by itself, and looks the rate up.
     """

@@ -16,7 +16,7 @@ from optax import GradientTransformation, tree
 def scaled(direction: Any, square: Any, eps: float) -> Any:
     """Divide by a root, with eps outside of it."""
     return jax.tree.map(
-        lambda d, s: d / (jnp.sqrt(s) + eps),
+        lambda d, settings: d / (jnp.sqrt(settings) + eps),
         direction,
         square,
     )

@@ -20,6 +20,8 @@ from .adam import Moments
 from .constants import Numbers, constants
 from .data import Batch, Parameters, load, snapshot, windows
 from .ordered import ordered_clip, ordered_model
+from .precision import in_float64
+from .problem import Problem
 from .rules import find_rule, zeros
 from .schedule import learning_rates
 
@@ -35,7 +37,7 @@ def micro_loss(
     return jnp.square(prediction - y).sum() * mean
 
 
-def window_gradient(
+def ordered_gradient(
     parameters: Parameters,
     window: Sequence[Batch],
     mean: float,
@@ -50,26 +52,31 @@ def window_gradient(
     return sums
 
 
-def train_window(
+def ordered_update(
     rule: Function,
     parameters: Parameters,
     moments: list[Moments],
     window: Sequence[Batch],
-    s: Numbers,
+    numbers: Numbers,
 ) -> tuple[Parameters, list[Moments]]:
     """Return parameters and moments one update later."""
-    gradients = window_gradient(parameters, window, s["mean"])
-    if "max_norm" in s:
-        gradients = ordered_clip(gradients, s["max_norm"])
+    gradients = ordered_gradient(
+        parameters, window, numbers["mean"]
+    )
+    if "max_norm" in numbers:
+        gradients = ordered_clip(
+            gradients, numbers["max_norm"]
+        )
     (W, W_moments), (b, b_moments) = (
-        rule(p, g, m, s)
+        rule(p, g, m, numbers)
         for p, g, m in zip(parameters, gradients, moments)
     )
     return (W, b), [W_moments, b_moments]
 
 
+@in_float64
 def train(
-    problem: Any,
+    problem: Problem,
     compiler: Callable[[Function], Function] = lambda f: f,
 ) -> Iterator[list[np.ndarray]]:
     """Yield [W, b] as NumPy arrays after every update.
@@ -77,15 +84,17 @@ def train(
     Raises NotImplementedError as find_rule does.
     """
     rule = find_rule(problem)
-    take_update = compiler(partial(train_window, rule))
+    compiled = compiler(partial(ordered_update, rule))
     parameters, epoch = load(problem)
     moments = zeros(parameters)
     steps = problem.accumulation_steps
     run = problem.epochs * list(windows(epoch, steps))
     rates = learning_rates(problem)
     for update, window in enumerate(run):
-        s = constants(problem, rates, update, len(window))
-        parameters, moments = take_update(
-            parameters, moments, window, s
+        numbers = constants(
+            problem, rates, update, len(window)
+        )
+        parameters, moments = compiled(
+            parameters, moments, window, numbers
         )
         yield snapshot(parameters)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from . import bitwise
+from .problem import Problem
 
 
 def compiler(
@@ -23,6 +24,6 @@ def compiler(
     return jax.jit(function, compiler_options=options)
 
 
-def train(problem: Any) -> Iterator[list[np.ndarray]]:
+def train(problem: Problem) -> Iterator[list[np.ndarray]]:
     """Yield [W, b] as NumPy arrays after every update."""
     yield from bitwise.train(problem, compiler)

@@ -1,9 +1,4 @@
-"""From a problem to tensors, windows, and back to NumPy.
-
-A problem is any object with the attributes that are read
-here, in schedule.py, optimizers.py, progress.py, recipe.py
-and constants.py: W, b, micro_batches, epochs, and so on.
-"""
+"""From a problem to tensors, windows, and back to NumPy."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from .problem import Problem
 
 # x: (examples, features), y: (examples, outputs)
 Batch = tuple[Array, Array]
@@ -20,7 +17,7 @@ Weighted = tuple[Array, Array, Array]
 Parameters = tuple[Array, Array]
 
 
-def load(problem: Any) -> tuple[Parameters, list[Batch]]:
+def load(problem: Problem) -> tuple[Parameters, list[Batch]]:
     """Return the parameters and one epoch as tensors."""
     W = jnp.asarray(problem.W)
     b = jnp.asarray(problem.b)
@@ -31,7 +28,7 @@ def load(problem: Any) -> tuple[Parameters, list[Batch]]:
     return (W, b), epoch
 
 
-def require_plain(problem: Any) -> None:
+def require_plain(problem: Problem) -> None:
     """Refuse what the plain loop leaves to recipe.py."""
     if not problem.uses_only():
         raise NotImplementedError("recipe.py trains this")
@@ -49,7 +46,7 @@ def windows(
 
 
 def load_weighted(
-    problem: Any,
+    problem: Problem,
 ) -> tuple[Parameters, list[Weighted]]:
     """Load parameters, and an epoch with its weights."""
     parameters, epoch = load(problem)
@@ -66,7 +63,7 @@ def load_weighted(
 
 
 def windows_of_run(
-    epoch: Sequence[Weighted], problem: Any
+    epoch: list[Weighted], problem: Problem
 ) -> Iterator[Sequence[Weighted]]:
     """Cut a run; a policy settles an epoch's partial window.
 

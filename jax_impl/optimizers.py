@@ -1,7 +1,7 @@
 """The library's own optimizer, set to take the update.
 
 What optax's cannot be set to stands in adapted.py. Settings
-`s` have PyTorch's names. Decay and rate are added at the end.
+have PyTorch's names. Decay and rate are added at the end.
 """
 
 from typing import Any
@@ -11,90 +11,113 @@ import optax
 from optax import GradientTransformation as Transformation
 
 from . import adapted
+from .accumulation import once
 from .data import Parameters
+from .problem import Problem
 from .schedule import learning_rates
 
 
-def sgd(s: Any) -> Transformation:
+def sgd(settings: Any) -> Transformation:
     """Return SGD; dampening spares the first update."""
-    if not s.momentum:
+    if not settings.momentum:
         return optax.identity()
     return optax.chain(
         optax.scale_by_schedule(
-            lambda n: jnp.where(n == 0, 1, 1 - s.dampening)
+            lambda n: jnp.where(
+                n == 0, 1, 1 - settings.dampening
+            )
         ),
-        optax.trace(s.momentum, s.nesterov),
+        optax.trace(settings.momentum, settings.nesterov),
     )
 
 
-def adam(s: Any) -> Transformation:
+def adam(settings: Any) -> Transformation:
     """Return Adam, AdamW or AMSGrad."""
     scale = optax.scale_by_adam
-    if s.amsgrad:
+    if settings.amsgrad:
         scale = adapted.scale_by_amsgrad
-    return scale(*s.betas, s.eps)
+    return scale(*settings.betas, settings.eps)
 
 
-adamw = adam
-
-
-def adamax(s: Any) -> Transformation:
+def adamax(settings: Any) -> Transformation:
     """Return Adamax."""
-    return optax.scale_by_adamax(*s.betas, s.eps)
-
-
-def nadam(s: Any) -> Transformation:
-    """Return NAdam."""
-    b1, b2 = s.betas
-    return adapted.scale_by_nadam(
-        b1, b2, s.eps, s.momentum_decay
+    return optax.scale_by_adamax(
+        *settings.betas, settings.eps
     )
 
 
-def rmsprop(s: Any) -> Transformation:
+def nadam(settings: Any) -> Transformation:
+    """Return NAdam."""
+    b1, b2 = settings.betas
+    return adapted.scale_by_nadam(
+        b1, b2, settings.eps, settings.momentum_decay
+    )
+
+
+def rmsprop(settings: Any) -> Transformation:
     """Return RMSprop, plain, with momentum, or centered."""
     scale = optax.scale_by_rms
-    if s.centered:
+    if settings.centered:
         scale = optax.scale_by_stddev
-    direction = scale(s.alpha, s.eps, eps_in_sqrt=False)
-    if s.momentum:
+    direction = scale(
+        settings.alpha, settings.eps, eps_in_sqrt=False
+    )
+    if settings.momentum:
         # The stock rmsprop has the rate before the momentum.
-        return optax.chain(direction, optax.trace(s.momentum))
+        return optax.chain(
+            direction, optax.trace(settings.momentum)
+        )
     return direction
 
 
-def adagrad(s: Any) -> Transformation:
+def adagrad(settings: Any) -> Transformation:
     """Return Adagrad."""
-    start = s.initial_accumulator_value
+    start = settings.initial_accumulator_value
     return optax.chain(
-        adapted.scale_by_rss(start, s.eps),
+        adapted.scale_by_rss(start, settings.eps),
         optax.scale_by_schedule(
-            lambda n: 1 / (1 + n * s.lr_decay)
+            lambda n: 1 / (1 + n * settings.lr_decay)
         ),
     )
 
 
-def adadelta(s: Any) -> Transformation:
+def adadelta(settings: Any) -> Transformation:
     """Return Adadelta."""
-    return optax.scale_by_adadelta(s.rho, s.eps)
+    return optax.scale_by_adadelta(settings.rho, settings.eps)
 
 
-def lion(s: Any) -> Transformation:
+def lion(settings: Any) -> Transformation:
     """Return Lion."""
-    return optax.scale_by_lion(*s.betas)
+    return optax.scale_by_lion(*settings.betas)
 
 
+RULES = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adam,
+    "adamax": adamax,
+    "nadam": nadam,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
+    "adadelta": adadelta,
+    "lion": lion,
+}
+
+
+@once
 def make_optimizer(
-    parameters: Parameters, problem: Any
+    parameters: Parameters, problem: Problem
 ) -> Transformation:
     """Return the problem's optimizer, for W and b alone."""
-    s = problem.optimizer
+    settings = problem.optimizer
     rates = jnp.array(learning_rates(problem), problem.dtype)
-    direction = globals()[s.name](s)
+    direction = RULES[settings.name](settings)
     decay = optax.add_decayed_weights(
-        s.weight_decay, mask=(True, problem.decay_bias)
+        settings.weight_decay, mask=(True, problem.decay_bias)
     )
     # Before the direction, decay is coupled to the gradient.
-    parts = [decay, direction][:: -1 if s.decoupled else 1]
+    parts = [decay, direction][
+        :: -1 if settings.decoupled else 1
+    ]
     rate = optax.scale_by_learning_rate(rates.__getitem__)
     return optax.chain(*parts, rate)

@@ -1,7 +1,6 @@
 """What a run counts: updates, and what they depend on."""
 
-from typing import Any
-
+from .problem import Problem
 from .schedule import learning_rates
 
 
@@ -13,8 +12,9 @@ class Progress:
     rounds nothing, up to float32's largest power of two.
     """
 
-    def __init__(self, problem: Any) -> None:
+    def __init__(self, problem: Problem) -> None:
         """Start at update 0 and at the initial scale."""
+        self.problem = problem
         self.settings = problem.loss_scale
         self.rates = learning_rates(problem)
         self.updates, self.streak, self.scale = 0, 0, 1.0

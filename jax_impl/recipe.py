@@ -12,7 +12,7 @@ from typing import Any
 
 import optax
 
-from .accumulation import take_update
+from .accumulation import apply_gradients
 from .data import (
     Parameters,
     Weighted,
@@ -21,32 +21,34 @@ from .data import (
     windows_of_run,
 )
 from .optimizers import make_optimizer
+from .precision import in_float64
+from .problem import Problem
 from .progress import Progress
 from .safeguards import clip, global_norm, usable
 from .state import optimizer_state
-from .window import window_gradient
+from .window import weighted_gradient
 
 # What a person would log.
 Counts = dict[str, Any]
 
 
-def train_window(
+def update_or_skip(
     parameters: Parameters,
     state: optax.OptState,
     optimizer: optax.GradientTransformation,
     window: Sequence[Weighted],
-    problem: Any,
     progress: Progress,
 ) -> tuple[Parameters, optax.OptState, Counts]:
     """Return both one update later, its loss and its norm."""
+    problem = progress.problem
     dtype = problem.compute_dtype
-    loss, gradients = window_gradient(
+    loss, gradients = weighted_gradient(
         parameters, window, progress.scale, dtype
     )
     norm = global_norm(gradients)
     if usable(norm, problem.non_finite, progress.updates):
         clipped = clip(gradients, norm, problem.max_norm)
-        parameters, state = take_update(
+        parameters, state = apply_gradients(
             parameters, state, optimizer, clipped
         )
         progress.advance()
@@ -55,7 +57,8 @@ def train_window(
     return parameters, state, {"loss": loss, "norm": norm}
 
 
-def train(problem: Any) -> Iterator[list[Any]]:
+@in_float64
+def train(problem: Problem) -> Iterator[list[Any]]:
     """Yield [W, b, state], in NumPy, after every window.
 
     Raises FloatingPointError as `usable` does.
@@ -65,9 +68,8 @@ def train(problem: Any) -> Iterator[list[Any]]:
     state = optimizer.init(parameters)
     progress = Progress(problem)
     for window in windows_of_run(epoch, problem):
-        parameters, state, seen = train_window(
-            *(parameters, state, optimizer),
-            *(window, problem, progress),
+        parameters, state, seen = update_or_skip(
+            parameters, state, optimizer, window, progress
         )
         shown = optimizer_state(
             parameters, state, problem.optimizer.name

@@ -15,6 +15,7 @@ from jax import Array
 
 from .data import Batch
 from .model import linear_model, squared_error
+from .precision import float64
 
 # U: (features, units), V: (units, units), c: (units,),
 # W: (units, outputs), b: (outputs,)
@@ -49,7 +50,6 @@ def chunk_loss(
     return losses.sum(), h
 
 
-# A pure function of a whole chunk, so that jit compiles it.
 @jax.jit
 def chunk_gradient(
     weights: Weights, chunk: Batch, h: Array, pairs: int
@@ -82,16 +82,16 @@ def truncated_gradient(
             weights, chunk, h, pairs
         )
         # accumulate: nobody adds up the chunks but you.
-        sums = [s + g for s, g in zip(sums, gradients)]
+        sums = [t + g for t, g in zip(sums, gradients)]
     return sums, h
 
 
+@float64()
 def gradient(problem: Any) -> list[np.ndarray]:
     """Return U, V, c, W and b's gradients, and the last h."""
     p = problem
-    x, y, h = map(jnp.asarray, (p.x, p.y, p.h))
-    given = p.U, p.V, p.c, p.W, p.b
-    weights = [jnp.asarray(weight) for weight in given]
+    given = p.x, p.y, p.h, p.U, p.V, p.c, p.W, p.b
+    x, y, h, *weights = map(jnp.asarray, given)
     task = weights, (x, y), h, p.pairs
     if p.length is None:
         gradients, h = chunk_gradient(*task)

@@ -3,8 +3,10 @@
 import math
 from typing import Any
 
+from .problem import Problem
 
-def learning_rates(problem: Any) -> list[float]:
+
+def learning_rates(problem: Problem) -> list[float]:
     """Return one learning rate an update, never a micro-step.
 
     A library's schedule may count micro-steps instead, or

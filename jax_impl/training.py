@@ -1,14 +1,13 @@
 """Gradient accumulation with optax: state goes around."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 import optax
 from jax import Array
 
-from .accumulation import accumulating, take_update
+from .accumulation import accumulating, apply_gradients
 from .data import (
     Batch,
     Parameters,
@@ -19,6 +18,8 @@ from .data import (
 )
 from .model import linear_model, squared_error
 from .optimizers import make_optimizer
+from .precision import in_float64
+from .problem import Problem
 
 
 def gradient_descent(
@@ -64,14 +65,15 @@ def train_window(
             parameters, micro_batch, examples
         )
         # accumulate + update: zeros until the window is full.
-        parameters, state = take_update(
+        parameters, state = apply_gradients(
             parameters, state, optimizer, gradients
         )
         window_loss += loss
     return parameters, state, window_loss
 
 
-def train(problem: Any) -> Iterator[list[np.ndarray]]:
+@in_float64
+def train(problem: Problem) -> Iterator[list[np.ndarray]]:
     """Yield [W, b] as NumPy arrays after every update.
 
     Raises NotImplementedError unless the update is plain.

@@ -5,7 +5,6 @@ that all its weights are needed before its first backward.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +14,14 @@ from .data import Parameters, Weighted
 from .model import linear_model
 
 
-# Compiled once for each shape: pad examples, with weight 0.
-@partial(jax.jit, static_argnames="compute_dtype")
-@jax.value_and_grad
-def micro_gradient(
+def micro_loss(
     parameters: Parameters,
     x: Array,
     y: Array,
     shares: Array,
     compute_dtype: str | None,
 ) -> Array:
-    """Return a micro-batch's loss, and its gradient.
+    """Return a micro-batch's share of its window's loss.
 
     The model computes in low precision, but its gradient
     comes back in the parameters' own, through astype.
@@ -38,7 +34,14 @@ def micro_gradient(
     return (jnp.square(error) * shares).sum()
 
 
-def window_gradient(
+# Compiled once for each shape: pad examples, with weight 0.
+micro_gradient = jax.jit(
+    jax.value_and_grad(micro_loss),
+    static_argnames="compute_dtype",
+)
+
+
+def weighted_gradient(
     parameters: Parameters,
     window: Sequence[Weighted],
     scale: float,
@@ -56,5 +59,5 @@ def window_gradient(
         sums = jax.tree.map(jnp.add, sums, gradients)
         window_loss += loss / scale
     # Unscaled before anything else looks at it.
-    sums = jax.tree.map(lambda s: s / scale, sums)
+    sums = jax.tree.map(lambda each: each / scale, sums)
     return window_loss, sums

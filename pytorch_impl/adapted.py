@@ -1,5 +1,6 @@
 """What torch.optim's own optimizers cannot be set to."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ class NAdam(optim.NAdam):
     float32, whatever the parameters are.
     """
 
-    def __init__(self, groups: Any, **s: Any) -> None:
+    def __init__(self, groups: Any, **settings: Any) -> None:
         """Fill in the state that the first step would."""
-        super().__init__(groups, **s)
+        super().__init__(groups, **settings)
         for group in self.param_groups:
             for p in group["params"]:
                 self.state[p] = {
@@ -33,23 +34,36 @@ class Lion(optim.Optimizer):
 
     def __init__(
         self,
-        groups: Any,
+        params: Any,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
     ) -> None:
         """Decay is decoupled, as in AdamW."""
+        if not (lr >= 0 and weight_decay >= 0):
+            raise ValueError(
+                f"{lr=}, {weight_decay=}: below 0"
+            )
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"{betas=}: not in [0, 1)")
         defaults = {"lr": lr, "betas": betas}
         defaults["weight_decay"] = weight_decay
-        super().__init__(groups, defaults)
+        super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Take one update in place."""
+    def step(
+        self, closure: Callable[[], Any] | None = None
+    ) -> Any:
+        """Take one update in place; return closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
                     self._update(p, self.state[p], group)
+        return loss
 
     def _update(self, p: Any, state: Any, group: Any) -> None:
         """Step by the sign of an interpolation."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from . import bitwise
+from .problem import Problem
 
 
 def compiler(
@@ -26,6 +27,6 @@ def compiler(
     return allow_backward(compiled)
 
 
-def train(problem: Any) -> Iterator[list[np.ndarray]]:
+def train(problem: Problem) -> Iterator[list[np.ndarray]]:
     """Yield [W, b] as NumPy arrays after every update."""
     yield from bitwise.train(problem, compiler)

@@ -1,8 +1,7 @@
 """The library's own optimizer, set to take the update.
 
 The agreed update is torch.optim's, so that the settings are
-its own; only what it lacks stands in adapted.py. `groups`
-are parameter groups, `s` the settings in PyTorch's names.
+its own; only what it lacks stands in adapted.py.
 """
 
 from typing import Any
@@ -12,89 +11,108 @@ from torch.optim import Optimizer
 
 from .adapted import Lion, NAdam
 from .data import Parameters
+from .problem import Problem
 
 Groups = list[dict[str, Any]]
 
 
-def sgd(groups: Groups, s: Any) -> Optimizer:
+def sgd(groups: Groups, settings: Any) -> Optimizer:
     """Return SGD, with or without momentum."""
     return optim.SGD(
         groups,
-        momentum=s.momentum,
-        dampening=s.dampening,
-        nesterov=s.nesterov,
+        momentum=settings.momentum,
+        dampening=settings.dampening,
+        nesterov=settings.nesterov,
     )
 
 
-def adam(groups: Groups, s: Any) -> Optimizer:
+def adam(groups: Groups, settings: Any) -> Optimizer:
     """Return Adam, AdamW or AMSGrad."""
-    rule = optim.AdamW if s.decoupled else optim.Adam
+    rule = optim.AdamW if settings.decoupled else optim.Adam
     return rule(
-        groups, betas=s.betas, eps=s.eps, amsgrad=s.amsgrad
+        groups,
+        betas=settings.betas,
+        eps=settings.eps,
+        amsgrad=settings.amsgrad,
     )
 
 
-adamw = adam
-
-
-def adamax(groups: Groups, s: Any) -> Optimizer:
+def adamax(groups: Groups, settings: Any) -> Optimizer:
     """Return Adamax."""
-    return optim.Adamax(groups, betas=s.betas, eps=s.eps)
+    return optim.Adamax(
+        groups, betas=settings.betas, eps=settings.eps
+    )
 
 
-def nadam(groups: Groups, s: Any) -> Optimizer:
+def nadam(groups: Groups, settings: Any) -> Optimizer:
     """Return NAdam."""
     return NAdam(
         groups,
-        betas=s.betas,
-        eps=s.eps,
-        momentum_decay=s.momentum_decay,
+        betas=settings.betas,
+        eps=settings.eps,
+        momentum_decay=settings.momentum_decay,
     )
 
 
-def rmsprop(groups: Groups, s: Any) -> Optimizer:
+def rmsprop(groups: Groups, settings: Any) -> Optimizer:
     """Return RMSprop, plain, with momentum, or centered."""
     return optim.RMSprop(
         groups,
-        alpha=s.alpha,
-        eps=s.eps,
-        momentum=s.momentum,
-        centered=s.centered,
+        alpha=settings.alpha,
+        eps=settings.eps,
+        momentum=settings.momentum,
+        centered=settings.centered,
     )
 
 
-def adagrad(groups: Groups, s: Any) -> Optimizer:
+def adagrad(groups: Groups, settings: Any) -> Optimizer:
     """Return Adagrad."""
+    start = settings.initial_accumulator_value
     return optim.Adagrad(
         groups,
-        lr_decay=s.lr_decay,
-        initial_accumulator_value=s.initial_accumulator_value,
-        eps=s.eps,
+        lr_decay=settings.lr_decay,
+        initial_accumulator_value=start,
+        eps=settings.eps,
     )
 
 
-def adadelta(groups: Groups, s: Any) -> Optimizer:
+def adadelta(groups: Groups, settings: Any) -> Optimizer:
     """Return Adadelta."""
-    return optim.Adadelta(groups, rho=s.rho, eps=s.eps)
+    return optim.Adadelta(
+        groups, rho=settings.rho, eps=settings.eps
+    )
 
 
-def lion(groups: Groups, s: Any) -> Optimizer:
+def lion(groups: Groups, settings: Any) -> Optimizer:
     """Return Lion, which torch.optim lacks."""
-    return Lion(groups, betas=s.betas)
+    return Lion(groups, betas=settings.betas)
+
+
+RULES = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adam,
+    "adamax": adamax,
+    "nadam": nadam,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
+    "adadelta": adadelta,
+    "lion": lion,
+}
 
 
 def make_optimizer(
-    parameters: Parameters, problem: Any
+    parameters: Parameters, problem: Problem
 ) -> Optimizer:
     """Return the problem's optimizer, for W and b alone."""
-    s = problem.optimizer
+    settings = problem.optimizer
     decays = [True, problem.decay_bias]
     groups = [
         {
             "params": [p],
-            "lr": s.learning_rate,
-            "weight_decay": decay * s.weight_decay,
+            "lr": settings.learning_rate,
+            "weight_decay": decay * settings.weight_decay,
         }
         for p, decay in zip(parameters, decays, strict=True)
     ]
-    return globals()[s.name](groups, s)
+    return RULES[settings.name](groups, settings)

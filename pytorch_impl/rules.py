@@ -12,6 +12,7 @@ from torch import Tensor
 from .adam import Moments, New, adam, amsgrad
 from .constants import Numbers
 from .data import Parameters
+from .problem import Problem
 
 
 def zeros(parameters: Parameters) -> list[Moments]:
@@ -20,35 +21,37 @@ def zeros(parameters: Parameters) -> list[Moments]:
 
 
 def sgd(
-    w: Tensor, g: Tensor, moments: Moments, s: Numbers
+    w: Tensor, g: Tensor, moments: Moments, numbers: Numbers
 ) -> New:
     """Descend with momentum and coupled weight decay."""
     m, *others = moments
-    g = g + w * s["l2"]
-    m = m * s["momentum"] + g * s["gain"]
-    return w - m * s["rate"], (m, *others)
+    g = g + w * numbers["l2"]
+    m = m * numbers["momentum"] + g * numbers["gain"]
+    return w - m * numbers["rate"], (m, *others)
 
 
 def nesterov(
-    w: Tensor, g: Tensor, moments: Moments, s: Numbers
+    w: Tensor, g: Tensor, moments: Moments, numbers: Numbers
 ) -> New:
     """The same, looking ahead."""
     m, *others = moments
-    g = g + w * s["l2"]
-    m = m * s["momentum"] + g
-    direction = g + m * s["momentum"]
-    return w - direction * s["rate"], (m, *others)
+    g = g + w * numbers["l2"]
+    m = m * numbers["momentum"] + g
+    direction = g + m * numbers["momentum"]
+    return w - direction * numbers["rate"], (m, *others)
 
 
 def lion(
-    w: Tensor, g: Tensor, moments: Moments, s: Numbers
+    w: Tensor, g: Tensor, moments: Moments, numbers: Numbers
 ) -> New:
     """Step by the sign of an interpolation (Chen, 2023)."""
-    (m, *others), (beta1, gain1) = moments, s["first"]
-    beta2, gain2 = s["second"]
+    (m, *others), (beta1, gain1) = moments, numbers["first"]
+    beta2, gain2 = numbers["second"]
     direction = torch.sign(m * beta1 + g * gain1)
     m = m * beta2 + g * gain2
-    return s["decay"] * w - direction * s["rate"], (
+    return numbers["decay"] * w - direction * numbers[
+        "rate"
+    ], (
         m,
         *others,
     )
@@ -64,14 +67,14 @@ RULES = {
 }
 
 
-def find_rule(problem: Any) -> Any:
+def find_rule(problem: Problem) -> Any:
     """Return the rule, of one example a micro-batch.
 
     Raises NotImplementedError for what has no bitwise form.
     """
-    s = problem.optimizer
-    name = "amsgrad" if s.amsgrad else s.name
-    name = "nesterov" if s.nesterov else name
+    settings = problem.optimizer
+    name = "amsgrad" if settings.amsgrad else settings.name
+    name = "nesterov" if settings.nesterov else name
     single = all(
         len(x) == 1 for x, _ in problem.micro_batches
     )

@@ -1,7 +1,6 @@
 """Gradient accumulation with torch.optim: you zero."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from .data import (
 )
 from .model import linear_model, squared_error
 from .optimizers import make_optimizer
+from .problem import Problem
 
 
 def gradient_descent(
@@ -55,7 +55,7 @@ def train_window(
     return window_loss
 
 
-def train(problem: Any) -> Iterator[list[np.ndarray]]:
+def train(problem: Problem) -> Iterator[list[np.ndarray]]:
     """Yield [W, b] as NumPy arrays after every update.
 
     Raises NotImplementedError unless the update is plain.

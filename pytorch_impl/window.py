@@ -13,7 +13,7 @@ from .data import Parameters, Weighted
 from .model import linear_model
 
 
-def window_gradient(
+def weighted_gradient(
     parameters: Parameters,
     window: Sequence[Weighted],
     scale: float,

@@ -10,40 +10,52 @@ New = tuple[tf.Tensor, Moments]
 
 
 def averages(
-    g: tf.Tensor, moments: Moments, s: Numbers
+    g: tf.Tensor, moments: Moments, numbers: Numbers
 ) -> Moments:
     """Return Adam's moments, and the last maximum."""
-    (m, v, v_max), (beta1, gain1) = moments, s["first"]
-    beta2, gain2 = s["second"]
+    (m, v, v_max), (beta1, gain1) = moments, numbers["first"]
+    beta2, gain2 = numbers["second"]
     m = m * beta1 + g * gain1
     return m, v * beta2 + (g * g) * gain2, v_max
 
 
 def adam_step(
-    w: tf.Tensor, m: tf.Tensor, v: tf.Tensor, s: Numbers
+    w: tf.Tensor, m: tf.Tensor, v: tf.Tensor, numbers: Numbers
 ) -> tf.Tensor:
     """Return w after the step (Kingma and Ba, 2015)."""
     # sqrt(v), as 1 / sqrt(v) is what PyTorch has of IEEE's;
     # above `tiny`, v = 0 gives 0 and not 0 times infinity.
     tiny = np.finfo(v.dtype.as_numpy_dtype).tiny
     root = v * (1 / tf.sqrt(tf.maximum(v, tiny)))
-    direction = m / (root * s["unbias"] + s["eps"])
-    return w * s["decay"] - direction * s["step"]
+    direction = m / (
+        root * numbers["unbias"] + numbers["eps"]
+    )
+    return w * numbers["decay"] - direction * numbers["step"]
 
 
 def adam(
-    w: tf.Tensor, g: tf.Tensor, moments: Moments, s: Numbers
+    w: tf.Tensor,
+    g: tf.Tensor,
+    moments: Moments,
+    numbers: Numbers,
 ) -> New:
     """Adam or AdamW: one of `l2` and `decay` does nothing."""
-    moments = averages(g + w * s["l2"], moments, s)
+    moments = averages(
+        g + w * numbers["l2"], moments, numbers
+    )
     m, v, _ = moments
-    return adam_step(w, m, v, s), moments
+    return adam_step(w, m, v, numbers), moments
 
 
 def amsgrad(
-    w: tf.Tensor, g: tf.Tensor, moments: Moments, s: Numbers
+    w: tf.Tensor,
+    g: tf.Tensor,
+    moments: Moments,
+    numbers: Numbers,
 ) -> New:
     """The same, with the largest second moment so far."""
-    m, v, v_max = averages(g + w * s["l2"], moments, s)
+    m, v, v_max = averages(
+        g + w * numbers["l2"], moments, numbers
+    )
     v_max = tf.maximum(v_max, v)
-    return adam_step(w, m, v_max, s), (m, v, v_max)
+    return adam_step(w, m, v_max, numbers), (m, v, v_max)

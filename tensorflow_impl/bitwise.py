@@ -18,13 +18,14 @@ from .adam import Moments
 from .constants import Numbers, as_tensors, constants
 from .data import Batch, Parameters, load, snapshot, windows
 from .ordered import ordered_clip, ordered_model
+from .problem import Problem
 from .rules import find_rule, zeros
 from .schedule import learning_rates
 
 Function = Callable[..., Any]
 
 
-def window_gradient(
+def ordered_gradient(
     parameters: Parameters,
     window: Sequence[Batch],
     mean: float,
@@ -41,27 +42,31 @@ def window_gradient(
     return sums
 
 
-def train_window(
+def ordered_update(
     rule: Function,
     parameters: Parameters,
     moments: list[Moments],
     window: Sequence[Batch],
-    s: Numbers,
+    numbers: Numbers,
 ) -> list[Moments]:
     """Take one update in place; return the moments."""
-    gradients = window_gradient(parameters, window, s["mean"])
-    if "max_norm" in s:
-        gradients = ordered_clip(gradients, s["max_norm"])
+    gradients = ordered_gradient(
+        parameters, window, numbers["mean"]
+    )
+    if "max_norm" in numbers:
+        gradients = ordered_clip(
+            gradients, numbers["max_norm"]
+        )
     new_moments = []
     for p, g, m in zip(parameters, gradients, moments):
-        new_p, new_m = rule(p, g, m, s)
+        new_p, new_m = rule(p, g, m, numbers)
         p.assign(new_p)
         new_moments.append(new_m)
     return new_moments
 
 
 def train(
-    problem: Any,
+    problem: Problem,
     compiler: Callable[[Function], Function] = lambda f: f,
 ) -> Iterator[list[np.ndarray]]:
     """Yield [W, b] as NumPy arrays after every update.
@@ -69,14 +74,16 @@ def train(
     Raises NotImplementedError as find_rule does.
     """
     rule = find_rule(problem)
-    take_update = compiler(partial(train_window, rule))
+    compiled = compiler(partial(ordered_update, rule))
     parameters, epoch = load(problem)
     moments = zeros(parameters)
     steps = problem.accumulation_steps
     run = problem.epochs * list(windows(epoch, steps))
     rates = learning_rates(problem)
     for update, window in enumerate(run):
-        s = constants(problem, rates, update, len(window))
-        s = as_tensors(s, problem.dtype)
-        moments = take_update(parameters, moments, window, s)
+        found = constants(problem, rates, update, len(window))
+        numbers = as_tensors(found, problem.dtype)
+        moments = compiled(
+            parameters, moments, window, numbers
+        )
         yield snapshot(parameters)

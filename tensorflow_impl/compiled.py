@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from . import bitwise
+from .problem import Problem
 
 
 def compiler(
@@ -22,7 +23,7 @@ def compiler(
     return tf.function(function, autograph=False)
 
 
-def train(problem: Any) -> Iterator[list[np.ndarray]]:
+def train(problem: Problem) -> Iterator[list[np.ndarray]]:
     """Yield [W, b] as NumPy arrays after every update."""
     tf.config.optimizer.set_experimental_options(
         {"disable_meta_optimizer": True}

@@ -1,35 +1,19 @@
 """Settings in PyTorch's names, for Keras optimizers."""
 
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from keras.optimizers import Optimizer
-from keras.optimizers.schedules import LearningRateSchedule
 
-
-class Table(LearningRateSchedule):
-    """One rate an update; Keras's schedules are float32."""
-
-    def __init__(
-        self, rates: list[float], dtype: str
-    ) -> None:
-        """Hold the rates in the parameters' dtype."""
-        self.rates = tf.constant(rates, dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what makes the same table again."""
-        rates = self.rates.numpy().tolist()
-        return {
-            "rates": rates,
-            "dtype": self.rates.dtype.name,
-        }
-
-    def __call__(self, step: Any) -> tf.Tensor:
-        """Return an update's rate; at the end, the last."""
-        last = len(self.rates) - 1
-        return self.rates[
-            tf.minimum(tf.cast(step, "int32"), last)
-        ]
+# Keras makes float32 of these if they are plain floats.
+EXACT = (
+    "beta_1",
+    "beta_2",
+    "initial_accumulator_value",
+    "weight_decay",
+)
 
 
 class Neutral(Optimizer):
@@ -39,11 +23,41 @@ class Neutral(Optimizer):
     """
 
     def __init__(
-        self, s: Any, *stock: Any, **kw: Any
+        self, settings: Any, *stock: Any, **kw: Any
     ) -> None:
         """Take neutral settings before the stock ones."""
         super().__init__(*stock, **kw)
-        self.s = s
+        self.settings = settings
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes the same optimizer again.
+
+        What is excluded from decay is no part of it, as in
+        every Keras optimizer: exclude it again.
+        """
+        given = {
+            **vars(self.settings),
+            "betas": list(self.settings.betas),
+            "decoupled": self.settings.decoupled,
+        }
+        return super().get_config() | {"settings": given}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], *custom: Any
+    ) -> Any:
+        """Make it again, with floats that Keras leaves be."""
+        known = {
+            name: np.float64(value)
+            if name in EXACT
+            else value
+            for name, value in config.items()
+            if value is not None
+        }
+        known["settings"] = SimpleNamespace(
+            **config["settings"]
+        )
+        return super().from_config(known, *custom)
 
     def apply(
         self, grads: Any, trainable_variables: Any = None
@@ -52,7 +66,10 @@ class Neutral(Optimizer):
         variables = trainable_variables
         if variables is None:
             variables = self._trainable_variables
-        if self.s.weight_decay and not self.s.decoupled:
+        if (
+            self.settings.weight_decay
+            and not self.settings.decoupled
+        ):
             grads = [*map(self.decayed, grads, variables)]
         super().apply(grads, variables)
 
@@ -62,7 +79,9 @@ class Neutral(Optimizer):
             variable
         ):
             return gradient
-        return gradient + self.s.weight_decay * variable
+        return (
+            gradient + self.settings.weight_decay * variable
+        )
 
     def count(self, variable: Any) -> tf.Tensor:
         """Return the update's number, from 1, as a float."""

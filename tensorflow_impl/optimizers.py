@@ -1,8 +1,8 @@
 """The library's own optimizer, set to take the update.
 
 What Keras's cannot be set to stands in adapted*.py. `rate`
-is a schedule, `s` the settings in PyTorch's names. Keras
-makes float32 of a plain Python beta; np.float64 stays.
+is a schedule; settings have PyTorch's names. Keras makes
+float32 of a plain Python beta; np.float64 stays.
 """
 
 from typing import Any
@@ -12,68 +12,101 @@ from keras.optimizers import Optimizer
 
 from . import adapted, adapted_adam
 from .data import Parameters
-from .neutral import Table
+from .problem import Problem
 from .schedule import learning_rates
+from .table import Table
 
 
-def sgd(rate: Any, s: Any) -> Optimizer:
+def sgd(rate: Any, settings: Any) -> Optimizer:
     """Return SGD, with or without momentum."""
-    return adapted.SGD(s, rate, s.momentum)
+    return adapted.SGD(settings, rate, settings.momentum)
 
 
-def adam(rate: Any, s: Any) -> Optimizer:
+def adam(rate: Any, settings: Any) -> Optimizer:
     """Return Adam, AdamW or AMSGrad."""
-    beta1, beta2 = map(np.float64, s.betas)
+    beta1, beta2 = map(np.float64, settings.betas)
     return adapted_adam.Adam(
-        s, rate, beta1, beta2, s.eps, amsgrad=s.amsgrad
+        settings,
+        rate,
+        beta1,
+        beta2,
+        settings.eps,
+        amsgrad=settings.amsgrad,
     )
 
 
-adamw = adam
-
-
-def adamax(rate: Any, s: Any) -> Optimizer:
+def adamax(rate: Any, settings: Any) -> Optimizer:
     """Return Adamax."""
-    return adapted_adam.Adamax(s, rate, *s.betas, s.eps)
+    return adapted_adam.Adamax(
+        settings, rate, *settings.betas, settings.eps
+    )
 
 
-def nadam(rate: Any, s: Any) -> Optimizer:
+def nadam(rate: Any, settings: Any) -> Optimizer:
     """Return NAdam."""
-    return adapted_adam.Nadam(s, rate, *s.betas, s.eps)
+    return adapted_adam.Nadam(
+        settings, rate, *settings.betas, settings.eps
+    )
 
 
-def rmsprop(rate: Any, s: Any) -> Optimizer:
+def rmsprop(rate: Any, settings: Any) -> Optimizer:
     """Return RMSprop, plain, with momentum, or centered."""
     return adapted.RMSprop(
-        s, rate, s.alpha, s.momentum, s.eps, s.centered
+        settings,
+        rate,
+        settings.alpha,
+        settings.momentum,
+        settings.eps,
+        settings.centered,
     )
 
 
-def adagrad(rate: Any, s: Any) -> Optimizer:
+def adagrad(rate: Any, settings: Any) -> Optimizer:
     """Return Adagrad."""
-    start = np.float64(s.initial_accumulator_value)
-    return adapted.Adagrad(s, rate, start, s.eps)
+    start = np.float64(settings.initial_accumulator_value)
+    return adapted.Adagrad(
+        settings, rate, start, settings.eps
+    )
 
 
-def adadelta(rate: Any, s: Any) -> Optimizer:
+def adadelta(rate: Any, settings: Any) -> Optimizer:
     """Return Adadelta."""
-    return adapted.Adadelta(s, rate, s.rho, s.eps)
+    return adapted.Adadelta(
+        settings, rate, settings.rho, settings.eps
+    )
 
 
-def lion(rate: Any, s: Any) -> Optimizer:
+def lion(rate: Any, settings: Any) -> Optimizer:
     """Return Lion."""
-    return adapted.Lion(s, rate, *map(np.float64, s.betas))
+    return adapted.Lion(
+        settings, rate, *map(np.float64, settings.betas)
+    )
+
+
+RULES = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adam,
+    "adamax": adamax,
+    "nadam": nadam,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
+    "adadelta": adadelta,
+    "lion": lion,
+}
 
 
 def make_optimizer(
-    parameters: Parameters, problem: Any
+    parameters: Parameters, problem: Problem
 ) -> Optimizer:
     """Return the problem's optimizer, for W and b alone."""
-    s = problem.optimizer
+    settings = problem.optimizer
     rate = Table(learning_rates(problem), problem.dtype)
-    optimizer = globals()[s.name](rate, s)
-    if s.decoupled:
-        optimizer.weight_decay = np.float64(s.weight_decay)
+    optimizer = RULES[settings.name](rate, settings)
+    if settings.decoupled:
+        optimizer.weight_decay = np.float64(
+            settings.weight_decay
+        )
     if not problem.decay_bias:
         optimizer.exclude_from_weight_decay([parameters[1]])
     optimizer.build(parameters)

@@ -20,16 +20,17 @@ from .data import (
     windows_of_run,
 )
 from .optimizers import make_optimizer
+from .problem import Problem
 from .progress import Progress
 from .safeguards import clip, global_norm, usable
 from .state import optimizer_state
-from .window import window_gradient
+from .window import weighted_gradient
 
 # What a person would log.
 Counts = dict[str, Any]
 
 
-def take_update(
+def apply_gradients(
     parameters: Parameters,
     optimizer: Optimizer,
     gradients: Sequence[tf.Tensor],
@@ -41,29 +42,29 @@ def take_update(
     optimizer.apply_gradients(zip(gradients, parameters))
 
 
-def train_window(
+def update_or_skip(
     parameters: Parameters,
     optimizer: Optimizer,
     window: Sequence[Weighted],
-    problem: Any,
     progress: Progress,
 ) -> Counts:
     """Take one update in place; return its loss and norm."""
+    problem = progress.problem
     dtype = problem.compute_dtype
-    loss, gradients = window_gradient(
+    loss, gradients = weighted_gradient(
         parameters, window, progress.scale, dtype
     )
     norm = global_norm(gradients)
     if usable(norm, problem.non_finite, progress.updates):
         clipped = clip(gradients, norm, problem.max_norm)
-        take_update(parameters, optimizer, clipped)
+        apply_gradients(parameters, optimizer, clipped)
         progress.advance()
     else:
         progress.skip()
     return {"loss": loss, "norm": norm}
 
 
-def train(problem: Any) -> Iterator[list[Any]]:
+def train(problem: Problem) -> Iterator[list[Any]]:
     """Yield [W, b, state], in NumPy, after every window.
 
     Raises FloatingPointError as `usable` does.
@@ -72,8 +73,8 @@ def train(problem: Any) -> Iterator[list[Any]]:
     optimizer = make_optimizer(parameters, problem)
     progress = Progress(problem)
     for window in windows_of_run(epoch, problem):
-        seen = train_window(
-            parameters, optimizer, window, problem, progress
+        seen = update_or_skip(
+            parameters, optimizer, window, progress
         )
         state = optimizer_state(parameters, optimizer)
         state |= seen | progress.counts()

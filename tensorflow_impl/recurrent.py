@@ -79,7 +79,7 @@ def truncated_gradient(
             weights, chunk, h, pairs
         )
         # accumulate: nobody adds up the chunks but you.
-        sums = [s + g for s, g in zip(sums, gradients)]
+        sums = [t + g for t, g in zip(sums, gradients)]
     return sums, h
 
 

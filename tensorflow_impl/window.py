@@ -12,7 +12,7 @@ from .data import Parameters, Weighted
 from .model import linear_model
 
 
-def window_gradient(
+def weighted_gradient(
     parameters: Parameters,
     window: Sequence[Weighted],
     scale: float,
@@ -34,7 +34,7 @@ def window_gradient(
             shares = tf.square(error) * (weights / total)
             loss = tf.reduce_sum(shares) * scale
         gradients = tape.gradient(loss, parameters)
-        sums = [s + g for s, g in zip(sums, gradients)]
+        sums = [t + g for t, g in zip(sums, gradients)]
         window_loss += loss / scale
     # Unscaled before anything else looks at it.
-    return window_loss, [s / scale for s in sums]
+    return window_loss, [each / scale for each in sums]

@@ -1,6 +1,7 @@
 """Shared fixtures: a worker for each framework, started once, all at the same time."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lockstep.cli import main
 from lockstep.frameworks import FRAMEWORKS
 from lockstep.problem import Problem, hadamard, split
 from lockstep.workers.pool import Worker, workers
@@ -95,3 +97,22 @@ def random_problem(seed: int, **settings: object) -> Problem:
     return Problem(
         rng.normal(size=(4, 3)), rng.normal(size=3), split(x, y, [2, 1, 3, 1]), **settings
     )
+
+
+def lockstep(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "lockstep.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "100"} | environment,
+    )
+
+
+def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """The command line in this process, so that a test can change what it uses."""
+    monkeypatch.setattr(sys, "argv", ["lockstep", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err

@@ -1,7 +1,7 @@
 """Partial evaluation: a function's source with its settings filled in, and nothing run.
 
-`specialise` reads one function of a module, and whatever functions of the module that one calls by
-`globals()[name]`, and executes them on syntax trees instead of on values: settings become their
+`specialise` reads one function of a module, and whatever functions of the module that one looks up
+in a table, and executes them on syntax trees instead of on values: settings become their
 literal values, a condition that is then constant leaves one of its branches, and what only gave
 something a name for its next use is put where it is used. What is left are the statements that a
 person would have written for these settings. Nothing is imported, and nothing is known of any
@@ -69,18 +69,22 @@ class Specialiser(ast.NodeTransformer):
     def __init__(
         self, module: ast.Module, objects: Mapping[str, Any], free: Mapping[str, str]
     ) -> None:
-        """Find the module's functions, and its second names for them: `adamw = adam`."""
+        """Find the module's functions, and its tables of them: `RULES = {"adam": adam}`."""
         self.objects, self.free = objects, free
         self.functions: dict[str, ast.FunctionDef] = {}
+        self.tables: dict[str, dict[str, str]] = {}
         self.names: dict[str, ast.expr] = {}
         self.lines: set[int] = set()
         for node in module.body:
             if isinstance(node, ast.FunctionDef):
                 self.functions[node.name] = node
-            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):
-                (target,) = node.targets
-                if isinstance(target, ast.Name) and node.value.id in self.functions:
-                    self.functions[target.id] = self.functions[node.value.id]
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+                (target,), pairs = node.targets, zip(node.value.keys, node.value.values)
+                self.tables[ast.unparse(target)] = {
+                    ast.literal_eval(name): ast.unparse(function)
+                    for name, function in pairs
+                    if name
+                }
 
     def call(self, name: str, result: str) -> list[ast.stmt]:
         """The statements of a function's body, and one that names what it returns."""
@@ -196,7 +200,7 @@ class Specialiser(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
-        """Arguments are unpacked, `map` is written out, and `globals()[name]` is looked up."""
+        """Arguments are unpacked, `map` is written out, and `RULES[name]` is looked up."""
         self.generic_visit(node)
         arguments: list[ast.expr] = []
         for each in node.args:
@@ -209,8 +213,10 @@ class Specialiser(ast.NodeTransformer):
                     ast.Call(deepcopy(arguments[0]), [item], []) for item in items
                 ]
                 return ast.Tuple(calls, ast.Load())
-            case ast.Subscript(ast.Call(ast.Name("globals")), ast.Constant(str() as name)):
-                return self.inlined(name, arguments)
+            case ast.Subscript(ast.Name(table), ast.Constant(str() as name)) if (
+                table in self.tables
+            ):
+                return self.inlined(self.tables[table][name], arguments)
         return node
 
     def visit_ListComp(self, node: ast.ListComp) -> ast.expr:

@@ -152,16 +152,16 @@ Run = Iterator[list[Any]]
 def pytorch(problem: Any, make: Make) -> Run:
     """Train with a stock optimizer, whose groups are told the rate before every update."""
     from pytorch_impl.data import load_weighted, snapshot, windows_of_run
-    from pytorch_impl.recipe import take_update
+    from pytorch_impl.recipe import apply_gradients
     from pytorch_impl.schedule import learning_rates
-    from pytorch_impl.window import window_gradient
+    from pytorch_impl.window import weighted_gradient
 
     parameters, epoch = load_weighted(problem)
     rates = learning_rates(problem)
     optimizer = make(parameters, rates[0])
     for rate, window in zip(rates, windows_of_run(epoch, problem)):
-        _, gradients = window_gradient(parameters, window, 1.0, None)
-        take_update(parameters, optimizer, gradients, rate)
+        _, gradients = weighted_gradient(parameters, window, 1.0, None)
+        apply_gradients(parameters, optimizer, gradients, rate)
         yield snapshot(parameters)
 
 
@@ -169,13 +169,13 @@ def tensorflow(problem: Any, make: Make) -> Run:
     """Train with a stock optimizer, whose `learning_rate` is assigned before every update."""
     from tensorflow_impl.data import load_weighted, snapshot, windows_of_run
     from tensorflow_impl.schedule import learning_rates
-    from tensorflow_impl.window import window_gradient
+    from tensorflow_impl.window import weighted_gradient
 
     parameters, epoch = load_weighted(problem)
     rates = learning_rates(problem)
     optimizer = make(parameters, rates[0])
     for rate, window in zip(rates, windows_of_run(epoch, problem)):
-        _, gradients = window_gradient(parameters, window, 1.0, None)
+        _, gradients = weighted_gradient(parameters, window, 1.0, None)
         optimizer.learning_rate = rate
         optimizer.apply_gradients(zip(gradients, parameters))
         yield snapshot(parameters)
@@ -183,20 +183,26 @@ def tensorflow(problem: Any, make: Make) -> Run:
 
 def jax(problem: Any, make: Make) -> Run:
     """Train with a stock optimizer, whose schedule looks the rate up in a table."""
+    from jax_impl.precision import in_float64
+
+    return in_float64(_scheduled)(problem, make)
+
+
+def _scheduled(problem: Any, make: Make) -> Run:
     import jax.numpy as jnp
 
-    from jax_impl.accumulation import take_update
+    from jax_impl.accumulation import apply_gradients
     from jax_impl.data import load_weighted, snapshot, windows_of_run
     from jax_impl.schedule import learning_rates
-    from jax_impl.window import window_gradient
+    from jax_impl.window import weighted_gradient
 
     parameters, epoch = load_weighted(problem)
     rates = jnp.array(learning_rates(problem), problem.dtype)
     optimizer = make(parameters, rates.__getitem__)
     state = optimizer.init(parameters)
     for window in windows_of_run(epoch, problem):
-        _, gradients = window_gradient(parameters, window, 1.0, None)
-        parameters, state = take_update(parameters, state, optimizer, gradients)
+        _, gradients = weighted_gradient(parameters, window, 1.0, None)
+        parameters, state = apply_gradients(parameters, state, optimizer, gradients)
         yield snapshot(parameters)
 
 

@@ -26,7 +26,8 @@ WIDTH = 79
 STATEMENT_WIDTH = WIDTH - len("#     ")
 # What the lines leave to their reader, beside `parameters`; and what they call the optimizer.
 RATES, RESULT = "learning_rates", "optimizer"
-FREE = {"learning_rates(problem)": RATES, "problem.optimizer": "s"}
+SETTINGS = "settings"
+FREE = {"learning_rates(problem)": RATES, "problem.optimizer": SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Lines:
     The lines leave `parameters` to the reader, a sequence or whatever the library takes, and, where
     they use it, `learning_rates`, a list with the rate of every update.
 
-    imports, setup, definitions and statements follow on each other; setup is what the folder does
-    when it is imported. notes: what comments and docstrings there say of these lines. why: what
+    imports, setup, definitions and statements follow on each other; setup lets JAX have float64,
+    where it is asked for. notes: what comments and docstrings there say of these lines. why: what
     the docstrings say of each definition that the statements name, and of weight_decay where these
     settings couple it to the gradient.
     """
@@ -84,15 +85,17 @@ def lines(
     rooms = Rooms(framework)
     room = rooms["optimizers"]
     problem = SimpleNamespace(dtype=dtype, decay_bias=decay_bias)
-    objects = {"problem": problem, "s": settings}
+    objects = {"problem": problem, SETTINGS: settings}
     found, numbers = specialise(room.source, "make_optimizer", objects, FREE, RESULT)
     taken = Taken(rooms)
-    # What the folder does when it is imported lets JAX have float64, which float32 does not need.
-    setup = taken.setup() if dtype == "float64" else []
+    setup = []
+    if framework == "jax" and dtype == "float64":
+        setup = ['jax.config.update("jax_enable_x64", True)']
+        taken.imports.add(Import("jax"))
     statements = [taken.resolve(Tidy().visit(each), room) for each in found]
-    if refers(statements, "s"):
+    if refers(statements, SETTINGS):
         values = ", ".join(f"{each}={getattr(settings, each)!r}" for each in taken.settings())
-        statements[:0] = ast.parse(f"s = SimpleNamespace({values})").body
+        statements[:0] = ast.parse(f"{SETTINGS} = SimpleNamespace({values})").body
         taken.imports.add(Import("types", "SimpleNamespace"))
     text = "\n".join(layout(each) for each in statements)
     coupled = settings.weight_decay and not settings.decoupled
@@ -152,10 +155,12 @@ class Room:
         self.tree = ast.parse(self.source)
         self.imports: dict[str, Import] = {}
         self.neighbours: dict[str, tuple[str, str]] = {}
-        self.definitions: dict[str, ast.FunctionDef | ast.ClassDef] = {}
+        self.definitions: dict[str, ast.FunctionDef | ast.ClassDef | ast.Assign] = {}
         for node in self.tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 self.definitions[node.name] = node
+            elif isinstance(node, ast.Assign):
+                self.definitions[ast.unparse(node.targets[0])] = node
             elif isinstance(node, ast.Import):
                 for each in node.names:
                     self.imports[each.asname or each.name] = Import(each.name, None, each.asname)
@@ -222,14 +227,6 @@ class Taken:
         self.docs: dict[str, str] = {}
         self.nodes: list[ast.stmt] = []
 
-    def setup(self) -> list[str]:
-        """What the folder does when it is imported, beside importing."""
-        room = self.rooms["__init__"]
-        statements = [node for node in room.tree.body if isinstance(node, ast.Expr)]
-        return [
-            room.text(self.resolve(node, room)) for node in statements if not constant(node.value)
-        ]
-
     def resolve(self, statement: ast.stmt, room: Room) -> ast.stmt:
         """The statement with `adapted.X` as X, and all that it names taken along."""
         flat = Flat(room)
@@ -254,16 +251,18 @@ class Taken:
                 if isinstance(each, ast.Name) and each.id != name:
                     self.take(each.id, room)
             self.definitions[name] = room.text(node)
-            self.docs[name] = " ".join((ast.get_docstring(node) or "").split())
+            if not isinstance(node, ast.Assign):
+                self.docs[name] = " ".join((ast.get_docstring(node) or "").split())
             self.nodes.append(node)
 
     def settings(self) -> list[str]:
-        """The settings that the definitions look up in `s`."""
+        """The settings that the definitions look up."""
         found = {
             node.attr
             for definition in self.nodes
             for node in ast.walk(definition)
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("s", "self.s")
+            if isinstance(node, ast.Attribute)
+            and ast.unparse(node.value) in (SETTINGS, f"self.{SETTINGS}")
         }
         return sorted(found)
 

@@ -29,8 +29,10 @@ ROWS = (
 COMMENT = re.compile(rf" *# ((?:{'|'.join((*CONCEPTS, 'cut'))})(?: \+ \w+)*): (.+)")
 # In the order in which the README reads them; files of one framework stand beside their use.
 FILES = (
-    *("training", "model", "data", "accumulation", "recipe", "window", "safeguards", "progress"),
-    *("schedule", "optimizers", "adapted", "adapted_adam", "neutral", "state", "recurrent"),
+    *("training", "model", "data", "problem", "accumulation", "precision"),
+    *("recipe", "window", "safeguards", "progress"),
+    *("schedule", "optimizers", "adapted", "adapted_adam", "neutral", "table"),
+    *("state", "recurrent"),
     *("bitwise", "ordered", "rules", "adam", "constants", "compiled"),
 )
 
@@ -97,8 +99,8 @@ def units(file: str) -> tuple[Unit, ...]:
 def find(name: str) -> list[Unit]:
     """The units of a file, but for its imports; one unit; or one row of it.
 
-    "training", "train_window", "recipe.train_window", "train_window.accumulate". What several files
-    have is taken from the first of FILES. Raises ProblemError for an unknown name.
+    "training", "train_window", "recipe.train", "train_window.accumulate". What several files have
+    is taken from the first of FILES. Raises ProblemError for an unknown name.
     """
     if name in FILES:
         return [unit for unit in units(name) if unit.name != "imports"]

@@ -2,29 +2,14 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, random_problem
+from conftest import call, lockstep, random_problem
 
-from lockstep import cli
 from lockstep.experiments.checks import Check
 from lockstep.problem import Optimizer, Problem, split
 from lockstep.workers import pool
-
-
-def lockstep(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    import os
-
-    return subprocess.run(
-        [sys.executable, "-m", "lockstep.cli", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "100"} | environment,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -195,15 +180,6 @@ def test_a_problem_file_with_wrong_numbers_says_where(tmp_path) -> None:
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert message in done.stderr
-
-
-def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    """The command line in this process, so that a test can change what it uses."""
-    monkeypatch.setattr(sys, "argv", ["lockstep", *arguments])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
 
 
 def test_a_framework_that_is_not_installed_is_named(monkeypatch, capsys) -> None:

@@ -96,7 +96,7 @@ def test_a_reason_stands_where_a_folder_has_nothing() -> None:
 
 def test_a_name_is_found_and_another_is_told() -> None:
     assert columns.find("train_window")[0].file == "training"
-    assert columns.find("recipe.train_window")[0].file == "recipe"
+    assert columns.find("recipe.train")[0].file == "recipe"
     assert [unit.name for unit in columns.find("schedule")] == ["about", "learning_rates", "factor"]
     (accumulate,) = columns.find("train_window.accumulate")
     assert ".backward()" in accumulate.rows[0].cells["pytorch"].source
