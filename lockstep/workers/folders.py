@@ -32,7 +32,7 @@ class TemporaryFolder:
         with suppress(OSError):  # a file system without locks: nobody will remove it
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.name = str(made.rename(made.with_name(made.name[1:])))
-        self.cleanup = weakref.finalize(self, _remove, self.name, self._lock)
+        self.cleanup = weakref.finalize(self, _remove, self.name, self._lock, os.getpid())
 
     def __enter__(self) -> str:
         return self.name
@@ -41,10 +41,11 @@ class TemporaryFolder:
         self.cleanup()
 
 
-def _remove(name: str, lock: int) -> None:
-    """Remove a folder, then give its lock back."""
-    shutil.rmtree(name, ignore_errors=True)
-    os.close(lock)
+def _remove(name: str, lock: int, owner: int) -> None:
+    """Remove a folder, then give its lock back; a fork of its owner leaves it as it is."""
+    if os.getpid() == owner:
+        shutil.rmtree(name, ignore_errors=True)
+        os.close(lock)
 
 
 @cache  # once a process

@@ -53,7 +53,7 @@ HERE = {
         # What optax does unless it is told otherwise.
         "float32-accumulator": (
             "accumulation.py",
-            "        accumulator_dtype=problem.dtype,  # float32 if not set\n",
+            "        accumulator_dtype=dtype,  # float32 if not set\n",
             "",
         ),
         "running-mean": ("accumulation.py", "use_grad_mean=False", "use_grad_mean=True"),
@@ -103,8 +103,8 @@ def test_a_rate_that_keras_holds_as_float32_is_outside_the_bound(
     package = mutant(
         "tensorflow",
         "optimizers.py",
-        "globals()[s.name](rate, s)",
-        "globals()[s.name](s.learning_rate, s)",
+        "RULES[settings.name](rate, settings)",
+        "RULES[settings.name](settings.learning_rate, settings)",
     )
     worker = all_workers["tensorflow"]
     worker.path.append(str(tmp_path))
@@ -122,9 +122,9 @@ def test_a_rate_that_keras_holds_as_float32_is_outside_the_bound(
 @pytest.mark.parametrize(
     "change",
     [
-        ("bitwise.py", 's["mean"]', "1.0"),
+        ("bitwise.py", 'numbers["mean"]', "1.0"),
         ("constants.py", "(beta2, 1 - beta2)", "(beta2, 1.0001 - beta2)"),
-        ("adam.py", 'w * s["decay"]', "w"),
+        ("adam.py", 'w * numbers["decay"]', "w"),
     ],
     ids=["no-division", "moment", "decay"],
 )

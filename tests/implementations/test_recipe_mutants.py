@@ -9,7 +9,7 @@ from lockstep.oracle import loop, rounding
 from lockstep.oracle.compare import compare_bits, compare_bounds
 from lockstep.problem import Schedule
 
-SINGLE = "[__import__('numpy').float32(b).item() for b in s.betas]"
+SINGLE = "[__import__('numpy').float32(b).item() for b in settings.betas]"
 # For each framework and mistake: the file, its text, and the text that makes the mistake.
 EVERYWHERE = {
     "an update early": ("schedule.py", "math.pi * progress", "math.pi * (progress + 1 / decaying)"),
@@ -19,8 +19,16 @@ EVERYWHERE = {
 HERE = {
     "pytorch": {
         "clip epsilon": ("safeguards.py", "(max_norm / norm)", "(max_norm / (norm + 1e-6))"),
-        "float32 beta": ("optimizers.py", "s.betas, eps=s.eps, ams", f"{SINGLE}, eps=s.eps, ams"),
-        "decay of the bias": ("optimizers.py", "decay * s.weight_decay", "s.weight_decay"),
+        "float32 beta": (
+            "optimizers.py",
+            "betas=settings.betas,\n        eps=settings.eps,\n        ams",
+            f"betas={SINGLE},\n        eps=settings.eps,\n        ams",
+        ),
+        "decay of the bias": (
+            "optimizers.py",
+            "decay * settings.weight_decay",
+            "settings.weight_decay",
+        ),
         "half a window": (
             "window.py",
             "in window:\n        inputs",
@@ -30,16 +38,20 @@ HERE = {
     "tensorflow": {
         "clip epsilon": ("safeguards.py", "max_norm, norm", "max_norm, norm + 1e-6"),
         "float32 beta": (
-            "optimizers.py",
-            "map(np.float64, s.betas)\n    return adapted_adam.Adam(",
-            "s.betas\n    return adapted_adam.Adam(",
+            "adapted_adam.py",
+            "beta1, beta2 = settings.betas\n        m, v = ",
+            f"beta1, beta2 = {SINGLE}\n        m, v = ",
         ),
         "decay of the bias": ("optimizers.py", "if not problem.decay_bias:", "if False:"),
         "half a window": ("window.py", "in window:\n        with", "in window[:1]:\n        with"),
     },
     "jax": {
         "clip epsilon": ("safeguards.py", "max_norm / norm", "max_norm / (norm + 1e-6)"),
-        "float32 beta": ("optimizers.py", "scale(*s.betas, s.eps)", f"scale(*{SINGLE}, s.eps)"),
+        "float32 beta": (
+            "optimizers.py",
+            "scale(*settings.betas, settings.eps)",
+            f"scale(*{SINGLE}, settings.eps)",
+        ),
         "decay of the bias": ("optimizers.py", "(True, problem.decay_bias)", "(True, True)"),
         "half a window": (
             "window.py",
@@ -78,8 +90,8 @@ ACCUMULATORS = {
     ),
     "tensorflow": (
         "window.py",
-        "[s + g for s, g in zip(sums, gradients)]",
-        "[tf.cast(tf.cast(s + g, low), g.dtype) for s, g in zip(sums, gradients)]",
+        "[t + g for t, g in zip(sums, gradients)]",
+        "[tf.cast(tf.cast(t + g, low), g.dtype) for t, g in zip(sums, gradients)]",
     ),
     "jax": (
         "window.py",

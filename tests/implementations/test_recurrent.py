@@ -228,7 +228,7 @@ EVERYWHERE = {
     "chunks-own-pairs": (TIME, TIME + "        pairs = len(x[time]) * x.shape[1]\n"),
 }
 CARRIED = "        gradients, h = chunk_gradient(\n"
-ADDED = "        sums = [s + g for s, g in zip(sums, gradients)]\n"
+ADDED = "        sums = [t + g for t, g in zip(sums, gradients)]\n"
 OWN_SUM = {
     "hidden-state-not-carried": (CARRIED, CARRIED.replace("h =", "_ =")),
     "last-chunk-alone": (ADDED, "        sums = gradients\n"),
@@ -250,7 +250,7 @@ HERE = {
         "cut-at-every-time-step": ("cell(x, h, U, V, c)", "cell(x, tf.stop_gradient(h), U, V, c)"),
         "float32-accumulator": (
             ADDED,
-            ADDED.replace("s + g", "tf.cast(tf.cast(s + g, tf.float32), tf.float64)"),
+            ADDED.replace("t + g", "tf.cast(tf.cast(t + g, tf.float32), tf.float64)"),
         ),
     },
     "jax": OWN_SUM
@@ -261,7 +261,7 @@ HERE = {
         ),
         "float32-accumulator": (
             ADDED,
-            ADDED.replace("s + g", "(s + g).astype(jnp.float32).astype(jnp.float64)"),
+            ADDED.replace("t + g", "(t + g).astype(jnp.float32).astype(jnp.float64)"),
         ),
     },
 }

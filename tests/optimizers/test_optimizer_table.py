@@ -399,7 +399,8 @@ MISPRINTS = {
 
 
 def test_lines_with_a_misprint_do_not_hold_the_bits(framework, worker, run_lines) -> None:
-    text, problem = str(translation.lines(framework, VARIANTS["adamw"])), on_iris(VARIANTS["adamw"])
+    problem = on_iris(VARIANTS["adamw"])
+    text = str(translation.lines(framework, VARIANTS["adamw"], problem.dtype))
     old, new = MISPRINTS[framework]
     assert text.count(old) == 1
     expected = worker.train_with_state(f"{framework}_impl.recipe", problem, 20)

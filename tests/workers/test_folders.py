@@ -118,3 +118,28 @@ def test_a_hang_up_that_is_ignored_stays_ignored(tmp_path) -> None:
     process.send_signal(signal.SIGHUP)
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, b"0 differ" in out) == (0, True)
+
+
+FORK = """
+import os, sys
+from pathlib import Path
+from lockstep.workers.folders import TemporaryFolder
+folder = TemporaryFolder()
+child = os.fork()
+if not child:
+    sys.exit(0)
+os.waitpid(child, 0)
+print(Path(folder.name).is_dir())
+"""
+
+
+def test_a_fork_leaves_its_parents_folder(tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n")
+    assert not list(tmp_path.iterdir())
