@@ -37,9 +37,7 @@ def check(
     and raises NotImplementedError for what it does not support. Exit status 0 if its update is the
     same, 1 if it differs, 2 if the port or the call is broken.
     """
-    from lockstep.workers.ports import source_of
-
-    check_outputs({"--json": json_file, "--html": html_file}, source_of(port))
+    check_outputs("check", {"--json": json_file, "--html": html_file})
     from lockstep.diagnosis import check as check_port
     from lockstep.views import console, report
 
@@ -49,7 +47,7 @@ def check(
         found = check_port(port, timeout, pairs, names, seed)
     report.show(out, found)
     if json_file is not None:
-        write_json(json_file, report.as_json(found))
+        write_json(json_file, report.as_json(found), "check")
     if html_file is not None:
-        write_text(html_file, report.html(found), "--html")
+        write_text(html_file, report.html(found), "--html", "check")
     raise typer.Exit(found.status)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from lockstep.cli.arguments import ALL, Json, UsageError, chosen
-from lockstep.cli.outputs import check_outputs, write_json
+from lockstep.cli.outputs import check_outputs, replace, telling, write_json
 from lockstep.frameworks import FRAMEWORKS
 
 
@@ -60,14 +60,14 @@ def optimizers(
         raise UsageError(
             "--from, --set, --dtype and --no-decay-bias need --to: the lines' framework"
         )
-    check_outputs({"--json": json_file}, [measurement.own_file()])
+    check_outputs("optimizers", {"--json": json_file})
     if name is not None:
         measurement.variant(name)
     if measure:
         measure_optimizers(chosen(frameworks))
     print_table(name)
     if json_file is not None:
-        write_json(json_file, measurement.as_json(measurement.known()))
+        write_json(json_file, measurement.as_json(measurement.known()), "optimizers")
 
 
 def print_table(name: str | None) -> None:
@@ -125,7 +125,7 @@ def measure_optimizers(frameworks: Sequence[str]) -> None:
         console.wait_until_ready(started, status)
         found = measurement.measure(started, status.update)
     file = measurement.own_file()
-    with suppress(OSError):  # writing the file will say so
+    with telling("--measure", file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, measurement.as_json(measurement.own() | found), "--measure")
+        replace(file, json.dumps(measurement.as_json(measurement.own() | found)).encode())
     console.say(progress, f"kept in {file}", "dim")

@@ -1,71 +1,136 @@
-"""Writing what was found: never over what was read, and whole or not at all."""
+"""Writing what was found: over nothing but an earlier report, and whole or not at all."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lockstep.cli.arguments import UsageError
 
-# A report over one of these would be a mistake, whoever reads the file.
-SOURCES = (".py", ".safetensors", ".diff")
+# How a report begins, by its option; what begins otherwise is somebody's, and stays.
+BEGINNING = {
+    "--json": '{{\n "written_by": "lockstep {}"',
+    "--html": "<!doctype html>\n<!-- written by lockstep {} -->",
+}
 
 
-def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
+def check_outputs(command: str, outputs: Mapping[str, Path | None]) -> None:
     """Raise UsageError, before anything is run, unless each output, by its option, can be one.
 
-    That is a file in a folder that exists, no input, no other output, and no source.
+    That is a file that is new, empty or an earlier report of this command, in a folder to write
+    in, and no other output; or a pipe or a device.
     """
-    taken = {f"the input {file}": file for file in inputs}
+    taken: dict[str, str] = {}
     for option, file in outputs.items():
-        if file is None:
+        if file is None or streams(file, option):
             continue
-        if file.is_dir() or not file.resolve().parent.is_dir():
+        check_output(command, option, file)
+        name = os.path.realpath(file)
+        if name in taken:
+            raise UsageError(f"{option}: {file} is {taken[name]}, name another file")
+        taken[name] = option
+
+
+def check_output(command: str, option: str, file: Path) -> None:
+    """The same for a file that is none of the process's streams."""
+    target = Path(os.path.realpath(file))
+    with telling(option, file):
+        if file.is_dir() or not target.parent.is_dir():
             raise UsageError(f"{option}: {file} must be a file in a folder that exists")
-        if file.resolve().suffix.lower() in SOURCES:
-            raise UsageError(f"{option}: {file} would replace a source, name another file")
-        for what, other in taken.items():
-            if same_file(file, other):
-                raise UsageError(f"{option}: {file} is {what}, name another file")
-        taken[option] = file
+        with suppress(FileNotFoundError):
+            mode = file.stat().st_mode
+            if not stat.S_ISREG(mode) or not mode & 0o222:
+                raise UsageError(f"{option}: {file} is not to be written to, name another file")
+            known = BEGINNING[option].format(command).encode()
+            if not begins(file, known):
+                raise UsageError(
+                    f"{option}: {file} is no report of lockstep {command}, name another file"
+                )
+        tempfile.TemporaryFile(dir=target.parent).close()
 
 
-def same_file(one: Path, other: Path) -> bool:
-    """Whether two names are one regular file, through links or however they are written."""
-    if one.exists() and other.exists():
-        return one.is_file() and one.samefile(other)
-    return one.resolve() == other.resolve()
+def begins(file: Path, known: bytes) -> bool:
+    """Whether a file begins like this, or is empty, as `mktemp` leaves it, and no module."""
+    with open(file, "rb") as stream:
+        found = stream.read(len(known))
+    return found == known or (not found and file.suffix != ".py")
 
 
-def write_json(file: Path, report: dict[str, Any], option: str = "--json") -> None:
-    """Write a report as JSON."""
-    write_text(file, json.dumps(report, indent=1, allow_nan=False) + "\n", option)
+def streams(file: Path, option: str) -> bool:
+    """Whether what is written is added to what is there: to a pipe, a terminal, standard output."""
+    with telling(option, file), suppress(FileNotFoundError):
+        found = file.stat()
+        return is_endless(found.st_mode) or descriptor(found) is not None
+    return False
 
 
-def write_text(file: Path, text: str, option: str) -> None:
-    """Write a file whole, or leave it as it was; `option` is who asked for it.
+def is_endless(mode: int) -> bool:
+    """Whether a file is a pipe, or a device such as a terminal, that takes what comes."""
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
-    Through a symbolic link it writes where the link points.
-    """
-    content = text.encode(errors="backslashreplace")
+
+def descriptor(found: os.stat_result) -> int | None:
+    """The descriptor with which this process already has a file open for writing."""
+    for number in map(int, os.listdir("/dev/fd")):
+        with suppress(OSError):
+            writes = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+            if writes and os.path.samestat(found, os.fstat(number)):
+                return number
+    return None
+
+
+@contextmanager
+def telling(option: str, file: Path) -> Iterator[None]:
+    """Say in one line that a file cannot be written, and why."""
     try:
-        if file.exists() and (not file.is_file() or file.is_relative_to("/dev")):
-            with open(file, "ab") as stream:  # a pipe, a terminal, what goes to a file anyway
-                stream.write(content)
-        else:
-            replace(file.resolve(), content)
+        yield
     except OSError as error:
         raise UsageError(f"{option}: cannot write {file} ({error.strerror})") from None
 
 
-def replace(target: Path, content: bytes) -> None:
+def write_json(file: Path, report: dict[str, Any], command: str) -> None:
+    """Write a report as JSON."""
+    named = {"written_by": f"lockstep {command}"} | report
+    write_text(file, json.dumps(named, indent=1, allow_nan=False) + "\n", "--json", command)
+
+
+def write_text(file: Path, text: str, option: str, command: str) -> None:
+    """Write a report whole, or leave the file as it was.
+
+    Through a symbolic link it writes where the link points.
+    """
+    content = text.encode(errors="backslashreplace")
+    if streams(file, option):
+        with telling(option, file):
+            append(file, content)
+    else:
+        check_output(command, option, file)  # once more: a run takes its time
+        with telling(option, file):
+            replace(file, content)
+
+
+def append(file: Path, content: bytes) -> None:
+    """Add to a stream, where this process has got to with it."""
+    sys.stdout.flush()
+    number = descriptor(file.stat())
+    with open(file if number is None else os.dup(number), "wb") as stream:
+        stream.write(content)
+
+
+def replace(file: Path, content: bytes) -> None:
     """Put a new file in the place of an old one, with its permissions, in one operation."""
-    new = target.with_name(f".lockstep-{os.getpid()}")
+    target = Path(os.path.realpath(file))
+    new = target.with_name(f".lockstep-{secrets.token_hex(8)}")
     try:
         with open(new, "xb") as stream:
             stream.write(content)

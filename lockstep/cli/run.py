@@ -60,7 +60,7 @@ def run(
     framework cannot run.
     """
     names = chosen(frameworks)
-    check_outputs({"--json": json_file}, map(Path, problems or []))
+    check_outputs("run", {"--json": json_file})
     chosen_problems = problems or dtype or accumulation_steps or updates or eager
     if (without_zeroing or mistake) and (chosen_problems or (without_zeroing and mistake)):
         option = "--without-zeroing" if without_zeroing else "--mistake"
@@ -78,7 +78,7 @@ def run(
     with workers(names) as started:
         passed, report = work(started)
     if json_file is not None:
-        write_json(json_file, report)
+        write_json(json_file, report, "run")
     raise typer.Exit(0 if passed else 1)
 
 

@@ -18,7 +18,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.machinery import PathFinder
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -160,21 +159,6 @@ def load_module(name: str) -> Any:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # something that the module imports
         raise LoadError(f"{name}: neither a .py file nor a module that can be imported") from None
-
-
-def source_of(port: str) -> list[Path]:
-    """The files that are read to load a port, as far as that can be told without importing it."""
-    name, _ = divided(port)
-    if name.endswith(".py"):
-        return [Path(name)]
-    found, folders = [], ["", *sys.path]
-    for part in name.split("."):
-        spec = PathFinder.find_spec(part, folders)
-        if spec is None:
-            break
-        found += [Path(spec.origin)] if spec.origin else []
-        folders = list(spec.submodule_search_locations or [])
-    return found
 
 
 def framework_of(train: Callable[[Problem], Any]) -> str:
