@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from contextlib import suppress
+from typing import Any
 
 # What a stream shows that has no such character.
 PLAIN = {
@@ -14,14 +15,27 @@ PLAIN = {
 }  # fmt: skip
 
 
+class Deaf(io.FileIO):
+    """Standard error, of which nothing is expected: full or gone, it is no reason to stop."""
+
+    def write(self, data: Any) -> int:
+        """Write, or do as if."""
+        with suppress(OSError):
+            return super().write(data)
+        return len(data)
+
+
 def prepare() -> None:
     """Let both streams show what they can instead of failing at what they cannot."""
     codecs.register_error("lockstep", in_plain_characters)
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # it was closed
+        if getattr(sys, name) is None:  # it was closed
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
+    if (heard := sys.stderr) is sys.__stderr__ and heard is not None:
+        deaf = io.BufferedWriter(Deaf(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(deaf, heard.encoding, line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="lockstep")
 
 
@@ -34,9 +48,8 @@ def in_plain_characters(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def complain(message: str) -> None:
-    """One line on standard error, if anybody can read it."""
-    with suppress(OSError):
-        print(f"lockstep: {message}", file=sys.stderr, flush=True)
+    """One line on standard error."""
+    print(f"lockstep: {message}", file=sys.stderr, flush=True)
 
 
 def forget() -> None:

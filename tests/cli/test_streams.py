@@ -76,6 +76,32 @@ def test_a_stream_that_is_closed_is_no_error(stream) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_stream_that_is_closed_takes_every_character() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"exec {' '.join(COMMAND)} mistakes no-divide >&-"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-", "2> >(exec 0<&-)"])
+def test_an_answer_does_not_depend_on_standard_error(stderr, tmp_path) -> None:
+    (tmp_path / "port.py").write_text("def train(problem):\n    yield problem.W, problem.b\n")
+    call = f"{' '.join(COMMAND)} check port.py --probes plain {stderr}"
+    done = subprocess.run(
+        ["bash", "-c", call],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert "1 update instead of 6" in done.stdout
+
+
 def test_a_folder_that_is_gone_is_told_in_one_line(tmp_path) -> None:
     gone = tmp_path / "gone"
     for call in ("check my_port.py", "check pkg.port", "run exact -f jax", "optimizers", "read"):
