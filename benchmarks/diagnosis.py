@@ -332,7 +332,7 @@ GOALS = {
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The README's table."""
+    """The guide's table."""
     lines = ["| what was planted | of | measured | goal |", "|---|---|---|---|"]
     for key, (title, goal, what) in GOALS.items():
         found = report[key.partition(",")[0] + " mistakes" if "," in key else key]
@@ -359,7 +359,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def table(scores: Mapping[str, Score]) -> Table:
-    """The figures, as the README has them."""
+    """The figures, as they are counted."""
     found = Table("", "trials", "detected", "named first", "named", "median s", "longest s")
     for name, score in scores.items():
         numbers = score.as_json()

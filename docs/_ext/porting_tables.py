@@ -72,7 +72,7 @@ class PortingOptimizers(Directive):
     required_arguments = 2
 
     def run(self) -> list[nodes.Node]:
-        """A row a variant; cells are from the sources, as those of README's table are."""
+        """A row a variant; cells are from the sources."""
         measured = shipped()
         head = ["variant", *(NAMES[framework] for framework in self.arguments)]
         rows = []

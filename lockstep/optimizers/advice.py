@@ -1,4 +1,4 @@
-"""What a person who ports an optimizer is told, as text: the lines to paste, and README's table."""
+"""What a person who ports an optimizer is told, as text: lines to paste, and a table's cells."""
 
 from __future__ import annotations
 
@@ -143,37 +143,11 @@ def brought(take: Lines, decay_bias: bool) -> str:
     return text + "."
 
 
-# The README's rows: each rule, and the settings that ports of it get wrong.
+# The rows of a table: each rule, and the settings that ports of it get wrong.
 ROWS = (
     "momentum", "adam", "adam-decay", "adamw", "amsgrad", "adamax", "nadam", "rmsprop",
     "rmsprop-momentum", "adagrad", "adadelta", "lion",
 )  # fmt: skip
-HEAD = (
-    "| PyTorch | Keras: a subclass, as its own | optax: a chain of | Keras as is | optax as is |",
-    "|---|---|---|---|---|",
-)
-
-
-def markdown(measured: Mapping[str, Measurement]) -> str:
-    """The README's table: what you write in PyTorch, and what takes the same update elsewhere.
-
-    Cells come from the sources, numbers from what was measured: how far the libraries' own are off.
-    """
-    rows, here = list(HEAD), []
-    for name in ROWS:
-        cells = [pytorch_cell(name, measured), keras_cell(name), optax_cell(name)]
-        for framework in ("tensorflow", "jax"):
-            found = measured[framework].distances[name]
-            assert found.naive is not None
-            cells.append(f"{found.naive:.0e}")
-            here.append(found.here)
-        rows.append(f"| {' | '.join(cells)} |")
-    caption = (
-        "The numbers: how far off the library's own optimizer is, given the same learning rate and"
-        f" settings, in {UPDATES} updates in {DTYPE}; the subclasses and chains are at most"
-        f" {max(here):.0e} off."
-    )
-    return "\n".join([*rows, "", textwrap.fill(caption, 100)])
 
 
 def pytorch_cell(name: str, measured: Mapping[str, Measurement]) -> str:

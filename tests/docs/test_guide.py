@@ -10,6 +10,12 @@ pytest.importorskip("matplotlib")
 
 from benchmarks import accumulation
 from docs import guide_plots, plots, record_guide
+from lockstep.experiments.zeroing import LEARNING_RATES, MISTAKE, UPDATES
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.mistakes import load
+from lockstep.oracle import loop
+from lockstep.problem import iris_sgd
+from lockstep.source.columns import CONCEPTS
 
 DOCS = ROOT / "docs"
 PAGES = ("zero_grad", "accumulation", "identical")
@@ -83,6 +89,36 @@ def test_every_plot_is_shown_and_told_in_words(tmp_path) -> None:
         file.unlink()
     guide_plots.make(tmp_path)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == first
+
+
+def test_the_losses_without_zeroing_are_the_oracles() -> None:
+    rows = re.findall(r"^ +(\d+)((?: +\d+\.\d{4}){4})$", TEXT["zero_grad"], re.M)
+    columns = []
+    for learning_rate in LEARNING_RATES:
+        problem = iris_sgd(accumulation_steps=1, updates=UPDATES, learning_rate=learning_rate)
+        for stages in (loop.STAGES, load(MISTAKE).stages):
+            trajectory = loop.trajectory(problem, stages=stages)
+            columns.append([loop.loss(theta, problem) for theta in trajectory])
+    assert len(rows) == 8
+    for update, numbers in rows:
+        expected = [f"{column[int(update) - 1]:.4f}" for column in columns]
+        assert numbers.split() == expected
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_table_of_concepts_says_what_their_comments_say(framework) -> None:
+    rows = re.findall(r"^\| (\w+) \|(.*)\|$", TEXT["zero_grad"], re.M)
+    table = {name: cells.split("|") for name, cells in rows if name in CONCEPTS}
+    assert tuple(table) == CONCEPTS
+    column = FRAMEWORKS.index(framework)
+    concepts: list[str] = []
+    for concept, cells in table.items():
+        if cells[column].strip() == "↑":
+            concepts[-1] += f" + {concept}"
+        else:
+            concepts.append(concept)
+    source = (ROOT / f"{framework}_impl" / "training.py").read_text()
+    assert concepts == re.findall(r"# ([a-z]+(?: \+ [a-z]+)?): ", source)
 
 
 def test_all_fourteen_statements_have_a_run() -> None:
