@@ -35,6 +35,7 @@ from lockstep.problem import Problem
 from lockstep.workers.folders import TemporaryFolder
 from lockstep.workers.pool import Refused, Worker, WorkerError, workers
 
+FILE = Path(__file__).with_suffix(".json")
 SEED = 2026
 PAIRS = 100
 # A worker compiles for every planted port, and keeps it; a new one after so many ports.

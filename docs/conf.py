@@ -31,6 +31,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(_?pytest|jax|keras|numpy|optax|tensorflow|torch)\..*"),
     (r"py:.*", r"(collections|decimal|fractions|pathlib|traceback|typing)\..*|(list\[)?dict\[.*"),
+    # What each folder reads of a problem, which is nothing to import.
+    (r"py:class", r"\w+_impl\.problem\.Problem"),
     # Names of types that are no classes.
     (r"py:class", r"Array|ArrayTree|Number|Port|State|Theta"),
 ]
@@ -40,6 +42,7 @@ python_maximum_signature_line_length = 60
 html_theme = "furo"
 html_title = "Lockstep"
 html_static_path = ["_static"]
+html_css_files = ["guide.css"]
 html_js_files = [("guide.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False

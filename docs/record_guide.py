@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accumulation
+from benchmarks import accumulation, diagnosis
 from lockstep import mistakes
 from lockstep.experiments import zeroing
 from lockstep.frameworks import NAMES
@@ -113,6 +113,7 @@ def tables() -> dict[tuple[str, str], str]:
     return {
         ("accumulation.md", "accumulation"): accumulation.markdown(times),
         ("identical.md", "bounds"): bounds_table(load()),
+        ("check.md", "diagnosis"): diagnosis.markdown(json.loads(diagnosis.FILE.read_text())),
     }
 
 

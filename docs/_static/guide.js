@@ -5,6 +5,8 @@ for (const [side, label] of [[".sidebar-drawer", "All pages"], [".toc-drawer", "
   document.querySelector(side)?.setAttribute("aria-label", label);
 }
 
+for (const caption of document.querySelectorAll(".caption[role=heading]")) caption.ariaLevel = "2";
+
 // What scrolls can be reached by key; what fits is no stop on the way.
 function reach() {
   for (const box of document.querySelectorAll(".highlight > pre, .table-wrapper")) {

@@ -10,6 +10,7 @@ pytest.importorskip("matplotlib")
 
 from benchmarks import accumulation
 from docs import guide_plots, plots, record_guide
+from lockstep.diagnosis.probes import probes
 from lockstep.experiments.zeroing import LEARNING_RATES, MISTAKE, UPDATES
 from lockstep.frameworks import FRAMEWORKS
 from lockstep.mistakes import load
@@ -119,6 +120,10 @@ def test_the_table_of_concepts_says_what_their_comments_say(framework) -> None:
             concepts.append(concept)
     source = (ROOT / f"{framework}_impl" / "training.py").read_text()
     assert concepts == re.findall(r"# ([a-z]+(?: \+ [a-z]+)?): ", source)
+
+
+def test_the_checks_page_counts_the_problems() -> None:
+    assert f"with {len(probes())} small problems" in (DOCS / "check.md").read_text()
 
 
 def test_all_fourteen_statements_have_a_run() -> None:
