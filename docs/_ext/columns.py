@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,17 @@ PLAIN = ("signature", "docstring", "body")
 
 
 class Columns(Directive):
-    """The columns of these files; with `scenarios`, what the loop does stands below it."""
+    """The columns of these files, or of one function of them with `only`.
+
+    With `scenarios`, what the loop does stands below it.
+    """
 
     required_arguments = 1
     final_argument_whitespace = True
-    option_spec = {"scenarios": directives.unchanged}  # noqa: RUF012 - docutils wants it so
+    option_spec = {  # noqa: RUF012 - docutils wants it so
+        "only": directives.unchanged_required,
+        "scenarios": directives.unchanged,
+    }
 
     def run(self) -> list[nodes.Node]:
         """Return the page's part, as HTML."""
@@ -46,7 +53,7 @@ class Columns(Directive):
         for each in made_of:
             environment.note_dependency(str(each))
         page = template().render(
-            files=[(file, [view(unit, files[0]) for unit in units(file)]) for file in files],
+            files=[(file, [view(unit, files[0]) for unit in self.units(file)]) for file in files],
             frameworks=FRAMEWORKS,
             names=NAMES,
             pairs=PAIRS,
@@ -54,6 +61,11 @@ class Columns(Directive):
             recorded=recorded(),
         )
         return [nodes.raw("", page, format="html")]
+
+    def units(self, file: str) -> Sequence[Unit]:
+        """The units of a file that are shown."""
+        only = self.options.get("only")
+        return columns.find(f"{file}.{only}") if only else units(file)
 
 
 def template() -> Any:

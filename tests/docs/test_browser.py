@@ -22,7 +22,7 @@ pytestmark = [
 PAGES = ("training", "recipe", "optimizers", "recurrent", "bitwise")
 # One page of each kind in the rest of the guide.
 OTHERS = (
-    *("./index", "./zero_grad", "./identical", "./accumulation", "./optimizers"),
+    *("./index", "./zero_grad", "./identical", "./accumulation", "./check", "./optimizers"),
     *("porting/index", "porting/pytorch-to-jax", "porting/jax-to-tensorflow"),
     *("mistakes/index", "mistakes/missing-zero-grad", "optimizers/adamw"),
     *("reference/check", "reference/command", "reference/implementations/training"),
@@ -331,6 +331,53 @@ def test_the_other_pages_fit_and_axe_finds_nothing(visit, name) -> None:
     rules = {"definition-list": {"enabled": not name.startswith("reference/")}}
     found = axe.Axe().run(page, options={"preload": False, "rules": rules})
     assert found.violations_count == 0, found.generate_report()
+
+
+CUT = """() => [...document.querySelectorAll('article pre, article table, .cell')].filter(box =>
+    box.scrollWidth > box.clientWidth + 1).length"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_start_page_shows_everything(visit, width, scheme) -> None:
+    """The three loops alone, and below them an answer; nothing is cut or scrolls sideways."""
+    page = visit("./index", width, scheme)
+    assert page.evaluate(OVERFLOW) == 0
+    assert page.locator("article pre").count() > 10
+    assert page.evaluate(CUT) == 0
+    assert page.locator(".columns summary").all_inner_texts() == ["train_window"]
+    lefts = {box["x"] for box in boxes(page).values()}
+    assert len(lefts) == (1 if width == 390 else 3)
+    first = "signature" if width == 390 else "update"
+    assert cell(page, "pytorch", first).bounding_box()["y"] < WIDTHS[width]
+    cell(page, "tensorflow", "accumulate").hover()
+    assert lit(page) == ACCUMULATE
+    assert "makes a known mistake" in page.locator(".highlight-console").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["./check", "./zero_grad", "porting/pytorch-to-jax"])
+def test_output_looks_different_from_code_and_is_never_cut(visit, name, scheme) -> None:
+    looks = """box => { const style = getComputedStyle(box.querySelector('pre'));
+        return [style.backgroundColor, getComputedStyle(box).borderLeftWidth] }"""
+    for width in WIDTHS:
+        page = visit(name, width, scheme)
+        outputs = page.locator(".highlight-text, .highlight-console")
+        code = page.locator("article .highlight-python:visible")
+        assert outputs.count() > 3
+        assert code.count() > 3
+        shown, written = (
+            {tuple(each.evaluate(looks)) for each in found.all()} for found in (outputs, code)
+        )
+        assert len(shown) == 1
+        assert not {look[0] for look in shown} & {look[0] for look in written}
+        assert not {look[1] for look in shown} & {look[1] for look in written}
+        assert (
+            outputs.locator("pre").evaluate_all(
+                "all => all.filter(box => box.scrollWidth > box.clientWidth).length"
+            )
+            == 0
+        )
 
 
 @pytest.mark.parametrize("name", PAGES)
