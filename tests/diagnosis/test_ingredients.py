@@ -38,8 +38,8 @@ WITHOUT = {
     ),
     "torch fused multiply-add": (
         ("pytorch", "bitwise", "adam.py"),
-        'w * s["decay"] - direction * s["step"]',
-        'torch.add(w * s["decay"], direction, alpha=-s["step"])',
+        'w * numbers["decay"] - direction * numbers["step"]',
+        'torch.add(w * numbers["decay"], direction, alpha=-numbers["step"])',
     ),
     "XLA in tf.function": (
         ("tensorflow", "compiled", "compiled.py"), "autograph=False", "jit_compile=True"
@@ -87,7 +87,9 @@ def test_frameworks_divide_by_a_scalar_differently(
     all_workers, mutant, framework, tmp_path
 ) -> None:
     """NumPy, PyTorch and TensorFlow divide; XLA multiplies by the reciprocal."""
-    package = mutant(framework, "adam.py", 'direction * s["step"]', 'direction / (1 / s["step"])')
+    package = mutant(
+        framework, "adam.py", 'direction * numbers["step"]', 'direction / (1 / numbers["step"])'
+    )
     all_workers[framework].path.append(str(tmp_path))
     problem = iris_adamw(updates=5)
     stages = dataclasses.replace(loop.STAGES, rule=divide)

@@ -31,6 +31,14 @@ def test_the_guide_builds_without_a_warning(site) -> None:
         }
 
 
+def test_no_page_shows_its_plumbing() -> None:
+    """It stands in docs/demonstration.py."""
+    pages = [ROOT / page.values[0] for page in PAGES]
+    assert len(pages) >= 12
+    plumbing = ("sys.path", "invalidate_caches", "import_module", "mistakes.plant(")
+    assert not [(page, each) for page in pages for each in plumbing if each in page.read_text()]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_prints_what_its_code_prints(page) -> None:
     done = subprocess.run(
