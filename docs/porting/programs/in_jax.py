@@ -56,7 +56,7 @@ def micro_gradient(parameters, x, y, examples, scale):
 
 
 @partial(jax.jit, static_argnames="optimizer")
-def take_update(optimizer, gradients, state, parameters):
+def apply_gradients(optimizer, gradients, state, parameters):
     # update: apply_updates adds, and both are returned.
     updates, state = optimizer.update(
         gradients, state, parameters
@@ -97,7 +97,7 @@ def train(problem):
                 total = jax.tree.map(
                     lambda g: g * factor, total
                 )
-            parameters, state = take_update(
+            parameters, state = apply_gradients(
                 optimizer, total, state, parameters
             )
             streak += 1

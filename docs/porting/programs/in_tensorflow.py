@@ -86,7 +86,7 @@ def train(problem):
 
     optimizer.build(parameters)
 
-    def take_update(total):
+    def apply_gradients(total):
         if not s.decoupled:
             # decay: coupled, you add it, after clipping.
             trio = zip(total, decays, parameters)
@@ -120,7 +120,7 @@ def train(problem):
                 total, _ = tf.clip_by_global_norm(
                     total, max_norm, norm
                 )
-            take_update(total)
+            apply_gradients(total)
             streak += 1
             if growth and streak == growth.growth_interval:
                 scale, streak = scale * 2, 0
