@@ -1,6 +1,7 @@
 """The seeds of the question: what the well-known answers say, run on today's frameworks."""
 
 import warnings
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,17 @@ import torch
 import jax_impl
 import pytorch_impl
 import tensorflow_impl
+from jax_impl.precision import float64
 from lockstep.oracle import loop
 from lockstep.oracle.compare import compare_bits
 from lockstep.problem import hadamard
+
+@pytest.fixture(autouse=True)
+def in_float64() -> Iterator[None]:
+    """JAX has no float64 until it is told."""
+    with float64():
+        yield
+
 
 X = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 Y = np.array([[1.0], [0.0], [1.0]])
@@ -166,6 +175,7 @@ def test_gradient_descent_is_the_exact_update(framework) -> None:
     comparison = compare_bits(loop.trajectory(problem, "fraction"), actual)
     assert comparison.same, comparison.first
     assert comparison.compared == 150
+    assert {theta.dtype for theta in actual} == {np.dtype("float64")}
 
 
 class Watched(list):
