@@ -4,6 +4,7 @@ import html
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import permutations
 
 import pytest
 from conftest import ROOT
@@ -353,6 +354,21 @@ def test_the_start_page_shows_everything(visit, width, scheme) -> None:
     cell(page, "tensorflow", "accumulate").hover()
     assert lit(page) == ACCUMULATE
     assert "makes a known mistake" in page.locator(".highlight-console").inner_text()
+
+
+LONG = (
+    *("./zero_grad", "./accumulation", "./identical"),
+    *(f"porting/{a}-to-{b}" for a, b in permutations(FRAMEWORKS, 2)),
+)
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_page_has_its_summary_on_the_first_screen(visit, name) -> None:
+    page = visit(name)
+    box = page.locator(".summary").bounding_box()
+    assert page.locator(".summary li").count() >= 4
+    assert box["y"] + box["height"] < WIDTHS[1440]
+    assert page.locator("article").bounding_box()["height"] > 3 * WIDTHS[1440]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -18,6 +18,7 @@ from lockstep.oracle import loop
 from lockstep.oracle.compare import compare_bits
 from lockstep.problem import hadamard
 
+
 @pytest.fixture(autouse=True)
 def in_float64() -> Iterator[None]:
     """JAX has no float64 until it is told."""
