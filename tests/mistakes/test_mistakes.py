@@ -52,6 +52,23 @@ def test_a_mistake_is_told_in_full(name) -> None:
         assert bool(mistakes.diff(name, framework)) != (framework in mistake.impossible)
 
 
+def test_a_planted_copy_names_nothing_that_is_not_there(tmp_path) -> None:
+    """No name is undefined, unused, imported twice, or redefined, in any planted copy."""
+    planted = [
+        mistakes.plant(name, framework, tmp_path)
+        for name in KNOWN
+        for framework in FRAMEWORKS
+        if mistakes.diff(name, framework)
+    ]
+    assert len(set(planted)) == len(PLANTED)
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "-q", "--no-cache", "--isolated",
+         "--select", "F", "--output-format", "concise", str(tmp_path)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def forms(mistake: Mistake) -> list:
     return [mistake.stages, *mistake.forms]
 
