@@ -322,13 +322,24 @@ def train_in_all(
     problem: Problem,
     updates: int | None = None,
 ) -> dict[str, tuple[list[Array], dict[str, list[Array]]]]:
-    """The same problem in every worker at the same time: trajectories and states."""
+    """The same problem in every worker at the same time: trajectories and states.
+
+    Raises the first Refused or WorkerError, when all workers have answered.
+    """
+    found, errors = {}, []
     with TemporaryFolder() as folder:
         file = Path(folder, "problem.safetensors")
         problem.save(file)
         for name, worker in workers.items():
             worker.submit(ports[name], file, updates)
-        return {name: worker.result_with_state() for name, worker in workers.items()}
+        for name, worker in workers.items():
+            try:
+                found[name] = worker.result_with_state()
+            except (Refused, WorkerError) as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
+    return found
 
 
 @contextmanager

@@ -1,0 +1,20 @@
+"""Workers answer one task after another, whatever the other workers answer."""
+
+import pytest
+from conftest import random_problem
+
+from lockstep.oracle.compare import compare_bits
+from lockstep.workers.pool import WorkerError, train_in_all
+
+PORTS = {name: f"{name}_impl.training" for name in ("pytorch", "tensorflow", "jax")}
+
+
+def test_an_error_in_one_leaves_the_others_in_step(all_workers) -> None:
+    problem = random_problem(0)
+    expected = {name: worker.train(PORTS[name], problem) for name, worker in all_workers.items()}
+    with pytest.raises(WorkerError, match="pytorch: the worker failed"):
+        train_in_all(all_workers, PORTS | {"pytorch": "no_such_module"}, problem)
+    for name, (thetas, _) in train_in_all(all_workers, PORTS, problem).items():
+        comparison = compare_bits(expected[name], thetas)
+        assert comparison.same
+        assert comparison.compared == 4 * 15
