@@ -66,17 +66,20 @@ def train(problem):
     parameters, epoch = load(problem)
     optimizer, progress = make_optimizer(parameters, problem), Progress(problem)
     for _, gradient in epoch:
-        take_update(parameters, optimizer, (gradient[:-1], gradient[-1]), progress.rate)
+        apply_gradients(parameters, optimizer, (gradient[:-1], gradient[-1]), progress.rate)
         progress.advance()
         yield [*snapshot(parameters), optimizer_state(parameters, optimizer) | progress.counts()]
 """,
     "jax": """
+from jax_impl.precision import in_float64
+
+@in_float64
 def train(problem):
     parameters, epoch = load(problem)
     optimizer, progress = make_optimizer(parameters, problem), Progress(problem)
     state, name = optimizer.init(parameters), problem.optimizer.name
     for _, gradient in epoch:
-        parameters, state = take_update(
+        parameters, state = apply_gradients(
             parameters, state, optimizer, (gradient[:-1], gradient[-1])
         )
         progress.advance()
@@ -89,7 +92,7 @@ IMPORTS = """
 from {name}_impl.data import load, snapshot
 from {name}_impl.optimizers import make_optimizer
 from {name}_impl.progress import Progress
-from {name}_impl.recipe import take_update
+from {name}_impl.recipe import apply_gradients
 from {name}_impl.state import optimizer_state
 """
 
