@@ -1,10 +1,10 @@
-# `make run` and `make test`: all the set-up there is. The versions stand in pyproject.toml.
+# `make run` and `make test`: all the set-up there is. The versions stand in constraints.txt.
 
 # The first Python here that all three frameworks support.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 python,$(shell \
 	$(name) -c 'import ensurepip, sys, venv; assert (3, 11) <= sys.version_info[:2] <= (3, 13)' \
 	2>/dev/null && echo $(name))))
-TORCH := $(shell sed -n 's/^pytorch = \["\(torch==[^"]*\)"\]/\1/p' pyproject.toml)
+TORCH := $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 
 .PHONY: run test check docs format clean
@@ -35,9 +35,9 @@ clean:
 	rm -rf .venv build *.egg-info
 
 # A plain torch brings gigabytes of CUDA on Linux. Where pip sees no CPU build, uv knows the index that has one.
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "lockstep: install Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt install python3-venv), then run make again"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --only-binary torch '$(TORCH)+cpu' 2>/dev/null || { $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu '$(TORCH)'; }
-	$(BIN)/pip install --quiet --editable '.[pytorch,tensorflow,jax,test,docs]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[pytorch,tensorflow,jax,mistakes,style,test,docs]'
 	@touch $@

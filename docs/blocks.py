@@ -101,8 +101,10 @@ def main() -> None:
     home = Path.cwd()
     for file in arguments.pages:
         page = (home / file).read_text()
-        with tempfile.TemporaryDirectory(prefix="lockstep-") as name, contextlib.chdir(name):
+        with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
+            os.chdir(name)
             new = renewed(page, Path(name))
+            os.chdir(home)
         if new != page:
             stale.append(str(file))
             if arguments.write:

@@ -94,7 +94,7 @@ def main() -> None:
     """Train, and write what was recorded, with what and when."""
     with workers(FRAMEWORKS) as started:
         report = {
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             "versions": {
                 framework: {p: version.partition("+")[0] for p, version in worker.ready().items()}
                 for framework, worker in started.items()

@@ -66,6 +66,12 @@ def mutant(tmp_path: Path) -> Callable[..., str]:
     return make
 
 
+def pinned(constraints: str = "constraints.txt") -> dict[str, str]:
+    """The versions that a file of constraints pins, by name."""
+    lines = (ROOT / constraints).read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
 def exact_with_partial_window(dtype: str, epochs: int = 6) -> Problem:
     """Eight exact examples in five micro-batches: K = 3 leaves a partial window of two.
 

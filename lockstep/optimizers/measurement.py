@@ -14,7 +14,7 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def measure(
         framework: Measurement(
             worker.ready() | {"numpy": importlib.metadata.version("numpy")},
             cpu(),
-            datetime.now(UTC).date().isoformat(),
+            datetime.now(timezone.utc).date().isoformat(),
             signatures[framework],
             found[framework],
         )
@@ -245,7 +245,7 @@ def number(found: float | None) -> float:
 
 def shipped() -> dict[str, Measurement]:
     """What the package brings along."""
-    return read(Path(str(resources.files("lockstep.optimizers").joinpath("data", FILE))))
+    return read(Path(str(resources.files("lockstep.optimizers") / "data" / FILE)))
 
 
 def own_file() -> Path:

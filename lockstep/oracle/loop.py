@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 from itertools import islice, pairwise
 from typing import Any, Literal, NamedTuple
@@ -457,7 +457,7 @@ def snapshots(
     if precision in ("fraction", "decimal") and problem.non_finite == "skip":
         taken = iter(updated(problem, updates))
         stages = replace(stages, finite=lambda gradient, at: next(taken))
-    with localcontext(prec=DIGITS), np.errstate(over="ignore", invalid="ignore"):
+    with localcontext(Context(prec=DIGITS)), np.errstate(over="ignore", invalid="ignore"):
         return list(islice(run(problem, precision, stages), updates))
 
 

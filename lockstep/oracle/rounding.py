@@ -9,7 +9,7 @@ operations, in whatever order they are summed, with or without fused multiply-ad
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -334,7 +334,7 @@ def apply(problem: Problem, numbers: Constants, arrays: dict[str, Array]) -> lis
 
 def numbers_of(problem: Problem, update: int, number: Any) -> Constants:
     """The rule's constants; a scheduled learning rate is off by a few roundings of its peak."""
-    with localcontext(prec=DIGITS):
+    with localcontext(Context(prec=DIGITS)):
         rate = to_number(Decimal, rate_of(problem, update), problem)
     if issubclass(number, Rounded):
         rate = to_number(number, rate, problem)
@@ -352,7 +352,7 @@ def difference_quotients(
     derivative, exact to more digits than a float has.
     """
     to_decimal = np.frompyfunc(Decimal, 1, 1)
-    with localcontext(prec=DIGITS):
+    with localcontext(Context(prec=DIGITS)):
         decimals = {name: to_decimal(array.astype(object)) for name, array in arrays.items()}
         numbers = numbers_of(problem, update, Decimal)
         start = apply(problem, numbers, decimals)

@@ -29,10 +29,18 @@ if TYPE_CHECKING:  # NumPy is imported while the workers start, not before
 # Long enough for a cold disk; a worker that says nothing for so long hangs.
 TIMEOUT = 300.0
 LOG_LINES = 15
-# -P: what lies in the caller's folder, a queue.py or a jax.py, is nobody's import.
 # Set in every worker: what a port does when it is imported must not start another one.
 INSIDE = "LOCKSTEP_WORKER"
-COMMAND = (sys.executable, "-P", "-m", "lockstep.workers.worker")
+PROGRAM = "lockstep.workers.worker"
+# What lies in the caller's folder, a queue.py or a jax.py, is nobody's import.
+COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", PROGRAM)
+# Ctrl-C reaches this process alone, which then stops its workers in order. (A session of its own
+# would have a share of the CPU of its own, in which nice means nothing.)
+GROUP: dict[str, Any] = {"process_group": 0}
+if sys.version_info < (3, 11):  # which has neither
+    start = f"runpy.run_module({PROGRAM!r}, run_name='__main__', alter_sys=True)"
+    COMMAND = (sys.executable, "-c", f"import sys; sys.path.remove(''); import runpy; {start}")
+    GROUP = {"preexec_fn": os.setpgrp}
 
 
 class WorkerError(RuntimeError):
@@ -162,9 +170,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=environment() | {INSIDE: self._token},
-            # Ctrl-C reaches this process alone, which then stops its workers in order. (A session
-            # of its own would have a share of the CPU of its own, in which nice means nothing.)
-            process_group=0,
+            **GROUP,
         )
         self._listener = threading.Thread(
             target=self._listen, args=(self._process.stdout,), daemon=True

@@ -2,12 +2,10 @@
 
 import json
 import re
-import tomllib
-from itertools import chain
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, pinned
 
 import lockstep
 from lockstep.experiments.checks import build
@@ -28,9 +26,7 @@ def test_it_is_short_and_its_links_lead_somewhere() -> None:
 
 
 def test_the_versions_are_those_that_are_installed() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    versions = dict(pin.split(";")[0].strip().split("==") for pin in pins)
+    versions = pinned()
     for name in ("torch", "tensorflow", "keras", "jax", "optax", "numpy"):
         assert f"{name} {versions[name]}" in README
 

@@ -8,11 +8,9 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
-from itertools import chain
 
 import pytest
-from conftest import ROOT, call, lockstep
+from conftest import ROOT, call, lockstep, pinned
 from packaging.version import Version
 
 from lockstep.frameworks import FRAMEWORKS, PACKAGES
@@ -45,13 +43,11 @@ def test_the_shipped_numbers_are_complete() -> None:
 
 
 def test_the_shipped_numbers_are_of_the_tested_versions() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    pinned = dict(pin.split(";")[0].strip().split("==") for pin in pins)
+    tested = pinned()
     for framework, measured in table.shipped().items():
         assert set(measured.versions) == {*PACKAGES[framework], "numpy"}
         for package, version in measured.versions.items():
-            assert Version(version).public == pinned[package]
+            assert Version(version).public == tested[package]
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", measured.day)
         assert measured.cpu
 
