@@ -17,6 +17,11 @@ from lockstep.cli.optimizers import optimizers
 from lockstep.cli.read import read
 from lockstep.cli.run import run
 
+try:
+    from typer.exceptions import TyperException
+except ImportError:  # an older typer, which raises what click does
+    from click import ClickException as TyperException  # type: ignore[assignment]
+
 WRONG_CALL = 2
 # As sysexits.h has it, and as a shell has what a signal ended.
 INTERNAL = 70
@@ -70,7 +75,7 @@ def called() -> int:
         if error.filename is not None:
             raise
         streams.complain("the current folder is gone: change to one that exists")
-    except typer.exceptions.TyperException as error:
+    except TyperException as error:
         # A call without a command has printed its help, and has no message.
         if message := error.format_message():
             streams.complain(message)
