@@ -6,5 +6,13 @@ PACKAGES = {
     "tensorflow": ("tensorflow", "keras"),
     "jax": ("jax", "optax"),
 }
+# The oldest version of each that the implementations run with; `lockstep check` needs none.
+NEEDED = {
+    "torch": "2.4",
+    "tensorflow": "2.16.1",
+    "keras": "3.3",
+    "jax": "0.6",
+    "optax": "0.2.8",
+}
 FRAMEWORKS = tuple(PACKAGES)
 NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}

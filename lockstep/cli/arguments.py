@@ -32,13 +32,13 @@ def framework_names(frameworks: str, option: str = "--frameworks") -> list[str]:
 
 
 def chosen(frameworks: str) -> list[str]:
-    """The same, each of them installed."""
-    from lockstep.workers.pool import missing
+    """The same, each of them installed, in a version that will do."""
+    from lockstep.workers.installed import command, missing
 
     names = framework_names(frameworks)
     for name in names:
-        if command := missing(name):
+        if why := missing(name):
             rest = ",".join(each for each in names if each != name)
             instead = f" or leave it out: --frameworks {rest}" if rest else ""
-            raise UsageError(f"{name} is not installed. Install it: {command}{instead}")
+            raise UsageError(f"{why}. Install it: {command(name)}{instead}")
     return names

@@ -67,6 +67,10 @@ def run(
         raise UsageError(
             f"{option} takes no problem, dtype, K, updates, --eager, and not the other of the two"
         )
+    if without_zeroing or mistake:
+        from lockstep.mistakes import require_patching
+
+        require_patching()
     work: Work = run_without_zeroing
     if mistake:
         names, work = planted_in(names, mistake)

@@ -8,6 +8,7 @@ diff against the real source of each implementation folder. To add one is to add
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal
-
-import whatthepatch
 
 from lockstep.oracle.loop import Stages
 from lockstep.paths import IMPLEMENTATIONS
@@ -113,12 +112,24 @@ def mend(mistake: str, framework: str) -> str:
     return "".join(f"{line}\n" for line in [*found, *added])
 
 
+def require_patching() -> None:
+    """Raise ProblemError where diffs cannot be applied."""
+    require(
+        importlib.util.find_spec("whatthepatch") is not None,
+        "the catalogue's diffs are applied with whatthepatch, of the extra mistakes:"
+        " pip install 'lockstep[mistakes]'",
+    )
+
+
 def plant(mistake: str, framework: str, folder: Path, sources: Path = IMPLEMENTATIONS) -> str:
     """Write a copy of the framework's implementation with the mistake into a folder.
 
     Returns the copy's package name. Raises ValueError if the diff does not apply to the source,
     or changes nothing.
     """
+    require_patching()
+    import whatthepatch
+
     package = f"{framework}_impl_{module_name(mistake)}"
     copy = folder / package
     shutil.copytree(

@@ -36,6 +36,7 @@ from lockstep.optimizers.variants import UPDATES, VARIANTS, on_iris
 from lockstep.problem import Array, Problem
 from lockstep.problem.settings import OPTIMIZERS, Optimizer, require
 from lockstep.workers.folders import TemporaryFolder
+from lockstep.workers.installed import installed
 from lockstep.workers.pool import Worker, cache_folder, importing
 
 DTYPE = "float64"
@@ -289,16 +290,6 @@ def outdated(measured: Measurement) -> dict[str, str]:
         for package, version in versions.items()
         if version and Version(version).public != Version(measured.versions[package]).public
     }
-
-
-def installed(package: str) -> str | None:
-    """The installed version of an importable package, which is not imported, or None."""
-    for name in (package, f"{package}-cpu"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def framework_of(name: str) -> str | None:

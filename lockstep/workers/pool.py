@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -20,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from lockstep.frameworks import FRAMEWORKS, PACKAGES
+from lockstep.frameworks import FRAMEWORKS
 from lockstep.workers.folders import TemporaryFolder
 
 if TYPE_CHECKING:  # NumPy is imported while the workers start, not before
@@ -83,33 +81,6 @@ class Observed:
 
 class Refused(NotImplementedError):  # noqa: N818 - a NotImplementedError is no failure
     """A port raised NotImplementedError: it does not support the problem."""
-
-
-def missing(framework: str) -> str | None:
-    """The command that installs a framework's CPU build, or None where it is installed.
-
-    The versions are those of the package's own metadata, that is of pyproject.toml.
-    """
-    if all(importlib.util.find_spec(name) for name in PACKAGES[framework]):
-        return None
-    from packaging.requirements import Requirement
-
-    requirements = map(Requirement, importlib.metadata.requires("lockstep") or [])
-    pins = " ".join(
-        f"{each.name}{each.specifier}"
-        for each in requirements
-        if each.marker
-        and each.marker.evaluate({"extra": framework})
-        and not each.marker.evaluate({"extra": ""})
-    )
-    install = f"{sys.executable} -m pip install"
-    if framework != "pytorch":
-        return f"{install} {pins}"
-    # pip would bring the CUDA build on Linux; uv knows the index that has the other one.
-    return (
-        f"{install} uv && {sys.executable} -m uv pip install"
-        f" --python {sys.executable} --torch-backend cpu {pins}"
-    )
 
 
 def environment() -> dict[str, str]:

@@ -25,7 +25,8 @@ import time
 import traceback
 from typing import Any, BinaryIO, TextIO
 
-from lockstep.frameworks import PACKAGES
+from lockstep.frameworks import FRAMEWORKS, PACKAGES
+from lockstep.workers.installed import missing
 
 # TensorFlow takes longest, and so does the run: where cores are few, the others give way to it.
 NICE = 3
@@ -47,6 +48,9 @@ def main() -> None:
     # Collecting garbage while a framework builds a million lasting objects is a fifth of the time
     # that importing it takes.
     gc.set_threshold(200_000)
+    if framework in PACKAGES and (why := missing(framework)):
+        answer(answers, {"failed": why})
+        return
     try:
         versions = start(framework)
     except Exception as error:
@@ -146,6 +150,9 @@ def train(task: dict[str, Any]) -> dict[str, Any]:
 
     import_from(task["path"])
     problem = Problem.load(task["problem"])
+    for framework in FRAMEWORKS:
+        if task["port"].startswith(f"{framework}_impl.") and (why := missing(framework)):
+            raise ports.LoadError(why)
     try:
         port = ports.load(task["port"])
     except ports.LoadError:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from conftest import call, lockstep, random_problem
 
+from lockstep import mistakes
 from lockstep.experiments.checks import Check
 from lockstep.problem import Optimizer, Problem, split
-from lockstep.workers import pool
+from lockstep.workers import installed
 
 
 @pytest.fixture(scope="module")
@@ -183,15 +184,29 @@ def test_a_problem_file_with_wrong_numbers_says_where(tmp_path) -> None:
 
 
 def test_a_framework_that_is_not_installed_is_named(monkeypatch, capsys) -> None:
-    find = pool.importlib.util.find_spec
+    find = installed.importlib.util.find_spec
     monkeypatch.setattr(
-        pool.importlib.util, "find_spec", lambda name: None if name == "optax" else find(name)
+        installed.importlib.util, "find_spec", lambda name: None if name == "optax" else find(name)
     )
     status, out, err = call(monkeypatch, capsys, "run")
     assert (status, out) == (2, "")
     assert err.startswith("lockstep: jax is not installed. Install it: ")
-    assert "-m pip install jax==0.10.2 optax==0.2.8" in err
+    assert "-m pip install 'jax>=0.6' 'optax>=0.2.8'" in err
     assert "or leave it out: --frameworks pytorch,tensorflow" in err
+
+
+@pytest.mark.parametrize(
+    "option", [["--without-zeroing"], ["--mistake", "no-divide"]], ids=" ".join
+)
+def test_the_extra_that_is_not_installed_is_named(monkeypatch, capsys, option) -> None:
+    find = mistakes.importlib.util.find_spec
+    without = lambda name: None if name == "whatthepatch" else find(name)  # noqa: E731
+    monkeypatch.setattr(mistakes.importlib.util, "find_spec", without)
+    assert call(monkeypatch, capsys, "run", *option) == (
+        *(2, ""),
+        "lockstep: the catalogue's diffs are applied with whatthepatch, of the extra mistakes:"
+        " pip install 'lockstep[mistakes]'\n",
+    )
 
 
 def test_a_difference_is_shown_and_fails(monkeypatch, capsys, mutant, tmp_path) -> None:

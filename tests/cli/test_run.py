@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, exact_with_partial_window, random_problem
+from conftest import ROOT, exact_with_partial_window, lockstep, random_problem
 
 from lockstep import mistakes
-from lockstep.workers import pool
-from lockstep.workers.pool import Refused, Worker, WorkerError, importing, missing
+from lockstep.workers import installed, pool
+from lockstep.workers.pool import Refused, Worker, WorkerError, importing
 
 PORTS = {
     "dies": "import os\ndef train(problem):\n    print('last words')\n    os._exit(3)\n",
@@ -174,11 +174,44 @@ def test_the_callers_folder_is_not_imported_from(tmp_path, monkeypatch, start) -
 
 
 def test_a_missing_framework_comes_with_the_command_that_installs_it(monkeypatch) -> None:
-    assert missing("jax") is None
-    monkeypatch.setattr(pool.importlib.util, "find_spec", lambda name: None)
-    assert missing("jax") == f"{sys.executable} -m pip install jax==0.10.2 optax==0.2.8"
-    assert (missing("tensorflow") or "").count("2.21.0") == 1
-    assert "--torch-backend cpu torch==2.13.0" in (missing("pytorch") or "")
+    assert installed.missing("jax") is None
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
+    assert installed.missing("jax") == "jax is not installed"
+    install = f"{sys.executable} -m pip install"
+    assert installed.command("jax") == f"{install} 'jax>=0.6' 'optax>=0.2.8'"
+    assert installed.command("tensorflow").count("2.16.1") == 1
+    assert "--torch-backend cpu 'torch>=2.4'" in installed.command("pytorch")
+
+
+@pytest.fixture
+def old_optax(tmp_path, monkeypatch) -> str:
+    """An environment in which optax says that it is older than what the folder needs."""
+    folder = tmp_path / "optax-0.2.2.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: optax\nVersion: 0.2.2\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    return "jax_impl needs optax 0.2.8, not 0.2.2"
+
+
+def test_a_framework_that_is_too_old_comes_with_what_is_needed(old_optax) -> None:
+    done = lockstep("run", "exact", "-f", "jax")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"lockstep: {old_optax}. Install it: {sys.executable} -m pip")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_worker_of_an_old_framework_says_what_is_needed(old_optax, start) -> None:
+    with pytest.raises(WorkerError) as error:
+        start().ready()
+    assert str(error.value) == f"jax: the worker failed while importing: {old_optax}"
+
+
+def test_to_check_a_folder_says_what_it_needs(old_optax) -> None:
+    done = lockstep("check", "jax_impl.training")
+    assert (done.returncode, done.stderr) == (2, "")
+    first, second = done.stdout.splitlines()
+    assert first == "jax_impl.training is broken, as a port"
+    assert second.endswith(f": {old_optax}")
 
 
 # What a shell starts in the background ignores Ctrl-C, and so would what it starts in turn.

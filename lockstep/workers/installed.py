@@ -1,0 +1,58 @@
+"""What is installed of a framework, whether its folder can run with that, and what to install."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import shlex
+import sys
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from lockstep.frameworks import NEEDED, PACKAGES
+
+# What the name of a package of a framework may end with, which is not the name to import.
+BUILD = "-cpu"
+
+
+def installed(package: str) -> str | None:
+    """The version of an importable package, which is not imported, or None."""
+    for name in (package, f"{package}{BUILD}"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def missing(framework: str) -> str | None:
+    """What a framework's folder needs and is not here, in a line, or None if it can run."""
+    if not all(importlib.util.find_spec(package) for package in PACKAGES[framework]):
+        return f"{framework} is not installed"
+    old = []
+    for package in PACKAGES[framework]:
+        version = installed(package)
+        if version and Version(version) < Version(NEEDED[package]):
+            old.append(f"{package} {NEEDED[package]}, not {version}")
+    return f"{framework}_impl needs {' and '.join(old)}" if old else None
+
+
+def command(framework: str) -> str:
+    """The command that installs what a framework's folder needs, for CPUs."""
+    requirements = map(Requirement, importlib.metadata.requires("lockstep") or [])
+    wanted = " ".join(
+        shlex.quote(f"{each.name}>={NEEDED[each.name.removesuffix(BUILD)]}")
+        for each in requirements
+        if each.marker
+        and each.marker.evaluate({"extra": framework})
+        and not each.marker.evaluate({"extra": ""})
+    )
+    install = f"{sys.executable} -m pip install"
+    if framework != "pytorch":
+        return f"{install} {wanted}"
+    # pip would bring the CUDA build on Linux; uv knows the index that has the other one.
+    return (
+        f"{install} uv && {sys.executable} -m uv pip install"
+        f" --python {sys.executable} --torch-backend cpu {wanted}"
+    )
