@@ -81,7 +81,7 @@ def called() -> int:
             streams.complain(message)
     except (UsageError, ProblemError, WorkerError) as error:
         streams.complain(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # which an older typer makes of it
         return INTERRUPTED
     except SystemExit:  # what rich makes of a closed pipe
         return CLOSED_PIPE

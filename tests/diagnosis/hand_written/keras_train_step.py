@@ -48,7 +48,7 @@ class Rates(keras.optimizers.schedules.LearningRateSchedule):
         self.rates = tf.constant(rates, dtype)
 
     def __call__(self, step):
-        return self.rates[int(step)]
+        return self.rates[keras.ops.cast(step, "int32")]
 
 
 def train(problem):

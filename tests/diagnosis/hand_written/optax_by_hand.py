@@ -30,7 +30,8 @@ def apply(tx, params, opt_state, grads):
 
 @jax.jit
 def clip_by_norm(grads, max_norm):
-    scale = max_norm / jnp.maximum(optax.tree.norm(grads), max_norm)
+    norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(grads)))
+    scale = max_norm / jnp.maximum(norm, max_norm)
     return jax.tree.map(lambda g: g * scale, grads)
 
 
@@ -70,7 +71,7 @@ def train(problem):
             for inputs, targets in batches[first : first + k]:
                 acc = jax.tree.map(jnp.add, acc, summed_grads(params, inputs, targets))
                 count += len(inputs)
-            grads = optax.tree.scale(1 / count, acc)
+            grads = jax.tree.map(partial(jnp.multiply, 1 / count), acc)
             if problem.max_norm is not None:
                 grads = clip_by_norm(grads, problem.max_norm)
             params, opt_state = apply(tx, params, opt_state, grads)
