@@ -1,8 +1,8 @@
 """Measure every mistake in every framework: `python -m docs.record_mistakes`.
 
 Writes docs/measured/mistakes.json, from which the mistakes' pages are made. Sizes have three
-significant digits, so that another CPU gives the same; 0 is what rounding explains, and null is
-what is not finite.
+significant digits, so that another CPU gives the same, and weights five, so that they are near the
+fractions that they are; 0 is what rounding explains, and null is what is not finite.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def coefficients(name: str, form: int) -> list[Numbers] | None:
     found = coefficient_matrix(forms(name, probe)[form].quick or [])
     if not in_words(found, probe.problem):
         return None
-    return [rounded(row) for row in found.tolist()]
+    # Enough to tell a third from 0.333, and no more than the probe can measure.
+    return [rounded(row, digits=5) for row in found.tolist()]
 
 
 def distances(correct: Replays, quantity: Quantity, run: Sequence[Array]) -> Numbers:
@@ -119,9 +120,9 @@ def distances(correct: Replays, quantity: Quantity, run: Sequence[Array]) -> Num
     )
 
 
-def rounded(numbers: Iterable[float]) -> Numbers:
-    """To three significant digits."""
-    return [float(f"{number:.3g}") if np.isfinite(number) else None for number in numbers]
+def rounded(numbers: Iterable[float], digits: int = 3) -> Numbers:
+    """To so many significant digits."""
+    return [float(f"{number:.{digits}g}") if np.isfinite(number) else None for number in numbers]
 
 
 def in_frameworks(

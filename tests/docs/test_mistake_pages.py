@@ -2,6 +2,7 @@
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,21 @@ def test_a_pages_numbers_are_those_that_were_measured(made, name) -> None:
                 assert cell == "not finite"
             else:
                 assert float(cell) == pytest.approx(distance, rel=0.05)
+
+
+def test_no_weight_is_a_decimal_beside_a_fraction(made) -> None:
+    cells = 0
+    for name in KNOWN:
+        _, _, rest = (made / f"{name}.md").read_text().partition("## The coefficient matrix\n")
+        section = rest.partition("\n## ")[0]
+        weights = re.findall(
+            r"(?<![\d./])\d+(?:/\d+|\.\d+)?(?![\d./])", re.sub(r"--w.*?>", ">", section)
+        )
+        cells += section.count("</td>")
+        for weight in weights:
+            fraction = Fraction(weight).limit_denominator(36)
+            assert "." not in weight or abs(Fraction(weight) - fraction) > fraction / 100, name
+    assert cells > 1000
 
 
 def test_the_overview_names_every_mistake_and_sets_libraries_apart(made) -> None:
