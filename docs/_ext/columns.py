@@ -31,12 +31,13 @@ PLAIN = ("signature", "docstring", "body")
 class Columns(Directive):
     """The columns of these files, or of one function of them with `only`.
 
-    With `scenarios`, what the loop does stands below it.
+    What stands before `first` is folded away. With `scenarios`, what the loop does stands below it.
     """
 
     required_arguments = 1
     final_argument_whitespace = True
     option_spec = {  # noqa: RUF012 - docutils wants it so
+        "first": directives.unchanged_required,
         "only": directives.unchanged_required,
         "scenarios": directives.unchanged,
     }
@@ -53,7 +54,10 @@ class Columns(Directive):
         for each in made_of:
             environment.note_dependency(str(each))
         page = template().render(
-            files=[(file, [view(unit, files[0]) for unit in self.units(file)]) for file in files],
+            files=[
+                (file, *folded([view(unit, files[0]) for unit in self.units(file)], self.first))
+                for file in files
+            ],
             frameworks=FRAMEWORKS,
             names=NAMES,
             pairs=PAIRS,
@@ -61,6 +65,12 @@ class Columns(Directive):
             recorded=recorded(),
         )
         return [nodes.raw("", page, format="html")]
+
+    @property
+    def first(self) -> str | None:
+        """What is to be seen before anything else."""
+        found: str | None = self.options.get("first")
+        return found
 
     def units(self, file: str) -> Sequence[Unit]:
         """The units of a file that are shown."""
@@ -73,6 +83,12 @@ def template() -> Any:
     loader = FileSystemLoader(Path(__file__).parent)
     found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     return found.get_template("columns.html")
+
+
+def folded(found: list[dict[str, Any]], first: str | None) -> tuple[list[Any], list[Any]]:
+    """What stands before a unit, and the rest."""
+    place = next((n for n, each in enumerate(found) if each["anchor"] == first), 0)
+    return found[:place], found[place:]
 
 
 def view(unit: Unit, first: str) -> dict[str, Any]:

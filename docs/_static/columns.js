@@ -7,7 +7,7 @@ if (page) {
   const cells = all(".cell");
   const bar = page.querySelector(".columns-bar");
   const said = page.querySelector(".said");
-  const visible = (cell) => cell.checkVisibility();
+  const visible = (cell) => cell.checkVisibility() && !cell.matches(".away");
   let current = cells[0];
 
   // A fused cell is about several rows.
@@ -109,18 +109,29 @@ if (page) {
 
   bar.hidden = false;
   for (const button of all("[data-column]", bar)) {
-    button.addEventListener("click", () => {
+    const framework = button.dataset.column;
+    const column = all(`.cell[data-framework=${framework}], .head[data-framework=${framework}]`);
+    const toggle = () => {
       const shown = button.getAttribute("aria-pressed") === "true";
       const others = all('[data-column][aria-pressed="true"]', bar).length;
       if (shown && others === 1) return;
-      const framework = button.dataset.column;
       button.setAttribute("aria-pressed", String(!shown));
-      page.style.setProperty("--" + framework, shown ? "0" : "minmax(0, 1fr)");
-      for (const each of all(`.cell[data-framework=${framework}], .head[data-framework=${framework}]`)) {
-        each.hidden = shown;
+      page.style.setProperty("--" + framework, shown ? "1.75rem" : "minmax(0, 1fr)");
+      for (const each of column) {
+        each.classList.toggle("away", shown);
+        each.title = shown ? button.textContent + " is hidden: a click shows it" : "";
       }
       keepReachable();
-    });
+    };
+    button.addEventListener("click", toggle);
+    // Before the cell's own listener, which would pin what cannot be seen.
+    for (const each of column) {
+      each.addEventListener("click", (event) => {
+        if (!each.matches(".away")) return;
+        event.stopImmediatePropagation();
+        toggle();
+      }, { capture: true });
+    }
   }
 
   const diffOf = bar.querySelector(".diff-of");
@@ -148,7 +159,7 @@ if (page) {
     const place = anchor && document.getElementById(anchor);
     const unit = place && page.contains(place) && place.closest("details");
     if (!unit) return;
-    unit.open = true;
+    for (let each = unit; each; each = each.parentElement.closest("details")) each.open = true;
     if (diffOf.value) { diffOf.value = ""; compare(); }
     const named = all(".cell", unit).filter((cell) => rows(cell).includes(rowOf(anchor)));
     const cell = named.find((each) => each.dataset.anchor === anchor) || named[0] || unit.querySelector(".cell");

@@ -51,7 +51,9 @@ class Cell:
     @property
     def why(self) -> str:
         """What stands in a column where there is no code."""
-        return self.note or ("nothing to do" if set(self.rows) & set(CONCEPTS) else "has none")
+        if set(self.rows) & set(CONCEPTS):
+            return self.note or "No line of its own: the lines above do it."
+        return self.note or "Nothing here: no such lines are needed."
 
     @property
     def quiet(self) -> bool:

@@ -2,36 +2,86 @@
 
 from __future__ import annotations
 
-# Every allowed difference between the folders, with its reason.
+# Every allowed difference between the folders, with its reason. Where it is a file, a function, a
+# class or a constant, a column that lacks it shows the reason to a reader who may know the column's
+# framework alone.
+THREADS_STATE = "JAX threads state: that is the lesson"
+FORWARD = (
+    "Only JAX needs it: jax.grad takes a function, so the forward has to be one. Here the forward"
+    " stands in the loop."
+)
+GRADIENT = (
+    "Only JAX needs it: it makes the function that returns the loss and its gradient. Here"
+    " backward() or the tape finds the gradient, in the loop."
+)
+EXTENDED = "Only JAX needs it: what optax lacks is added as functions, and elsewhere as classes."
+ADAPTED = (
+    "Only TensorFlow needs it: Keras's own optimizer cannot be set so that it takes this update."
+)
+NAMES = "Only the other two need it: they store this under names of their own."
 EXCEPTIONS: dict[tuple[str, ...], str] = {
-    ("jax", "training", "micro_loss"): "jax.grad differentiates a function: the forward",
-    ("jax", "training", "micro_gradient"): "loss.backward() and tape.gradient stand in the loop",
-    ("jax", "bitwise", "micro_loss"): "jax.grad differentiates a function: the forward",
-    ("jax", "training", "train_window", "state"): "JAX threads state: that is the lesson",
-    ("jax", "window", "micro_loss"): "jax.grad differentiates a function: the forward",
-    ("jax", "precision"): "JAX has no float64 unless it is told",
-    ("jax", "recipe", "update_or_skip", "state"): "JAX threads state: that is the lesson",
-    ("pytorch", "recipe", "apply_gradients"): "JAX has it beside optax's accumulator",
-    ("tensorflow", "recipe", "apply_gradients"): "JAX has it beside optax's accumulator",
+    ("jax", "training", "micro_loss"): FORWARD,
+    ("jax", "training", "micro_gradient"): GRADIENT,
+    ("jax", "bitwise", "micro_loss"): FORWARD,
+    ("jax", "training", "train_window", "state"): THREADS_STATE,
+    ("jax", "window", "micro_loss"): FORWARD,
+    ("jax", "window", "micro_gradient"): GRADIENT,
+    ("jax", "precision"): (
+        "Only JAX needs this file: it computes in float32 until it is told to use float64."
+    ),
+    ("jax", "recipe", "update_or_skip", "state"): THREADS_STATE,
+    **{
+        (framework, "recipe", "apply_gradients"): (
+            "It stands in accumulation.py here, beside optax's accumulator."
+        )
+        for framework in ("pytorch", "tensorflow")
+    },
+    ("pytorch", "optimizers", "Groups"): (
+        "Only PyTorch needs it: its optimizers take parameters in groups, each with its own decay."
+    ),
     ("pytorch", "state", "optimizer_state", "optimizer"): "JAX has it in the state",
     ("tensorflow", "state", "optimizer_state", "optimizer"): "JAX has it in the state",
-    ("jax", "state", "optimizer_state", "state"): "JAX threads state: that is the lesson",
+    ("jax", "state", "optimizer_state", "state"): THREADS_STATE,
     ("jax", "state", "optimizer_state", "name"): "an optax state does not know its rule",
-    ("tensorflow", "constants", "as_tensors"): "tf.function traces anew for a number",
-    ("jax", "accumulation"): "optax's accumulator is an optimizer around the optimizer",
-    ("tensorflow", "table"): "Keras's schedules are float32, and a model saves them",
-    ("tensorflow", "neutral"): "what a Keras optimizer needs to take PyTorch's settings",
-    (
-        "tensorflow",
-        "adapted_adam",
-    ): "Keras has more to adapt than a file of 100 lines holds",
-    ("jax", "state", "spread"): "optax keeps a scalar for all parameters together",
+    ("jax", "state", "ADAM"): NAMES,
+    ("jax", "state", "FIELDS"): "Only JAX needs it: these are optax's names for the state.",
+    ("tensorflow", "state", "SLOTS"): "Only TensorFlow needs it: these are Keras's names.",
+    ("tensorflow", "constants", "as_tensors"): (
+        "Only TensorFlow needs it: tf.function would compile anew for every new Python number."
+    ),
+    ("jax", "accumulation"): (
+        "Only JAX needs this file: optax sums a window's gradients in an optimizer around the"
+        " optimizer. Here the loop does."
+    ),
+    ("tensorflow", "table"): (
+        "Only TensorFlow needs this file: Keras's own schedules compute in float32."
+    ),
+    ("tensorflow", "neutral"): (
+        "Only TensorFlow needs this file: Keras's optimizers do not take all of PyTorch's settings."
+    ),
+    ("tensorflow", "adapted_adam"): (
+        "Only TensorFlow needs this file: more of Keras's optimizers have to be adapted than one"
+        " file holds."
+    ),
+    ("jax", "state", "spread"): (
+        "Only JAX needs it: optax keeps one count for all parameters, and not one for each."
+    ),
     **{
-        ("jax", "adapted", name): "optax is extended by functions, not by classes"
+        ("jax", "adapted", name): EXTENDED
         for name in (
-            *("scaled", "scale_by_amsgrad", "nadam_momentum", "scale_by_nadam", "scale_by_rss"),
+            *("scaled", "scale_by_amsgrad", "NadamState", "nadam_momentum", "scale_by_nadam"),
+            "scale_by_rss",
         )
     },
+    **{
+        ("tensorflow", "adapted", name): ADAPTED
+        for name in ("SGD", "RMSprop", "Adagrad", "Adadelta")
+    },
+    ("pytorch", "adapted", "NAdam"): (
+        "Only PyTorch needs it: torch.optim.NAdam keeps a product in float32, whatever the"
+        " parameters are."
+    ),
+    ("pytorch", "adapted", "Lion"): "It is not needed here: optax has Lion, and torch.optim not.",
 }
 
 

@@ -110,6 +110,8 @@ def boxes(page, unit: str = "train_window") -> dict[str, dict[str, float]]:
 def test_three_columns_without_overflow(visit, name, width) -> None:
     page = visit(name, width)
     assert page.evaluate(OVERFLOW) == 0
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    assert page.evaluate(OVERFLOW) == 0
     tracks = page.locator(".grid").first.evaluate("e => getComputedStyle(e).gridTemplateColumns")
     assert len(tracks.split()) == 3
     wrapped = """() => [...document.querySelectorAll('.cell .line')].filter(line =>
@@ -259,14 +261,57 @@ def test_t_switches_the_theme(visit) -> None:
     assert len(seen) == 2
 
 
-def test_a_column_can_be_hidden(visit) -> None:
+@pytest.mark.parametrize("back", ["toggle", "place"])
+def test_a_hidden_column_looks_hidden_and_comes_back(visit, back) -> None:
     page = visit()
-    wide = cell(page, "pytorch", "reset").bounding_box()["width"]
+    there, toggle = cell(page, "tensorflow", "reset"), page.get_by_role("button", name="TensorFlow")
+    code, wide = there.locator("pre"), there.bounding_box()["width"]
+    looks = "e => [getComputedStyle(e).borderStyle, getComputedStyle(e, '::after').content]"
+    shown = toggle.evaluate(looks)
+    toggle.click()
+    assert not code.is_visible()
+    assert toggle.evaluate(looks) == ["dashed", '" hidden"']
+    assert shown == ["solid", "none"]
+    assert 20 < there.bounding_box()["width"] < 40
+    assert "gradient" in there.evaluate("e => getComputedStyle(e).backgroundImage")
+    assert there.get_attribute("title") == "TensorFlow is hidden: a click shows it"
+    assert cell(page, "pytorch", "reset").bounding_box()["width"] > 1.3 * wide
+    (toggle if back == "toggle" else there).click()
+    assert code.is_visible()
+    assert toggle.evaluate(looks) == shown
+    assert there.bounding_box()["width"] == wide
+    assert page.locator(".pinned").count() == 0
+
+
+def test_on_a_phone_a_hidden_column_is_gone(visit) -> None:
+    page = visit(width=390)
     page.get_by_role("button", name="TensorFlow").click()
     assert not cell(page, "tensorflow", "reset").is_visible()
-    assert cell(page, "pytorch", "reset").bounding_box()["width"] > 1.3 * wide
-    page.get_by_role("button", name="TensorFlow").click()
-    assert cell(page, "tensorflow", "reset").is_visible()
+    assert page.evaluate(OVERFLOW) == 0
+
+
+def test_the_loop_is_on_the_first_screen_and_what_comes_before_unfolds(visit) -> None:
+    page = visit()
+    last = cell(page, "tensorflow", "return").bounding_box()
+    assert last["y"] + last["height"] < WIDTHS[1440]
+    earlier = cell(page, "jax", "body", "gradient_descent")
+    assert not earlier.is_visible()
+    page.get_by_text("Before it in the file").click()
+    assert earlier.is_visible()
+    assert cell(
+        visit(anchor="#gradient_descent.body"), "jax", "body", "gradient_descent"
+    ).is_visible()
+
+
+def test_every_empty_cell_says_why_in_a_sentence(visit) -> None:
+    found = 0
+    for name in PAGES:
+        for note in visit(name).locator(".cell.empty .note").all_text_contents():
+            assert note[0].isupper()
+            assert note.endswith(".")
+            assert len(note.split()) > 5
+            found += 1
+    assert found > 70
 
 
 def test_two_frameworks_as_a_diff(visit) -> None:
@@ -281,7 +326,7 @@ def test_two_frameworks_as_a_diff(visit) -> None:
     page.keyboard.press("j")
     page.keyboard.press("c")
     page.get_by_label("Diff").select_option("")
-    assert page.locator(".grid").nth(2).is_visible()
+    assert cell(page, "jax", "reset").is_visible()
 
 
 def test_a_function_collapses(visit) -> None:
