@@ -13,7 +13,7 @@ run: .venv/installed
 	$(BIN)/lockstep run
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST)
+	$(BIN)/python -m pytest -n 2 $(PYTEST)
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from lockstep.cli import main
 from lockstep.frameworks import FRAMEWORKS
@@ -17,6 +18,29 @@ from lockstep.problem import Problem, hadamard, split
 from lockstep.workers.pool import Worker, workers
 
 ROOT = Path(__file__).parent.parent
+# Tests that share what takes long to make, by the start of their names: each group is run in one
+# process. (xdist's own groups change nothing under pytest 9.)
+TOGETHER = {
+    "the guide": ("tests/docs/test_browser.py", "tests/docs/test_docs.py::test_the_guide_builds"),
+    "its pages": ("tests/docs/test_mistake_pages.py", "tests/docs/test_generated_pages.py"),
+    "the main job": ("tests/cli/test_cli.py",),
+    "the table": ("tests/optimizers/test_optimizer_table.py",),
+}
+
+
+class Together(LoadScopeScheduling):
+    """Hands out tests one by one, and groups whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        for group, starts in TOGETHER.items():
+            if nodeid.startswith(starts):
+                return group
+        return nodeid
+
+
+@pytest.hookimpl(optionalhook=True)  # without xdist, there is none
+def pytest_xdist_make_scheduler(config, log) -> LoadScopeScheduling:
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +51,7 @@ def all_workers() -> Iterator[dict[str, Worker]]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The guide, built; a warning is an error. Who uses it is in the xdist group "docs"."""
+    """The guide, built; a warning is an error. Who uses it is run together."""
     pytest.importorskip("furo")
     folder = tmp_path_factory.mktemp("docs")
     done = subprocess.run(

@@ -15,10 +15,7 @@ from lockstep.source import columns
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[browser]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here"),
-    pytest.mark.xdist_group("docs"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 
 PAGES = ("training", "recipe", "optimizers", "recurrent", "bitwise")
 # One page of each kind in the rest of the guide.

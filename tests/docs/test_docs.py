@@ -22,7 +22,6 @@ PAGES = [
 ]
 
 
-@pytest.mark.xdist_group("docs")
 def test_the_guide_builds_without_a_warning(site) -> None:
     assert (site / "index.html").exists()
     for folder, names in {"mistakes": mistakes.names(), "optimizers": VARIANTS}.items():
