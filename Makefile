@@ -7,13 +7,22 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 py
 TORCH := $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 
-.PHONY: run test check docs format clean
+# Its lowest versions too; a torch of that age comes with CUDA, where no index has the CPU build.
+OLDEST ?= $(firstword $(foreach name,python3.10 python3.11 python3.12,$(shell \
+	$(name) -c 'import ensurepip, venv' 2>/dev/null && echo $(name))))
+LOWEST ?= .venv-lowest
+
+.PHONY: run test test-lowest check docs format clean
 
 run: .venv/installed
 	$(BIN)/lockstep run
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 $(PYTEST)
+
+test-lowest: $(LOWEST)/installed
+	PYTHONPATH=tests/installing $(LOWEST)/bin/python -m pytest -n 2 -rx -p lowest \
+		tests/oracle tests/problem tests/diagnosis tests/workers tests/cli tests/installing/lowest.py $(PYTEST)
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -32,7 +41,7 @@ format: .venv/installed
 	$(BIN)/ruff format -q --config 'line-length = 62' *_impl
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv $(LOWEST) build *.egg-info
 
 # A plain torch brings gigabytes of CUDA on Linux. Where pip sees no CPU build, uv knows the index that has one.
 .venv/installed: pyproject.toml constraints.txt
@@ -40,4 +49,9 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --only-binary torch '$(TORCH)+cpu' 2>/dev/null || { $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu '$(TORCH)'; }
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[pytorch,tensorflow,jax,mistakes,style,test,docs]'
+	@touch $@
+
+$(LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	$(OLDEST) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt --editable '.[pytorch,tensorflow,jax,mistakes,test]'
 	@touch $@

@@ -8,7 +8,7 @@ PACKAGES = {
 }
 # The oldest version of each that the implementations run with; `lockstep check` needs none.
 NEEDED = {
-    "torch": "2.4",
+    "torch": "2.6",
     "tensorflow": "2.16.1",
     "keras": "3.3",
     "jax": "0.6",

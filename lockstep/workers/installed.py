@@ -30,12 +30,16 @@ def missing(framework: str) -> str | None:
     """What a framework's folder needs and is not here, in a line, or None if it can run."""
     if not all(importlib.util.find_spec(package) for package in PACKAGES[framework]):
         return f"{framework} is not installed"
-    old = []
-    for package in PACKAGES[framework]:
-        version = installed(package)
-        if version and Version(version) < Version(NEEDED[package]):
-            old.append(f"{package} {NEEDED[package]}, not {version}")
-    return f"{framework}_impl needs {' and '.join(old)}" if old else None
+    old = {
+        package: version
+        for package in PACKAGES[framework]
+        if (version := installed(package)) and Version(version) < Version(NEEDED[package])
+    }
+    if not old:
+        return None
+    needed = " and ".join(f"{package}>={NEEDED[package]}" for package in old)
+    here = " and ".join(f"{package} {version}" for package, version in old.items())
+    return f"{framework}_impl needs {needed}, not {here}"
 
 
 def command(framework: str) -> str:

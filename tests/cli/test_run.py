@@ -58,7 +58,7 @@ def start(ports):
     started = []
 
     def begin() -> Worker:
-        started.append(Worker("jax", path=[ports]))
+        started.append(Worker("numpy", path=[ports]))
         return started[-1]
 
     yield begin
@@ -83,9 +83,9 @@ def gone(pid: int, seconds: float = 10) -> bool:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dies", r"jax: the worker exited with status 3 while training\n  \| .*last words"),
-        ("killed", r"jax: the worker was killed by signal 9 while training"),
-        ("raises", r"jax: the worker failed while training: ZeroDivisionError: by design"),
+        ("dies", r"numpy: the worker exited with status 3 while training\n  \| .*last words"),
+        ("killed", r"numpy: the worker was killed by signal 9 while training"),
+        ("raises", r"numpy: the worker failed while training: ZeroDivisionError: by design"),
         ("yields_nothing", r"yielded nothing"),
         ("raises_nothing", r"ValueError: \(no message\)"),
         ("rounds", r"float32, not float64"),
@@ -103,7 +103,7 @@ def test_a_failure_does_not_end_the_worker(start) -> None:
         worker.train("port_that_raises", random_problem(0))
     with pytest.raises(Refused, match="only Tuesdays"):
         worker.train("port_that_refuses", random_problem(0))
-    assert len(worker.train("jax_impl.training", random_problem(0))) == 4
+    assert len(worker.train("port_that_transposes", random_problem(0))) == 2
 
 
 def test_a_hanging_worker_is_stopped(start, tmp_path) -> None:
@@ -144,7 +144,7 @@ def test_a_worker_that_died_can_be_given_work_and_closed(start, tmp_path) -> Non
     assert gone(worker.pid)
     random_problem(0).save(tmp_path / "p.safetensors")
     for _ in range(3):
-        worker.submit("jax_impl.training", tmp_path / "p.safetensors")
+        worker.submit("port_that_transposes", tmp_path / "p.safetensors")
     with pytest.raises(WorkerError, match="was killed by signal 9"):
         worker.result()
     worker.close()
@@ -170,48 +170,52 @@ def test_a_framework_that_cannot_be_imported_is_a_failure(tmp_path, monkeypatch)
 def test_the_callers_folder_is_not_imported_from(tmp_path, monkeypatch, start) -> None:
     (tmp_path / "queue.py").write_text("raise ImportError('the wrong queue')\n")
     monkeypatch.chdir(tmp_path)
-    assert start().ready()["jax"] == "0.10.2"
+    assert start().ready() == {}
 
 
 def test_a_missing_framework_comes_with_the_command_that_installs_it(monkeypatch) -> None:
-    assert installed.missing("jax") is None
+    assert installed.missing("tensorflow") is None
     monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
     assert installed.missing("jax") == "jax is not installed"
     install = f"{sys.executable} -m pip install"
     assert installed.command("jax") == f"{install} 'jax>=0.6' 'optax>=0.2.8'"
     assert installed.command("tensorflow").count("2.16.1") == 1
-    assert "--torch-backend cpu 'torch>=2.4'" in installed.command("pytorch")
+    assert "--torch-backend cpu 'torch>=2.6'" in installed.command("pytorch")
 
 
 @pytest.fixture
-def old_optax(tmp_path, monkeypatch) -> str:
-    """An environment in which optax says that it is older than what the folder needs."""
-    folder = tmp_path / "optax-0.2.2.dist-info"
-    folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: optax\nVersion: 0.2.2\n")
+def old_jax(tmp_path, monkeypatch) -> str:
+    """An environment in which JAX says that it is older than what the folder needs."""
+    for name, version in (("jax", "0.4.35"), ("optax", "0.2.3")):
+        folder = tmp_path / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (folder / "METADATA").write_text(metadata)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
-    return "jax_impl needs optax 0.2.8, not 0.2.2"
+    return "jax_impl needs jax>=0.6 and optax>=0.2.8, not jax 0.4.35 and optax 0.2.3"
 
 
-def test_a_framework_that_is_too_old_comes_with_what_is_needed(old_optax) -> None:
+def test_a_framework_that_is_too_old_comes_with_what_is_needed(old_jax) -> None:
     done = lockstep("run", "exact", "-f", "jax")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"lockstep: {old_optax}. Install it: {sys.executable} -m pip")
+    assert done.stderr.startswith(f"lockstep: {old_jax}. Install it: {sys.executable} -m pip")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_worker_of_an_old_framework_says_what_is_needed(old_optax, start) -> None:
+def test_a_worker_of_an_old_framework_says_what_is_needed(old_jax) -> None:
+    worker = Worker("jax")
     with pytest.raises(WorkerError) as error:
-        start().ready()
-    assert str(error.value) == f"jax: the worker failed while importing: {old_optax}"
+        worker.ready()
+    worker.close()
+    assert str(error.value) == f"jax: the worker failed while importing: {old_jax}"
 
 
-def test_to_check_a_folder_says_what_it_needs(old_optax) -> None:
+def test_to_check_a_folder_says_what_it_needs(old_jax) -> None:
     done = lockstep("check", "jax_impl.training")
     assert (done.returncode, done.stderr) == (2, "")
     first, second = done.stdout.splitlines()
     assert first == "jax_impl.training is broken, as a port"
-    assert second.endswith(f": {old_optax}")
+    assert second.endswith(f": {old_jax}")
 
 
 # What a shell starts in the background ignores Ctrl-C, and so would what it starts in turn.
@@ -221,7 +225,7 @@ PARENT = f"""
 {LISTEN}
 import time
 from lockstep.workers.pool import Worker
-worker = Worker("jax")
+worker = Worker("numpy")
 worker.ready()
 print(worker.pid, flush=True)
 time.sleep(600)
@@ -255,24 +259,30 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_everything_in_one_line(how, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("call", "count"),
+    [(["run", "-f", "jax,pytorch"], 2), (["check", "port_that_hangs.py"], 1)],
+    ids=["run", "check"],
+)
+def test_a_signal_ends_everything_in_one_line(how, call, count, ports, tmp_path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", CLI, "run", "-f", "jax,pytorch"],
+        [sys.executable, "-c", CLI, *call],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=ROOT,
+        cwd=ports,
         env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     deadline = time.monotonic() + 20
-    while len(workers := children(process.pid)) < 2:
+    while len(workers := children(process.pid)) < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(process.pid, how)
     _, errors = process.communicate(timeout=20)
     # Python ends by the signal itself if it arrives inside an exec(); a shell calls both 130.
     assert process.returncode in (130, -signal.SIGINT)
-    assert errors == "lockstep: interrupted\n"
+    # Some versions of typer begin a line.
+    assert errors.lstrip("\n") == "lockstep: interrupted\n"
     assert all(gone(pid) for pid in workers)
     assert list(tmp_path.iterdir()) == []
 

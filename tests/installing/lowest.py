@@ -1,0 +1,88 @@
+"""What works with the lowest versions, and what is said where something does not.
+
+`make test-lowest` runs these, and most of the other tests, with this file as a plugin of pytest.
+"""
+
+import importlib.metadata
+import re
+
+import pytest
+from conftest import lockstep, pinned
+
+from lockstep.frameworks import NEEDED, PACKAGES
+from lockstep.workers.pool import Worker, WorkerError
+
+TOO_OLD = {
+    "pytorch": "pytorch_impl needs torch>=2.6, not torch 2.4.0",
+    "jax": "jax_impl needs jax>=0.6 and optax>=0.2.8, not jax 0.4.30 and optax 0.2.2",
+}
+BOTH = "; ".join(TOO_OLD.values())
+# The tests that cannot pass here, by how their names begin: each must fail, for this reason.
+LEFT_OUT = {
+    "tests/problem/test_files.py::test_arrays_that_are_no_problem[changes7-": (
+        "safetensors writes complex arrays from 0.5 on"
+    ),
+    "tests/cli/test_cli.py::test_the_main_job_": BOTH,
+    "tests/cli/test_cli.py::test_json_holds_everything": BOTH,
+    "tests/cli/test_cli.py::test_without_zeroing_in_all_three": BOTH,
+    "tests/cli/test_cli.py::test_options_choose_what_is_run": TOO_OLD["jax"],
+    "tests/cli/test_cli.py::test_an_exact_problem_is_compared": TOO_OLD["jax"],
+    "tests/cli/test_cli.py::test_a_problem_file_is_run": TOO_OLD["jax"],
+    "tests/cli/test_cli.py::test_a_narrow_terminal_loses_no_digits": TOO_OLD["jax"],
+    "tests/cli/test_cli.py::test_json_goes_into_a_pipe_too": TOO_OLD["jax"],
+    "tests/cli/test_cli.py::test_a_difference_is_shown_and_fails": TOO_OLD["jax"],
+    "tests/cli/test_cli.py::test_a_refusal_fails": TOO_OLD["jax"],
+    "tests/cli/test_cli.py::test_too_few_updates_fail": TOO_OLD["jax"],
+    "tests/cli/test_run.py::test_a_signal_ends_everything_in_one_line[run-": BOTH,
+    "tests/cli/test_run.py::test_a_framework_that_cannot_be_imported": TOO_OLD["jax"],
+    "tests/cli/test_run.py::test_another_folder_may_have_a_package_of_the_same_name[pytorch]": (
+        TOO_OLD["pytorch"]
+    ),
+    "tests/cli/test_run.py::test_another_folder_may_have_a_package_of_the_same_name[jax]": (
+        TOO_OLD["jax"]
+    ),
+    "tests/cli/test_streams.py::test_the_workers_speak_their_own_encoding": TOO_OLD["jax"],
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect those to fail that are left out, and no name to be out of date."""
+    unused = set(LEFT_OUT)
+    for item in items:
+        for name, why in LEFT_OUT.items():
+            if item.nodeid.startswith(name):
+                item.add_marker(pytest.mark.xfail(reason=why, strict=True))
+                unused.discard(name)
+    if unused:
+        raise pytest.UsageError(f"no such test: {', '.join(sorted(unused))}")
+
+
+def test_these_are_the_lowest_versions() -> None:
+    lowest = pinned("constraints-lowest.txt")
+    for package in ("numpy", "rich", "safetensors", "typer", *NEEDED):
+        name = f"{package}-cpu" if package == "tensorflow" else package
+        assert importlib.metadata.version(name).startswith(lowest[package])
+
+
+@pytest.mark.parametrize("framework", TOO_OLD)
+def test_an_old_framework_comes_with_what_is_needed(framework) -> None:
+    done = lockstep("run", "exact", "-f", f"{framework},tensorflow")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"lockstep: {TOO_OLD[framework]}. Install it: ")
+    assert done.stderr.endswith(" or leave it out: --frameworks tensorflow\n")
+    assert done.stderr.count("\n") == 1
+    done = lockstep("check", f"{framework}_impl.recipe")
+    assert (done.returncode, done.stderr) == (2, "")
+    assert TOO_OLD[framework] in done.stdout
+    worker = Worker(framework)
+    with pytest.raises(WorkerError) as error:
+        worker.ready()
+    worker.close()
+    assert str(error.value).endswith(f" while importing: {TOO_OLD[framework]}")
+
+
+def test_the_others_run() -> None:
+    assert {*TOO_OLD, "tensorflow"} == set(PACKAGES)
+    done = lockstep("run", "-f", "tensorflow")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"4 020 numbers compared in bits, 0 differ; 450 .* 0 outside\n$", done.stdout)
