@@ -39,8 +39,8 @@ HERE = {
         "clip epsilon": ("safeguards.py", "max_norm, norm", "max_norm, norm + 1e-6"),
         "float32 beta": (
             "adapted_adam.py",
-            "beta1, beta2 = settings.betas\n        m, v = ",
-            f"beta1, beta2 = {SINGLE}\n        m, v = ",
+            "beta1, beta2 = settings.betas\n        m, v = self._momentums",
+            f"beta1, beta2 = {SINGLE}\n        m, v = self._momentums",
         ),
         "decay of the bias": ("optimizers.py", "if not problem.decay_bias:", "if False:"),
         "half a window": ("window.py", "in window:\n        with", "in window[:1]:\n        with"),
