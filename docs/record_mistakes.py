@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -70,6 +70,7 @@ def by_reference(name: str, form: int) -> dict[str, Any]:
         "form": form,
         "probe": probe.name,
         "quantity": quantity,
+        "plain": quantity == "loss" or any(plainly(name)),
         "updates": {
             "without": len(observed(correct, quantity)[0]),
             "with": len(observed(mistaken, quantity)[0]),
@@ -81,6 +82,13 @@ def by_reference(name: str, form: int) -> dict[str, Any]:
         "coefficients": coefficients(name, form),
         "distances": {"reference": distances(correct, quantity, observed(mistaken, quantity)[0])},
     }
+
+
+def plainly(name: str) -> Iterator[bool]:
+    """Whether a mistake changes the parameters, for each problem that the plain loop trains."""
+    for probe in probes():
+        if probe.problem.uses_only():
+            yield planted.changes(mistakes.load(name).stages, probe)
 
 
 def continued(probe: Probe) -> Probe:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lockstep.diagnosis.matrix import correct_matrix, in_words, plain
 from lockstep.diagnosis.probes import Probe, probes
 from lockstep.frameworks import FRAMEWORKS, NAMES
 from lockstep.mistakes import FAMILIES
+from lockstep.source import columns
 
 FOLDER = Path(__file__).parent.parent / "mistakes"
 # Where two losses are nearer to each other, a picture shows one line.
@@ -42,6 +44,7 @@ ABOUT = {
     "model": "The loss is not the one that was meant.",
 }
 HEAD = re.compile(r"^diff --git a/(\S+) .*\n--- .*\n\+\+\+ .*\n", re.MULTILINE)
+RANGE = re.compile(r"^@@ .*", re.MULTILINE)
 Measured = Mapping[str, Any]
 
 
@@ -73,7 +76,7 @@ def page(name: str, found: Measured) -> str:
         "kind": KINDS[mistake.kind],
         "probe": known_probes()[found["probe"]],
         "frameworks": NAMES,
-        "diffs": {each: shown_diff(name, each) for each in FRAMEWORKS},
+        **diffs(name, plain=found["plain"]),
         "themes": list(plots.INK),
         "alt": alt(found),
         "caption": caption(found),
@@ -94,9 +97,47 @@ def page(name: str, found: Measured) -> str:
     return render("mistake.md.jinja", values, weight=weight, fraction=fraction)
 
 
-def shown_diff(name: str, framework: str) -> str:
-    """A diff, with one line for each file instead of the three that are for programs."""
-    return HEAD.sub(r"diff \1\n", mistakes.diff(name, framework)).rstrip("\n")
+def diffs(name: str, plain: bool) -> dict[str, dict[str, str]]:
+    """The diffs of the plain loop, if it can make the mistake, and what is left for the recipe.
+
+    None where they are empty in every framework.
+    """
+    found: dict[str, dict[str, str]] = {"loop_diffs": {}, "recipe_diffs": {}}
+    for framework in FRAMEWORKS:
+        hunks = hunks_by_file(mistakes.diff(name, framework))
+        own = {file for file in hunks if plain and file in plain_files(framework)}
+        found["loop_diffs"][framework] = shown_diff(hunks, own)
+        found["recipe_diffs"][framework] = shown_diff(hunks, hunks.keys() - own)
+    return {each: texts if any(texts.values()) else {} for each, texts in found.items()}
+
+
+def hunks_by_file(diff: str) -> dict[str, str]:
+    """The hunks of each file of a diff, by the name of its module."""
+    _, *parts = HEAD.split(diff)
+    return {Path(path).stem: hunks for path, hunks in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@cache
+def plain_files(framework: str) -> frozenset[str]:
+    """The modules that the plain loop is made of: training.py, and what it imports."""
+    found, new = set[str](), {"training"}
+    while new:
+        found |= new
+        new = {name for module in new for name in imported(framework, module)} - found
+    return frozenset(found)
+
+
+def imported(framework: str, module: str) -> Iterator[str]:
+    """The modules of its own folder that a module imports."""
+    for node in ast.parse(columns.source(framework, module)).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield from [node.module] if node.module else [each.name for each in node.names]
+
+
+def shown_diff(hunks: Mapping[str, str], files: Set[str]) -> str:
+    """The hunks of these files, with one line for each file instead of those for programs."""
+    texts = (f"diff {file}.py\n{hunks[file]}" for file in hunks if file in files)
+    return RANGE.sub("@@", "".join(texts)).rstrip("\n")
 
 
 def weight(cell: float) -> str:

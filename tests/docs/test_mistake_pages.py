@@ -26,8 +26,8 @@ SAMPLE = (
     *("float32-settings", "optax-nan-poison", "amsgrad-variant"),
 )
 SECTIONS = (
-    *("What goes wrong", "What it looks like in numbers", "The diff", "The coefficient matrix"),
-    *("Where it leads", "How far off it is", "Confused with", "Public threads"),
+    *("What goes wrong", "What it looks like in numbers", "The coefficient matrix"),
+    *("Where it leads", "The diff", "How far off it is", "Confused with", "Public threads"),
 )
 MAX_BYTES = 30_000
 
@@ -97,13 +97,46 @@ def test_a_page_has_all_its_sections(made, name) -> None:
     assert tuple(re.findall(r"^## (.+)$", page, re.MULTILINE)) == SECTIONS
     mistake = mistakes.load(name)
     for framework, label in NAMES.items():
-        assert (f":::{{region}} The diff in {label}\n" in page) != (framework in mistake.impossible)
+        shown = re.search(rf":::{{region}} The diff of the [a-z ]+ in {label}\n", page)
+        assert bool(shown) != (framework in mistake.impossible)
     assert page.count('<table class="matrix">') == (2 if MEASURED[name]["coefficients"] else 0)
     assert all(address in page for address, _ in mistake.evidence)
     assert all(f"- `{other}`." in page for other in mistake.look_alikes)
     for file in plots.files(made / name).values():
         assert f"{{image}} {file.name}\n:alt: " in page
         assert 1000 < file.stat().st_size < MAX_BYTES
+
+
+# Safeguards, low precision, weights, decay groups and schedules: the plain loop has none of them.
+OF_THE_RECIPE = {
+    *("zero-only-if-updated", "weights-ignored", "weights-not-in-denominator", "wd-on-bias"),
+    *("skipped-microbatch-counted", "skipped-microbatch-replaced", "unscale-per-microbatch"),
+    *("clip-scaled-grads", "clip-per-microbatch", "clip-epsilon", "clip-each-microgradient"),
+    *("clip-ignored", "clip-per-tensor", "clip-by-value", "clip-the-update", "nonfinite-zeroed"),
+    *("sched-per-microstep", "sched-per-epoch", "sched-with-skipped-window", "sched-off-by-one"),
+    *("keras-schedule-counts-microsteps", "schedule-ignored", "sched-too-slow"),
+    *("momentum-lr-placement", "optax-nan-poison"),
+}
+
+
+def test_the_plain_loops_diff_is_shown_where_the_plain_loop_can_make_the_mistake(made) -> None:
+    pages = {name: (made / f"{name}.md").read_text() for name in KNOWN}
+    assert {name for name in KNOWN if not MEASURED[name]["plain"]} == OF_THE_RECIPE
+    lacking = {name for name in KNOWN if "The plain loop has nothing that this" in pages[name]}
+    assert lacking == OF_THE_RECIPE
+    shown = {name for name in KNOWN if "The diff of the plain loop in" in pages[name]}
+    assert not shown & lacking
+    assert len(shown) == 32
+    for name, page in pages.items():
+        plain, _, recipe = page.partition('<details class="recipe">')
+        files = set(re.findall(r"^diff (\w+)\.py$", plain, re.MULTILINE))
+        assert files
+        if name in shown:
+            assert not files & {"recipe", "window", "safeguards", "progress", "state"}
+        else:
+            assert not recipe
+        whole = "".join(mistakes.diff(name, framework) for framework in FRAMEWORKS)
+        assert page.count("\n@@\n") == whole.count("\n@@ ")
 
 
 @pytest.mark.parametrize("name", KNOWN)
