@@ -1,11 +1,12 @@
 """Ports by other hands, in styles of their own: the clean ones pass, and each mistake is named."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from lockstep.diagnosis import check, verdict
+from lockstep.diagnosis import check, driving, verdict
+from lockstep.workers.pool import Worker
 
 FOLDER = Path(__file__).parent / "hand_written"
 # How many probes each supports.
@@ -185,6 +186,20 @@ MISTAKES: dict[str, list[tuple[str, list[tuple[str, str]]]]] = {
         ),
     ],
 }
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Worker]:
+    worker = Worker(driving.WORKER)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture(autouse=True)
+def in_one_process(process, monkeypatch) -> None:
+    """These ports leave nothing behind, and so share what they import."""
+    monkeypatch.setattr(process, "close", lambda: None)
+    monkeypatch.setattr(driving, "Worker", lambda *_: process)
 
 
 def marks(port: str) -> list:
