@@ -52,9 +52,12 @@ class Nadam(Neutral, stock.Nadam):
         if self.built:
             return
         super().build(variables)
-        self.products = self.add_optimizer_variables(
-            variables, "product", initializer="ones"
-        )
+        self.products = [
+            self.add_variable_from_reference(
+                p, "product", "ones"
+            )
+            for p in variables
+        ]
 
     def momentum(self, count: tf.Tensor) -> tf.Tensor:
         """Return an update's momentum, which grows."""

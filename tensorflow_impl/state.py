@@ -52,7 +52,7 @@ def optimizer_state(
         if (slots := getattr(optimizer, keras_name, None))
     }
     if name != "sgd":
-        step = float(optimizer.iterations)
+        step = float(optimizer.iterations.numpy())
         state["step"] = [
             np.full(p.shape, step) for p in parameters
         ]
