@@ -21,7 +21,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 $(PYTEST)
 
 test-lowest: $(LOWEST)/installed
-	PYTHONPATH=tests/installing $(LOWEST)/bin/python -m pytest -n 2 -rx -p left_out \
+	PYTHONPATH=tests/installing $(LOWEST)/bin/python -m pytest -n 2 -rxs -p left_out \
 		tests/oracle tests/problem tests/diagnosis tests/workers tests/cli tests/installing/lowest.py $(PYTEST)
 
 check: .venv/installed
@@ -52,6 +52,7 @@ clean:
 	@touch $@
 
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	@test -n "$(OLDEST)" || { echo "lockstep: install Python 3.10, 3.11 or 3.12 with its venv module, then run make again"; exit 1; }
 	$(OLDEST) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt --editable '.[pytorch,tensorflow,jax,mistakes,test]'
 	@touch $@

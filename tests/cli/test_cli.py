@@ -202,7 +202,7 @@ def test_the_extra_that_is_not_installed_is_named(monkeypatch, capsys, option) -
     find = mistakes.importlib.util.find_spec
     without = lambda name: None if name == "whatthepatch" else find(name)  # noqa: E731
     monkeypatch.setattr(mistakes.importlib.util, "find_spec", without)
-    assert call(monkeypatch, capsys, "run", *option) == (
+    assert call(monkeypatch, capsys, "run", "-f", "tensorflow", *option) == (
         *(2, ""),
         "lockstep: the catalogue's diffs are applied with whatthepatch, of the extra mistakes:"
         " pip install 'lockstep[mistakes]'\n",

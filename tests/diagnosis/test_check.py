@@ -314,8 +314,11 @@ def test_the_command_writes_json_and_a_page(broken, tmp_path) -> None:
         (["check", "plain_port.py", "--html", "/no/such/folder/x.html"], "--html: "),
         (["check", "plain_port.py", "--probes", "nonsense"], "nonsense: no such probe"),
         (["mistakes", "nonsense"], "nonsense: no such mistake"),
-        (["run", "--mistake", "nonsense"], "nonsense: no such mistake"),
-        (["run", "--mistake", "missing-zero-grad", "-k", "3"], "--mistake takes no problem"),
+        (["run", "-f", "tensorflow", "--mistake", "nonsense"], "nonsense: no such mistake"),
+        (
+            ["run", "-f", "tensorflow", "--mistake", "missing-zero-grad", "-k", "3"],
+            "--mistake takes no problem",
+        ),
     ],
 )
 def test_a_wrong_call_gets_one_line(arguments, said) -> None:

@@ -42,4 +42,5 @@ def test_the_others_run() -> None:
     assert {*TOO_OLD, "tensorflow"} == set(PACKAGES)
     done = lockstep("run", "-f", "tensorflow")
     assert (done.returncode, done.stderr) == (0, "")
+    assert lockstep("check", "tensorflow_impl.recipe").returncode == 0
     assert re.search(r"4 020 numbers compared in bits, 0 differ; 450 .* 0 outside\n$", done.stdout)
