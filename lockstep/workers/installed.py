@@ -7,7 +7,6 @@ import importlib.util
 import shlex
 import sys
 
-from packaging.requirements import Requirement
 from packaging.version import Version
 
 from lockstep.frameworks import NEEDED, PACKAGES
@@ -44,6 +43,8 @@ def missing(framework: str) -> str | None:
 
 def command(framework: str) -> str:
     """The command that installs what a framework's folder needs, for CPUs."""
+    from packaging.requirements import Requirement
+
     requirements = map(Requirement, importlib.metadata.requires("lockstep") or [])
     wanted = " ".join(
         shlex.quote(f"{each.name}>={NEEDED[each.name.removesuffix(BUILD)]}")
