@@ -36,9 +36,9 @@ COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", PROGRAM)
 # would have a share of the CPU of its own, in which nice means nothing.)
 GROUP: dict[str, Any] = {"process_group": 0}
 if sys.version_info < (3, 11):  # which has neither
+    apart = "import os, sys; os.setpgrp(); sys.path.remove('')"
     start = f"runpy.run_module({PROGRAM!r}, run_name='__main__', alter_sys=True)"
-    COMMAND = (sys.executable, "-c", f"import sys; sys.path.remove(''); import runpy; {start}")
-    GROUP = {"preexec_fn": os.setpgrp}
+    COMMAND, GROUP = (sys.executable, "-c", f"{apart}; import runpy; {start}"), {}
 
 
 class WorkerError(RuntimeError):
