@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -26,7 +26,7 @@ from lockstep.experiments import planted
 from lockstep.frameworks import FRAMEWORKS
 from lockstep.oracle import loop
 from lockstep.oracle.compare import relative
-from lockstep.problem import Array
+from lockstep.problem import Array, Optimizer
 from lockstep.problem.settings import ProblemError, require
 from lockstep.workers.folders import TemporaryFolder
 from lockstep.workers.pool import Worker, importing, train_in_all, workers
@@ -36,6 +36,10 @@ FILE = Path(__file__).parent / "measured" / "mistakes.json"
 RENEWED_AFTER = 20
 # So many updates, or more, has a picture.
 LONG = 12
+# Plain SGD, with other numbers of accumulation steps, examples and outputs each.
+SIZES = ("plain", "windows", "epochs")
+# What rounding, or an accumulator in float32, may do to a factor.
+ONE_FACTOR = 1e-4
 Quantity = Literal["parameters", "loss"]
 Numbers = list[float | None]
 
@@ -70,7 +74,8 @@ def by_reference(name: str, form: int) -> dict[str, Any]:
         "form": form,
         "probe": probe.name,
         "quantity": quantity,
-        "plain": quantity == "loss" or any(plainly(name)),
+        "plain": quantity == "loss" or shows(name, form, plain_probes()),
+        "sgd": shows(name, form, plain_sgd()),
         "updates": {
             "without": len(observed(correct, quantity)[0]),
             "with": len(observed(mistaken, quantity)[0]),
@@ -80,15 +85,30 @@ def by_reference(name: str, form: int) -> dict[str, Any]:
             "with": losses(forms(name, continued(probe))[form], quantity),
         },
         "coefficients": coefficients(name, form),
+        "factors": factors(name, form),
         "distances": {"reference": distances(correct, quantity, observed(mistaken, quantity)[0])},
     }
 
 
-def plainly(name: str) -> Iterator[bool]:
-    """Whether a mistake changes the parameters, for each problem that the plain loop trains."""
-    for probe in probes():
-        if probe.problem.uses_only():
-            yield planted.changes(mistakes.load(name).stages, probe)
+def plain_probes() -> list[Probe]:
+    """Those that the plain loop trains."""
+    return [probe for probe in probes() if probe.problem.uses_only()]
+
+
+def plain_sgd() -> list[Probe]:
+    """Those of them with no momentum and no decay."""
+    return [
+        probe
+        for probe in plain_probes()
+        if probe.problem.optimizer == Optimizer("sgd", probe.problem.optimizer.learning_rate)
+    ]
+
+
+def shows(name: str, form: int, on: Iterable[Probe]) -> bool:
+    """Whether a mistake in one of its forms changes the parameters on any of these probes."""
+    mistake = mistakes.load(name)
+    stages = (mistake.stages, *mistake.forms)[form]
+    return any(planted.changes(stages, probe) for probe in on)
 
 
 def continued(probe: Probe) -> Probe:
@@ -118,6 +138,30 @@ def coefficients(name: str, form: int) -> list[Numbers] | None:
         return None
     # Enough to tell a third from 0.333, and no more than the probe can measure.
     return [rounded(row, digits=5) for row in found.tolist()]
+
+
+def factors(name: str, form: int) -> dict[str, Numbers]:
+    """By what factor the first update is off, and the loss reported of it, on three probes.
+
+    None where it is not one factor for all parameters.
+    """
+    found: dict[str, Numbers] = {"update": [], "loss": []}
+    for probe in (probe for probe in probes() if probe.name in SIZES):
+        right, wrong = Replays(probe), forms(name, probe)[form]
+        start = np.vstack([probe.problem.W, probe.problem.b])
+        (moved, due), losses = [
+            [(replays.quick or [])[0] - start for replays in (wrong, right)],
+            [observed(replays, "loss")[0][0] for replays in (wrong, right)],
+        ]
+        found["update"] += rounded([factor(moved, due)])
+        found["loss"] += rounded([factor(*losses)])
+    return found
+
+
+def factor(found: Array, due: Array) -> float:
+    """What multiple one array is of another; not a number if it is none."""
+    multiples = found / due
+    return float(multiples.mean()) if np.ptp(multiples) < ONE_FACTOR else float("nan")
 
 
 def distances(correct: Replays, quantity: Quantity, run: Sequence[Array]) -> Numbers:

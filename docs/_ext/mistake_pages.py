@@ -21,7 +21,6 @@ from lockstep import mistakes
 from lockstep.diagnosis.matrix import correct_matrix, in_words, plain
 from lockstep.diagnosis.probes import Probe, probes
 from lockstep.frameworks import FRAMEWORKS, NAMES
-from lockstep.mistakes import FAMILIES
 from lockstep.source import columns
 
 FOLDER = Path(__file__).parent.parent / "mistakes"
@@ -46,6 +45,7 @@ ABOUT = {
 HEAD = re.compile(r"^diff --git a/(\S+) .*\n--- .*\n\+\+\+ .*\n", re.MULTILINE)
 RANGE = re.compile(r"^@@ .*", re.MULTILINE)
 Measured = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 @cache
@@ -63,7 +63,12 @@ def make(folder: Path = FOLDER) -> None:
         write(folder / f"{name}.md", page(name, found))
         if stale(plots.files(folder / name).values(), sources):
             plots.save(plot(found), folder / name)
-    write(folder / "index.md", overview(measured))
+    rows = [row(name, measured["mistakes"][name]) for name in mistakes.names()]
+    for family, about in ABOUT.items():
+        own = [each for each in rows if each["mistake"].family == family]
+        values = {"family": family, "about": about, "rows": own}
+        write(folder / f"{family}.md", render("family.md.jinja", values))
+    write(folder / "index.md", overview(rows, measured))
 
 
 def page(name: str, found: Measured) -> str:
@@ -77,6 +82,7 @@ def page(name: str, found: Measured) -> str:
         "probe": known_probes()[found["probe"]],
         "frameworks": NAMES,
         **diffs(name, plain=found["plain"]),
+        "symptoms": symptoms(found),
         "themes": list(plots.INK),
         "alt": alt(found),
         "caption": caption(found),
@@ -215,6 +221,79 @@ def others(found: Measured) -> list[str]:
     ]
 
 
+def symptoms(found: Measured) -> list[str]:
+    """What is to be seen of a mistake, in words that are the same for all that show it."""
+    return [
+        first_wrong(found),
+        *multiples(found["factors"]["loss"], "reported loss", "wrong"),
+        *multiples(found["factors"]["update"], "gradient", "in another direction"),
+        *endings(found),
+    ]
+
+
+def first_wrong(found: Measured) -> str:
+    """Which update is right, and which is the first that is not."""
+    if found["quantity"] == "loss":
+        return "every update right"
+    first = first_differing(found["distances"]["reference"]) or 0
+    before = {1: "", 2: "update 1 right, "}.get(first, f"{first - 1} updates right, ")
+    return f"{before}update {first} wrong"
+
+
+def multiples(factors: Sequence[float | None], of: str, otherwise: str) -> Iterator[str]:
+    """By what a quantity is off on all the probes that its factors are measured on."""
+    if all(factor == 1 for factor in factors):
+        return
+    for name in window_sizes()[0]:
+        sizes = [each[name] for each in window_sizes()]
+        if all(near(*pair) for pair in zip(factors, sizes, strict=True)):
+            yield f"{of} {name}"
+            return
+    yield f"{of} {otherwise}"
+
+
+@cache
+def window_sizes() -> tuple[dict[str, float], ...]:
+    """What may be a factor, on each probe that factors are measured on."""
+    found = []
+    for problem in (known_probes()[name].problem for name in record_mistakes.SIZES):
+        examples = sum(len(problem.micro_batches[j][0]) for j in problem.windows[0])
+        sizes = {
+            "K": problem.accumulation_steps,
+            "the outputs": problem.W.shape[1],
+            "the window's examples": examples,
+            "2": 2,
+        }
+        large = {f"too high by {name}": size for name, size in sizes.items()}
+        small = {f"too low by {name}": 1 / size for name, size in sizes.items()}
+        found.append(large | small | {"is 0": 0, "has the wrong sign": -1})
+    return tuple(found)
+
+
+def near(factor: float | None, size: float) -> bool:
+    """Whether a measured factor, of three digits, is this one; where K = 1, 0 may not show."""
+    if factor is None:
+        return False
+    return abs(factor - size) <= 0.002 * abs(size) or (factor == 1 and size == 0)
+
+
+def endings(found: Measured) -> Iterator[str]:
+    """What else is to be seen: how many updates, where the numbers go, what is right."""
+    shown, due = found["updates"]["with"], found["updates"]["without"]
+    if shown != due:
+        yield "too few updates" if shown < due else "too many updates"
+    losses = found["losses"]["with"]
+    if None in found["losses"]["without"] + losses:
+        if None in found["distances"]["reference"]:
+            yield "infinite or not a number"
+    elif found["quantity"] == "parameters" and losses[-1] > losses[0]:
+        yield "loss grows"
+    if found["quantity"] == "parameters" and not found["sgd"]:
+        yield "right under plain SGD"
+    if found["probe"] not in record_mistakes.SIZES:
+        yield f"seen with: {known_probes()[found['probe']].title}"
+
+
 def by_loss(found: Measured) -> bool:
     """Whether the losses are far enough apart to be seen."""
     pairs = list(zip(found["losses"]["without"], found["losses"]["with"]))
@@ -272,18 +351,14 @@ def caption(found: Measured) -> str:
     return f"{what}, in the reference loop{more}."
 
 
-def overview(measured: Measured) -> str:
-    """All mistakes by family, and apart from them what libraries do and what is a policy."""
-    rows: list[dict[str, Any]] = [
-        {"name": name, "mistake": mistakes.load(name), "size": furthest(measured["mistakes"][name])}
-        for name in mistakes.names()
-    ]
+def overview(rows: Sequence[Row], measured: Measured) -> str:
+    """All mistakes with their symptoms, and apart from them what libraries do, and policies."""
     return render(
         "mistakes.md.jinja",
         {
             "rows": rows,
             "count": len(rows),
-            "families": {family: ABOUT[family] for family in FAMILIES},
+            "families": ABOUT,
             "libraries": [row for row in rows if row["mistake"].kind == "library"],
             "policies": [row for row in rows if row["mistake"].kind == "policy"],
             "updates": sorted(m["updates"]["without"] for m in measured["mistakes"].values()),
@@ -292,6 +367,12 @@ def overview(measured: Measured) -> str:
         },
         framework=NAMES.__getitem__,
     )
+
+
+def row(name: str, found: Measured) -> Row:
+    """A mistake in a table."""
+    mistake = mistakes.load(name)
+    return {"name": name, "mistake": mistake, "size": furthest(found), "symptoms": symptoms(found)}
 
 
 def furthest(found: Measured) -> str:
@@ -306,4 +387,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Make the pages before Sphinx looks for them."""
     app.connect("builder-inited", lambda app: make())
     app.add_css_file("mistakes.css")
+    app.add_js_file("mistakes.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

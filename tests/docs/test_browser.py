@@ -22,7 +22,7 @@ PAGES = ("training", "recipe", "optimizers", "recurrent", "bitwise")
 OTHERS = (
     *("./index", "./zero_grad", "./identical", "./accumulation", "./check", "./optimizers"),
     *("porting/index", "porting/pytorch-to-jax", "porting/jax-to-tensorflow"),
-    *("mistakes/index", "mistakes/missing-zero-grad", "optimizers/adamw"),
+    *("mistakes/index", "mistakes/zeroing", "mistakes/missing-zero-grad", "optimizers/adamw"),
     *("reference/check", "reference/command", "reference/implementations/training"),
 )
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -428,6 +428,61 @@ def test_output_looks_different_from_code_and_is_never_cut(visit, name, scheme) 
         for other in code.evaluate_all(looks):
             assert all(one != another for one, another in zip(look, other, strict=True))
         assert outputs.locator("pre").evaluate_all(cut) == 0
+
+
+def test_mistakes_are_found_by_symptom_and_by_word(visit) -> None:
+    page = visit("mistakes/index")
+    rows = page.locator(".symptoms tbody tr:visible td:first-child")
+    every = rows.count()
+    assert page.locator(".by-symptom output").inner_text() == f"{every} of {every}"
+    page.locator("h1").click()
+    while (
+        page.evaluate("document.activeElement.parentElement.textContent.slice(0, 7)") != "Updates"
+    ):
+        page.keyboard.press("Tab")
+    page.keyboard.type("update 1 right")
+    assert "missing-zero-grad" in rows.all_inner_texts()
+    assert 10 < rows.count() < every / 2
+    page.get_by_label("Updates", exact=True).select_option("update 1 wrong")
+    page.get_by_label("Also", exact=True).select_option("reported loss too high by K")
+    assert rows.all_inner_texts() == ["no-divide"]
+    assert page.locator(".by-symptom output").inner_text() == f"1 of {every}"
+    page.get_by_label("Seen with", exact=True).select_option("seen with: clipping")
+    assert rows.count() == 0
+    for name in ("Updates", "Also", "Seen with"):
+        page.get_by_label(name, exact=True).select_option("")
+    page.get_by_label("Words").fill("NESTEROV velocity")
+    page.get_by_label("Words").fill("nesterov")
+    assert rows.all_inner_texts() == ["nesterov-ignored"]
+    assert (
+        visit("mistakes/index", script=False).locator(".symptoms tbody tr:visible").count() == every
+    )
+
+
+def test_the_side_bar_groups_the_mistakes_by_family(visit) -> None:
+    tree = visit("mistakes/no-divide").locator(".sidebar-tree .current-page")
+    assert tree.inner_text() == "no-divide"
+    family = tree.locator("xpath=ancestor::li[1]")
+    assert family.locator("> a").inner_text() == "Scaling"
+    assert family.locator("xpath=ancestor::li[1]").locator("> a").inner_text() == "The mistakes"
+
+
+DIFFS = ("missing-zero-grad", "no-divide", "clip-epsilon", "params-not-in-optimizer")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", DIFFS)
+def test_a_mistakes_diffs_stand_side_by_side_and_nothing_wraps(visit, name, width) -> None:
+    page = visit(f"mistakes/{name}", width)
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    assert page.evaluate(OVERFLOW) == 0
+    code = page.locator(".diffs pre")
+    lines = "e => e.clientHeight / parseFloat(getComputedStyle(e).lineHeight)"
+    for each in code.all():
+        assert each.evaluate(lines) < each.inner_text().count("\n") + 2.5
+        assert width < 1440 or each.evaluate("e => e.scrollWidth <= e.clientWidth")
+    lefts = {box.bounding_box()["x"] for box in page.locator(".diffs").first.locator(".diff").all()}
+    assert len(lefts) == (1 if width == 390 else 3)
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -181,12 +181,55 @@ def test_no_weight_is_a_decimal_beside_a_fraction(made) -> None:
 
 def test_the_overview_names_every_mistake_and_sets_libraries_apart(made) -> None:
     page = (made / "index.md").read_text()
-    families, libraries = page.split("## What libraries do\n")
-    rows = re.findall(r"^\| `([\w-]+)` \|", families, re.MULTILINE)
-    assert tuple(rows) == KNOWN
+    mistakes_, libraries = page.split("## What libraries do\n")
+    assert tuple(re.findall(r"^\| `([\w-]+)` \|", mistakes_, re.MULTILINE)) == KNOWN
     rows = re.findall(r"^\| `([\w-]+)` \|", libraries, re.MULTILINE)
     others = [name for name in KNOWN if mistakes.load(name).kind != "mistake"]
     assert sorted(rows) == sorted(others)
+
+
+def test_every_mistake_is_below_its_family(made) -> None:
+    below: list[str] = []
+    for family in mistakes.FAMILIES:
+        page = (made / f"{family}.md").read_text()
+        rows = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
+        toctree = page.partition("```{toctree}\n:hidden:\n\n")[2].split("\n```")[0].split("\n")
+        assert rows == toctree == [n for n in KNOWN if mistakes.load(n).family == family]
+        below += rows
+    assert tuple(below) == KNOWN
+    index = (made / "index.md").read_text()
+    assert index.endswith("\n".join(["", *mistakes.FAMILIES, "```\n"]))
+
+
+SYMPTOMS = {
+    "missing-zero-grad": ["update 1 right, update 2 wrong", "loss grows"],
+    "no-divide": ["update 1 wrong", "reported loss too high by K", "gradient too high by K"],
+    "divide-twice": ["update 1 wrong", "gradient too low by K"],
+    "rate-times-k": ["update 1 wrong", "gradient too high by K"],
+    "sign-flipped": ["update 1 wrong", "gradient has the wrong sign", "loss grows"],
+    "logged-loss-divided": ["every update right", "reported loss too low by K"],
+    "half-loss": ["update 1 wrong", "reported loss too low by 2", "gradient too low by 2"],
+    "leftover-dropped": [
+        *("2 updates right, update 3 wrong", "too few updates", "seen with: partial windows")
+    ],
+    "never-updates": ["update 1 wrong", "gradient is 0"],
+    "clip-ignored": ["update 1 wrong", "right under plain SGD", "seen with: clipping"],
+}
+
+
+def test_symptoms_are_what_was_measured(made) -> None:
+    page = (made / "index.md").read_text()
+    for name, symptoms in SYMPTOMS.items():
+        assert mistake_pages.symptoms(MEASURED[name]) == symptoms
+        assert re.search(rf"^\| `{name}` \| .* \| {'; '.join(symptoms)} \|$", page, re.MULTILINE)
+        assert f"Measured: {'; '.join(symptoms)}.\n" in (made / f"{name}.md").read_text()
+    for name in KNOWN:
+        found = mistake_pages.symptoms(MEASURED[name])
+        assert len(set(found)) == len(found)
+    wrong = MEASURED["no-divide"] | {"factors": {"update": [1, 1.5, 1.0], "loss": [1, 3.0, 3.0]}}
+    assert mistake_pages.symptoms(wrong) == [
+        *("update 1 wrong", "reported loss wrong", "gradient in another direction")
+    ]
 
 
 def test_what_is_made_again_is_the_same_and_is_not_written(made, tmp_path) -> None:
