@@ -111,6 +111,32 @@ def test_a_diff_makes_what_the_stages_say(all_workers, tmp_path, name, framework
     assert [] in wrong, "no form of the mistake gives these numbers"
 
 
+IN_THE_LOOP = [
+    pytest.param(*each.values, id=each.id, marks=each.marks)
+    for each in PLANTED
+    if f"{each.values[1]}_impl/training.py" in mistakes.diff(*each.values)
+]
+
+
+@pytest.mark.parametrize(("name", "framework"), IN_THE_LOOP)
+def test_a_diff_makes_the_same_in_the_plain_loop(all_workers, tmp_path, name, framework) -> None:
+    """On all probes that the plain loop trains, in one form; what is reported, it does not show."""
+    worker = all_workers[framework]
+    package = mistakes.plant(name, framework, tmp_path)
+    worker.path.append(str(tmp_path))
+    plain = [probe for probe in PROBES if probe.problem.uses_only()]
+    runs = {probe: observe(worker, f"{package}.training", probe, tmp_path) for probe in plain}
+    worker.path.remove(str(tmp_path))
+    assert any(
+        all(Replays(probe, stages).reproduces(run.trajectory) for probe, run in runs.items())
+        for stages in forms(mistakes.load(name))
+    )
+
+
+def test_so_many_diffs_are_of_the_plain_loop_too() -> None:
+    assert len(IN_THE_LOOP) == 42
+
+
 def telling(stages) -> list[Probe]:
     """Six probes that show a mistake, and three that do not."""
     shown = showing(stages)
