@@ -1,9 +1,11 @@
 """The catalogue: every mistake is told in full, and its diff makes just what its stages say."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,37 @@ def test_a_mistake_is_told_in_full(name) -> None:
         assert bool(mistakes.diff(name, framework)) != (framework in mistake.impossible)
 
 
+def dangling(package: Path) -> list[str]:
+    """What modules of a package import from each other, and is not there."""
+    trees = {file.stem: ast.parse(file.read_text()) for file in package.glob("*.py")}
+    bound = {name: set(bindings(tree)) for name, tree in trees.items()}
+    imported = [
+        (node.module, each.name)
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for each in node.names
+    ]
+    assert len(imported) > 50
+    return [
+        f"{package.name}.{module}.{name}"
+        for module, name in imported
+        if name not in (bound[module] if module else bound)
+    ]
+
+
+def bindings(tree: ast.Module) -> Iterator[str]:
+    """The names that a module's top level binds."""
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef(name) | ast.ClassDef(name):
+                yield name
+            case ast.Import(names) | ast.ImportFrom(names=names):
+                yield from (each.asname or each.name for each in names)
+            case ast.Assign(targets):
+                yield from map(ast.unparse, targets)
+
+
 def test_a_planted_copy_names_nothing_that_is_not_there(tmp_path) -> None:
     """No name is undefined, unused, imported twice, or redefined, in any planted copy."""
     planted = [
@@ -61,6 +94,7 @@ def test_a_planted_copy_names_nothing_that_is_not_there(tmp_path) -> None:
         if mistakes.diff(name, framework)
     ]
     assert len(set(planted)) == len(PLANTED)
+    assert not [each for package in planted for each in dangling(tmp_path / package)]
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "-q", "--no-cache", "--isolated",
          "--select", "F", "--output-format", "concise", str(tmp_path)],
