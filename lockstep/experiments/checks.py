@@ -31,7 +31,7 @@ FASTEST = {
 EXACT_UPDATES = {"float64": 48, "float32": 20}
 # With some K it is exact for a few more; what is asked for beyond is not even trained.
 MORE = 16
-# The oracle takes a twentieth of a second for an update: more than so many would take long.
+# The oracle takes a twentieth of a second for an update, and four minutes for so many.
 LONGEST = 5_000
 
 
@@ -187,7 +187,8 @@ def require_short(updates: int) -> None:
     """Raise ProblemError for more updates than the oracle can follow in minutes."""
     require(
         updates <= LONGEST,
-        f"updates: the oracle would take hours for {updates}, choose at most {LONGEST} with -u",
+        f"updates: the oracle takes {updates // 1200} minutes for {updates},"
+        f" choose at most {LONGEST} with -u",
     )
 
 

@@ -22,7 +22,7 @@ def test_an_update_too_many_or_too_few_is_refused(name, updates) -> None:
             check.compare(longer)
 
 
-def test_what_would_take_hours_is_refused_at_once(tmp_path) -> None:
+def test_what_would_take_long_is_refused_at_once(tmp_path) -> None:
     file = tmp_path / "long.safetensors"
     problem = random_problem(0, epochs=5000)
     problem.save(file)
