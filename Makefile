@@ -17,8 +17,9 @@ LOWEST ?= .venv-lowest
 run: .venv/installed
 	$(BIN)/lockstep run
 
+# The processes share the cores: threads of one would only wait for another's.
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST)
 
 test-lowest: $(LOWEST)/installed
 	PYTHONPATH=tests/installing $(LOWEST)/bin/python -m pytest -n 2 -rxs -p left_out \

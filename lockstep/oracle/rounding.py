@@ -123,8 +123,8 @@ def bounds_with_state(
     state = initial_state(problem.optimizer, np.zeros_like(theta))
     size, names = theta.size * (1 + len(state)), ["theta", *state]
     require(size <= LARGEST_SIZE, f"rounding bounds: {size} numbers, at most {LARGEST_SIZE}")
-    # The map of all updates since, for each past update, and what it carries: the local errors.
-    carried, local = np.zeros((0, size, size)), np.zeros((0, size))
+    # Side by side, for each past update, the map of all since; and what they carry, local errors.
+    carried, local = np.zeros((size, 0)), np.zeros(0)
     error = np.zeros((len(names), *theta.shape))
     scale = largest_parameter(problem, trajectory)
     taken, update = updated(problem, len(trajectory)), 0
@@ -144,10 +144,9 @@ def bounds_with_state(
                     f"update {update + 1} has no bound: {problem.optimizer.name} is not defined"
                     " within the error of what it works on"
                 ) from None
-            carried = np.concatenate([through(step.derivative, carried), np.eye(size)[None]])
-            local = np.concatenate([local, step.error[None]])
-            error = SLACK * np.einsum("kij,kj->i", abs(carried), local)
-            error = error.reshape(len(names), *theta.shape)
+            carried = np.hstack([step.derivative @ carried, np.eye(size)])
+            local = np.concatenate([local, step.error])
+            error = SLACK * (abs(carried) @ local).reshape(len(names), *theta.shape)
             theta, state, update = exact_theta.astype(np.float64), step.state, update + 1
             require(
                 bool(np.isfinite(error).all() and (error[0] <= LARGEST_BOUND * scale).all()),
@@ -204,13 +203,6 @@ def require_range(problem: Problem, update: int, size: float, dtype: str | None 
         f"the run diverges: update {update} is out of {dtype}'s range,"
         " choose a smaller learning rate, or scale the data",
     )
-
-
-def through(derivative: Array, carried: Array) -> Array:
-    """derivative @ each of the carried maps, as one product."""
-    size = len(derivative)
-    columns = carried.transpose(1, 0, 2).reshape(size, -1)
-    return (derivative @ columns).reshape(size, -1, size).transpose(1, 0, 2)
 
 
 class Step(NamedTuple):
