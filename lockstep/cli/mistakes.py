@@ -20,8 +20,8 @@ def mistakes(
     """The catalogue of mistakes: all of them, or one, with its diff in each framework."""
     from lockstep.views import catalogue, console
 
-    out, _ = console.consoles()
+    names, (out, _) = framework_names(frameworks), console.consoles()
     if name is None:
         catalogue.show_all(out)
     else:
-        catalogue.show_one(out, name, framework_names(frameworks))
+        catalogue.show_one(out, name, names)

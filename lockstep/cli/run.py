@@ -61,18 +61,11 @@ def run(
     """
     names = chosen(frameworks)
     check_outputs("run", {"--json": json_file})
-    chosen_problems = problems or dtype or accumulation_steps or updates or eager
-    if (without_zeroing or mistake) and (chosen_problems or (without_zeroing and mistake)):
-        option = "--without-zeroing" if without_zeroing else "--mistake"
-        raise UsageError(
-            f"{option} takes no problem, dtype, K, updates, --eager, and not the other of the two"
-        )
-    if without_zeroing or mistake:
-        from lockstep.mistakes import require_patching
-
-        require_patching()
+    if without_zeroing or mistake is not None:
+        given = [each is not None for each in (dtype, accumulation_steps, updates)]
+        require_one_mistake(without_zeroing, mistake, bool(problems or eager or any(given)))
     work: Work = run_without_zeroing
-    if mistake:
+    if mistake is not None:
         names, work = planted_in(names, mistake)
     elif not without_zeroing:
         work = partial(run_problems, problems, dtype, accumulation_steps, updates, eager)
@@ -84,6 +77,18 @@ def run(
     if json_file is not None:
         write_json(json_file, report, "run")
     raise typer.Exit(0 if passed else 1)
+
+
+def require_one_mistake(without_zeroing: bool, mistake: str | None, more: bool) -> None:
+    """Raise UsageError for two mistakes, or for more options, and where none can be planted."""
+    from lockstep.mistakes import require_patching
+
+    if more or (without_zeroing and mistake is not None):
+        option = "--without-zeroing" if without_zeroing else "--mistake"
+        raise UsageError(
+            f"{option} takes no problem, dtype, K, updates, --eager, and not the other of the two"
+        )
+    require_patching()
 
 
 def run_problems(

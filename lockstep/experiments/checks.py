@@ -175,7 +175,7 @@ def build(
         )
         settings["accumulation_steps"] = accumulation_steps
     checks = []
-    for each in [dtype] if dtype else defaults:
+    for each in defaults if dtype is None else [dtype]:
         asked = updates or defaults.get(each, defaults["float64"])
         longest = EXACT_UPDATES.get(each, 0) + MORE if evidence == "exact" else asked
         problem = make(dtype=each, updates=min(asked, longest), **settings)

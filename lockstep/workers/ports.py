@@ -153,12 +153,16 @@ def load_again() -> None:
 
 def load_module(name: str) -> Any:
     """A module by its name."""
+    shown = name or repr(name)
+    nowhere = LoadError(f"{shown}: neither a .py file nor a module that can be imported")
+    if not all(name.split(".")):
+        raise nowhere
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # something that the module imports
-        raise LoadError(f"{name}: neither a .py file nor a module that can be imported") from None
+        raise nowhere from None
 
 
 def framework_of(train: Callable[[Problem], Any]) -> str:

@@ -121,6 +121,10 @@ BAD = {
         "no/such/x.json",
     ): "--json: no/such/x.json must be a file in a folder",
     ("run", "--without-zeroing", "exact", "-f", "jax"): "--without-zeroing takes no problem",
+    ("run", "--mistake", "no-divide", "-u", "0"): "--mistake takes no problem",
+    ("run", "--mistake", "", "-f", "jax"): "no such mistake",
+    ("run", "-f", "jax", "--dtype", ""): "dtype: '' must be one of",
+    ("mistakes", "-f", ""): "--frameworks: nothing is not a framework here",
     ("run", "--without"): "No such option: --without",
 }
 

@@ -311,6 +311,8 @@ def test_the_command_writes_json_and_a_page(broken, tmp_path) -> None:
     ("arguments", "said"),
     [
         (["check", "no_such_file.py"], "no such file"),
+        (["check", ""], "'': neither a .py file nor a module"),
+        (["check", ".."], "..: neither a .py file nor a module"),
         (["check", "plain_port.py", "--html", "/no/such/folder/x.html"], "--html: "),
         (["check", "plain_port.py", "--probes", "nonsense"], "nonsense: no such probe"),
         (["mistakes", "nonsense"], "nonsense: no such mistake"),
