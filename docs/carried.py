@@ -38,13 +38,8 @@ def trajectory(framework: str, make: Make, variant: str) -> Sequence[Array]:
         import torch
 
         torch.set_num_threads(1)  # they cost more than they bring
-    train = getattr(stock, framework)
-    if framework == "jax":
-        from jax_impl.precision import in_float64
-
-        train = in_float64(train)
-    problem = on_iris(VARIANTS[variant], DTYPE, UPDATES)
-    return [np.vstack([W, b]) for W, b in train(problem, make)]
+    run = getattr(stock, framework)(on_iris(VARIANTS[variant], DTYPE, UPDATES), make)
+    return [np.vstack([W, b]) for W, b in run]
 
 
 def naive(framework: str, variant: str) -> NaiveCall | None:

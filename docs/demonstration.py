@@ -45,11 +45,15 @@ def planted(mistake: str, framework: str = "pytorch") -> str:
 
 def put_back(package: str, module: str, old: str, new: str) -> str:
     """A copy of an implementation with a piece of its source replaced."""
-    copy = f"{package}_with_{len(list(Path.cwd().iterdir()))}"
+    copy = Path.cwd() / f"{package}_with_{len(list(Path.cwd().iterdir()))}"
+    replaced(package, copy, module, old, new)
+    return copy.name
+
+
+def replaced(package: str, copy: Path, module: str, old: str, new: str) -> None:
+    """Copy an implementation, and replace the one place where a piece of text stands."""
     shutil.copytree(IMPLEMENTATIONS / package, copy)
-    source = Path(copy, module)
-    text = source.read_text()
+    text = (copy / module).read_text()
     if text.count(old) != 1:
         raise ValueError(f"{old!r} stands {text.count(old)} times in {package}/{module}")
-    source.write_text(text.replace(old, new))
-    return copy
+    (copy / module).write_text(text.replace(old, new))

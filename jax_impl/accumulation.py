@@ -22,12 +22,15 @@ def once(make: Callable[..., Any]) -> Callable[..., Any]:
     made: dict[Any, Any] = {}
 
     def get(parameters: Parameters, problem: Problem) -> Any:
-        rates = tuple(learning_rates(problem))
-        key = problem.optimizer, problem.decay_bias, rates
-        if (key, problem.dtype) not in made:
-            found = make(parameters, problem)
-            made[key, problem.dtype] = found
-        return made[key, problem.dtype]
+        key = (
+            problem.optimizer,
+            problem.decay_bias,
+            problem.dtype,
+            tuple(learning_rates(problem)),
+        )
+        if key not in made:
+            made[key] = make(parameters, problem)
+        return made[key]
 
     return get
 

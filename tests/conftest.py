@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from docs.demonstration import replaced
 from lockstep.cli import main
 from lockstep.frameworks import FRAMEWORKS
 from lockstep.problem import Problem, hadamard, split
@@ -80,11 +80,7 @@ def mutant(tmp_path: Path) -> Callable[..., str]:
 
     def make(framework: str, file: str, old: str, new: str) -> str:
         package = f"{framework}_impl_{tmp_path.name.replace('-', '_')}"
-        copy = tmp_path / package
-        shutil.copytree(ROOT / f"{framework}_impl", copy)
-        source = (copy / file).read_text()
-        assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {file}"
-        (copy / file).write_text(source.replace(old, new))
+        replaced(f"{framework}_impl", tmp_path / package, file, old, new)
         return package
 
     return make

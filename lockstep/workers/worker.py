@@ -33,6 +33,7 @@ NICE = 3
 # Ports, and what they import, count their descriptors from 3 on.
 OUT_OF_THE_WAY = 500
 WORKER = os.getpid()
+FOLDERS = {f"{framework}_impl": framework for framework in FRAMEWORKS}
 # What tasks have put on the import path.
 ADDED: list[str] = []
 
@@ -150,9 +151,10 @@ def train(task: dict[str, Any]) -> dict[str, Any]:
 
     import_from(task["path"])
     problem = Problem.load(task["problem"])
-    for framework in FRAMEWORKS:
-        if task["port"].startswith(f"{framework}_impl.") and (why := missing(framework)):
-            raise ports.LoadError(why)
+    folder = task["port"].partition(".")[0]
+    framework = FOLDERS.get(folder)
+    if framework and folder not in sys.modules and (why := missing(framework)):
+        raise ports.LoadError(why)
     try:
         port = ports.load(task["port"])
     except ports.LoadError:

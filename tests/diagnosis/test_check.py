@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import lockstep as command
 from plain_port import train as right
 
 import lockstep
@@ -281,16 +282,10 @@ def test_only_some_probes_and_another_seed(broken) -> None:
         check(broken(), only=["nonsense"])
 
 
-def lockstep_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lockstep.cli", *arguments], capture_output=True, text=True
-    )
-
-
 def test_the_command_writes_json_and_a_page(broken, tmp_path) -> None:
     file = broken(*MISSING, ("import numpy as np\n", "import numpy as np\nimport torch\n"))
     page, data = tmp_path / "found.html", tmp_path / "found.json"
-    done = lockstep_command("check", file, "--html", str(page), "--json", str(data))
+    done = command("check", file, "--html", str(page), "--json", str(data))
     assert done.returncode == 1, done.stderr
     assert "missing-zero-grad" in done.stdout.splitlines()[0]
     assert "every update also contains the micro-batches of all windows before it" in done.stdout
@@ -324,7 +319,7 @@ def test_the_command_writes_json_and_a_page(broken, tmp_path) -> None:
     ],
 )
 def test_a_wrong_call_gets_one_line(arguments, said) -> None:
-    done = lockstep_command(*arguments)
+    done = command(*arguments)
     assert done.returncode == 2
     assert said in done.stderr + done.stdout
     assert len((done.stderr + done.stdout).splitlines()) <= 2
@@ -403,7 +398,7 @@ def test_what_is_not_driven_after_a_hang_is_listed(broken) -> None:
 def test_a_message_of_any_characters_is_told(broken, tmp_path) -> None:
     raises = ("    update = 0\n", "    raise ValueError('half \\udcff <b> \\x1b[31m')\n")
     page = tmp_path / "found.html"
-    done = lockstep_command("check", broken(raises), "--html", str(page))
+    done = command("check", broken(raises), "--html", str(page))
     assert done.returncode == 2, done.stderr
     assert "ValueError: half \\udcff <b> \\x1b[31m" in done.stdout
     assert "&lt;b&gt;" in page.read_text()
