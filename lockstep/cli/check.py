@@ -19,9 +19,7 @@ def check(
         float,
         typer.Option(help="seconds for a probe, the first with its imports", min=0.1, max=86400),
     ] = 120.0,
-    pairs: Annotated[
-        bool, typer.Option(help="look for pairs of mistakes, where no single one explains")
-    ] = True,
+    pairs: Annotated[bool, typer.Option(help="look for more than one difference")] = True,
     only: Annotated[
         str | None, typer.Option("--probes", help="which probes, separated by commas")
     ] = None,

@@ -42,7 +42,7 @@ def check(
 
     port: "file.py", "file.py:function", "module", "module:function", or a function; one that its
     file does not define at the top, a closure or a lambda, runs in this process and has no time
-    limit. timeout: seconds for a probe. pairs: whether to look for pairs of mistakes too. only:
+    limit. timeout: seconds for a probe. pairs: whether to look for more than one difference. only:
     the names of the probes. seed: other numbers in the probes.
 
     Raises ProblemError for an unknown probe.

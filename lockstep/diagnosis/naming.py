@@ -1,30 +1,36 @@
 """Which mistakes reproduce a port's numbers: diagnosis is replay.
 
-A mistake explains a port if its replay is the port's trajectory on every probe, within the rounding
-bound, where it differs from the correct loop and where it does not. Single mistakes come first,
-then pairs. What no probe separates is reported together, and what nothing explains is unknown.
+Differences are found one after the other, each on a probe that adds what it is about. Together they
+explain a port if their replay is the port's trajectory on every probe, within the rounding bound,
+where it differs from the correct loop and where it does not. What no probe separates is reported
+together, and what is left unexplained is said.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, islice, product
 
 import numpy as np
 
 from lockstep import mistakes
 from lockstep.diagnosis.probes import Probe
-from lockstep.diagnosis.replay import Replay, Replays, merged
+from lockstep.diagnosis.replay import Replay, Replays, correct, merged
 from lockstep.oracle.compare import Divergence, compare_bounds
-from lockstep.oracle.loop import Stages
+from lockstep.oracle.loop import STAGES, Stages
 from lockstep.problem import Array
 from lockstep.workers.ports import OFFERED
 
 # What the recipe yields for its logs; it is of no use here.
 KNOWN = {"norm", "updates", "loss_scale", "step"}
+# Relative to the parameters: a few float32 roundings.
+FLOAT32 = 1e-6
+# How many differences are looked for, how many explanations go on together, and how many pairs of
+# what two forms do are tried on probes that show two differences at once.
+MOST, BEAM, PAIRS = 6, 24, 8000
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +41,10 @@ class Run:
     trajectory: list[Array]
     more: Mapping[str, list[Array]] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def correct(self) -> Replays:
         """The correct loop on this probe."""
-        return Replays(self.probe)
+        return correct(self.probe)
 
     @cached_property
     def same(self) -> bool:
@@ -76,6 +82,11 @@ class Part:
     first: Divergence | None
     relative: float
 
+    @property
+    def small(self) -> bool:
+        """Whether a number that was held in float32 can make such a difference."""
+        return self.updates == self.expected and self.relative < FLOAT32
+
     def __str__(self) -> str:
         parts = []
         if self.first is not None and math.isfinite(self.first.actual):
@@ -92,7 +103,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Mistakes that reproduce every probe: one, or a pair.
+    """Mistakes that together reproduce the probes.
 
     stages: the loop that makes them; differing: what the port offers beside the parameters and
     these mistakes have otherwise.
@@ -109,13 +120,15 @@ class Diagnosis:
 
     parts: where the port parts from the correct loop, a probe each; differing: what it offers
     beside the parameters, by probe, where that is not the correct loop's; explanations: those that
-    no probe separates, the most frequent mistake first; none where the mistake is unknown.
+    no probe separates, the most frequent mistake first; none where the mistake is unknown. left:
+    where the port parts from the first explanation, which is complete if there are none.
     """
 
     runs: Sequence[Run]
     parts: Sequence[Part]
     differing: Mapping[str, list[str]]
     explanations: Sequence[Explanation]
+    left: Sequence[Part]
 
     @property
     def same(self) -> bool:
@@ -137,9 +150,9 @@ class Diagnosis:
         return sorted(shared.difference(*fine))
 
 
-def part_of(run: Run) -> Part:
-    """Where a run first parts from the correct loop."""
-    right = run.correct.careful
+def part_of(run: Run, replays: Replays | None = None) -> Part:
+    """Where a run first parts from the correct loop, or from another one."""
+    right = (replays or run.correct).careful
     assert right is not None, f"the correct loop fails on {run.probe.name}"
     common = min(len(right.values), len(run.trajectory))
     compared = compare_bounds(right.values[:common], run.trajectory[:common], right.bounds[:common])
@@ -150,69 +163,162 @@ def part_of(run: Run) -> Part:
     return Part(run.probe, len(run.trajectory), len(right.values), first, relative)
 
 
-class Search:
-    """The catalogue, held against what a port did on its probes."""
+Form = tuple[str, Stages]
+Holds = Callable[["Run", "Explanation"], bool]
 
-    def __init__(self, runs: Sequence[Run], catalogue: Sequence[str]) -> None:
-        """Put the runs that tell most in front: what is wrong, then what is quick."""
-        self.runs = sorted(runs, key=lambda run: (run.same, run.cost))
+
+class Search:
+    """The differences of a port, found one after the other on the probes that isolate them.
+
+    The probes come in an order in which each adds an ingredient to those before. Where what is
+    known so far gives another trajectory than the port's, a form of one more mistake is added that
+    gives this one, and still gives all before. What no probe so far separates goes on together:
+    work grows with the numbers of probes and of forms, not with that of their combinations.
+    """
+
+    def __init__(self, runs: Sequence[Run], catalogue: Sequence[str], most: int) -> None:
+        """Find up to `most` differences: the gross ones first, then those of rounding size."""
+        self.runs = sorted(runs, key=lambda run: (len(run.probe.ingredients), run.cost))
         self.forms = [
             (name, stages)
             for name in catalogue
             for stages in (mistakes.load(name).stages, *mistakes.load(name).forms)
         ]
+        self.most = most
+        self.pairs = PAIRS
+        self.replays: dict[tuple[str, Stages], Replays] = {}
+        self.matches: dict[tuple[str, Stages], bool] = {}
+        self.found = [Explanation((), STAGES)]
+        self.left: list[Run] = []
+        for holds in (self.resembles, self.reproduces):
+            self.left = []
+            self.explain(holds)
+        self.observe()
 
-    def singles(self) -> Iterator[Explanation]:
-        """The single mistakes that reproduce every run."""
-        for name, stages in self.forms:
-            yield from self.explained((name,), stages)
+    def explain(self, holds: Holds) -> None:
+        """Go through the runs, and add to what is known where it does not hold."""
+        explained: list[Run] = []
+        for run in self.runs:
+            held = [each for each in self.found if holds(run, each)]
+            if not held and not self.beyond(run):
+                held = self.extended([run, *explained], holds)
+            if held:
+                self.found = held
+                explained.append(run)
+            else:
+                self.left.append(run)
 
-    def pairs(self) -> Iterator[Explanation]:
-        """The pairs of mistakes, of different stages, that do."""
-        for (one, first), (other, second) in combinations(self.forms, 2):
-            both = merged(first, second)
-            if one != other and both is not None:
-                yield from self.explained((one, other), both)
+    def beyond(self, run: Run) -> bool:
+        """Whether a run has all the ingredients of one that was left unexplained."""
+        return any(left.probe.ingredients <= run.probe.ingredients for left in self.left)
 
-    def explained(self, names: tuple[str, ...], stages: Stages) -> Iterator[Explanation]:
-        """An explanation, if the loop with these stages reproduces every run."""
-        replays = [Replays(run.probe, stages) for run in self.runs]
-        held = list(zip(self.runs, replays, strict=True))
-        # Floats sort out nearly all, at a tenth of the cost of numbers that carry their error.
-        if not all(replay.resembles(run.trajectory) for run, replay in held):
-            return
-        if not all(replay.reproduces(run.trajectory) for run, replay in held):
-            return
-        differing = dict.fromkeys(
-            name for run, replay in held for name in replay.differing(run.more)
+    def extended(self, runs: Sequence[Run], holds: Holds) -> list[Explanation]:
+        """What is known with one more difference, or with two that the first run shows at once."""
+        if found := self.holding(runs, holds, zip(self.forms)):
+            return found
+        pairs = list(combinations(self.kinds(runs[0]), 2))
+        if len(pairs) > self.pairs:
+            return []
+        self.pairs -= len(pairs)
+        some = [pair for pair in pairs if self.holding(runs[:1], holds, [(pair[0][0], pair[1][0])])]
+        both = (forms for pair in some for forms in product(*pair))
+        return self.holding(runs, holds, both)
+
+    def kinds(self, run: Run) -> list[list[Form]]:
+        """The forms that change a run, those together that do the same to it."""
+        found: dict[bytes, list[Form]] = {}
+        for form in self.forms:
+            longer = self.longer(self.found[0], (form,))
+            quick = self.replay(run, longer).quick if longer else None
+            if quick is not None:
+                scale = np.max([abs(theta).max() for theta in quick], initial=1e-300)
+                key = np.round(np.array(quick) / scale, 12).tobytes()
+                found.setdefault(key, []).append(form)
+        return list(found.values())
+
+    def holding(
+        self, runs: Sequence[Run], holds: Holds, choices: Iterable[tuple[Form, ...]]
+    ) -> list[Explanation]:
+        """What is known with some forms more, where that holds for all runs."""
+        longer = (self.longer(known, forms) for forms in choices for known in self.found)
+        held = (each for each in longer if each and all(holds(run, each) for run in runs))
+        return list(islice(held, BEAM))
+
+    def longer(self, known: Explanation, forms: Sequence[Form]) -> Explanation | None:
+        """What is known, and forms of other mistakes; None where they do not go together."""
+        names, stages = known.names, known.stages
+        for name, form in forms:
+            both = merged(stages, form)
+            if name in names or len(names) == self.most or both is None:
+                return None
+            names, stages = (*names, name), both
+        return Explanation(names, stages)
+
+    def resembles(self, run: Run, explanation: Explanation) -> bool:
+        """Whether an explanation gives a run but for differences of rounding size."""
+        key = run.probe.name, explanation.stages
+        if key not in self.matches:
+            self.matches[key] = self.replay(run, explanation).resembles(run.trajectory)
+        return self.matches[key]
+
+    def reproduces(self, run: Run, explanation: Explanation) -> bool:
+        """Whether an explanation gives a run within the rounding bound."""
+        return self.resembles(run, explanation) and self.replay(run, explanation).reproduces(
+            run.trajectory
         )
-        yield Explanation(names, stages, tuple(differing))
+
+    def replay(self, run: Run, explanation: Explanation) -> Replays:
+        """The replays of an explanation on a run's probe, each of them made once."""
+        if not explanation.names:
+            return run.correct
+        key = run.probe.name, explanation.stages
+        if key not in self.replays:
+            self.replays[key] = Replays(run.probe, explanation.stages)
+        return self.replays[key]
+
+    def observe(self) -> None:
+        """See what the port offers beside the parameters; one more difference may explain it."""
+        self.found = [self.observed(each) for each in self.found]
+        least = min(len(each.differing) for each in self.found)
+        if not least or self.left:
+            return
+        more = [
+            self.observed(each)
+            for each in self.holding(self.runs, self.reproduces, zip(self.forms))
+        ]
+        self.found += [each for each in more if len(each.differing) < least]
+
+    def observed(self, known: Explanation) -> Explanation:
+        """An explanation, and what the port offers that it has otherwise."""
+        runs = [run for run in self.runs if run.more and run not in self.left]
+        names = (name for run in runs for name in self.replay(run, known).differing(run.more))
+        return replace(known, differing=tuple(dict.fromkeys(names)))
 
 
 def diagnose(
     runs: Sequence[Run], catalogue: Sequence[str] | None = None, pairs: bool = True
 ) -> Diagnosis:
-    """Find the mistakes of a port in what it did.
+    """Find what a port does otherwise in what it did.
 
-    `catalogue` is all of it unless given. Pairs are tried where no single mistake explains.
+    `catalogue` is all of it unless given; without `pairs`, one mistake alone is to explain it all.
     """
     parts = [part_of(run) for run in runs if not run.same]
     differing = {run.probe.name: run.differing for run in runs if run.differing}
-    found: list[Explanation] = []
-    if parts or differing:
-        search = Search(runs, mistakes.names() if catalogue is None else catalogue)
-        found = best(search.singles(), bool(parts))
-        if not found and pairs and parts:
-            found = best(search.pairs(), True)
-    return Diagnosis(runs, parts, differing, found)
+    if not parts and not differing:
+        return Diagnosis(runs, parts, differing, [], [])
+    names = mistakes.names() if catalogue is None else catalogue
+    search = Search(runs, names, MOST if pairs else 1)
+    found = best(search.found, bool(parts))
+    left = [part_of(run, search.replay(run, found[0])) for run in search.left] if found else parts
+    return Diagnosis(runs, parts, differing, found, left)
 
 
-def best(explanations: Iterator[Explanation], differ: bool) -> list[Explanation]:
+def best(explanations: Sequence[Explanation], differ: bool) -> list[Explanation]:
     """Those that explain most of what the port offers, the most frequent mistakes first.
 
     Where the parameters do not `differ`, an explanation must have all that the port offers.
     """
-    found = list(explanations)
+    found = [each for each in explanations if each.names]
     least = min((len(each.differing) for each in found), default=0)
     if least and not differ:
         return []
@@ -224,7 +330,7 @@ def best(explanations: Iterator[Explanation], differ: bool) -> list[Explanation]
     def order(explanation: Explanation) -> tuple[int, ...]:
         loaded = [mistakes.load(name) for name in explanation.names]
         kinds = sum(each.kind != "mistake" for each in loaded)
-        return kinds, -sum(each.frequency for each in loaded)
+        return len(loaded), kinds, -sum(each.frequency for each in loaded)
 
     return sorted(kept.values(), key=order)
 

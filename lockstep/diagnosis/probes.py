@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -188,16 +188,17 @@ OPTIMIZERS = {
 }
 
 
-def probes(seed: int = 0) -> list[Probe]:
+@cache
+def probes(seed: int = 0) -> tuple[Probe, ...]:
     """All probes; another seed gives other numbers."""
     rng = np.random.default_rng([1936, seed])
     # Every group draws from the same generator, so that their order is part of the numbers.
     groups = (of_windows, of_the_gradient, of_optimizers, of_moving_rates, of_adam, of_the_recipe)
-    return [
+    return tuple(
         Probe(name, title, frozenset(ingredients.split()), problem)
         for group in groups
         for name, title, ingredients, problem in group(rng)
-    ]
+    )
 
 
 def of_windows(rng: np.random.Generator) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from lockstep.problem import Array, Problem
 
 # Replays in floats sort out what is far off; the bound decides on the rest.
 FAR = {"float64": 1e-6, "float32": 0.02}
+# No bound is larger than that in float64; in float32, one may be.
+NEAR = {"float64": 1e-9, "float32": 0.02}
 # Both the port and the replay round.
 BOTH = 2.0
 # What a replay of a mistake may end with, on a problem that it makes no sense of.
@@ -80,20 +82,20 @@ class Replays:
 
     def reproduces(self, trajectory: Sequence[Array]) -> bool:
         """Whether a port's trajectory is this one, within the rounding bound."""
-        if not self.resembles(trajectory) or self.careful is None:
+        if not self.resembles(trajectory, NEAR) or self.careful is None:
             return False
-        far = self.far(trajectory)
+        far = self.far(trajectory, FAR)
         triples = zip(self.careful.values, trajectory, self.careful.bounds, strict=True)
         return all(agrees(e, actual, np.fmin(bound, far)) for e, actual, bound in triples)
 
-    def far(self, trajectory: Sequence[Array]) -> float:
-        """From where on a number is far off: relative to the largest of the trajectory."""
+    def far(self, trajectory: Sequence[Array], share: Mapping[str, float]) -> float:
+        """From where on a number is off: a share of the largest of the trajectory, by dtype."""
         sizes = [float(abs(each[np.isfinite(each)]).max(initial=0)) for each in trajectory]
-        return FAR[self.probe.problem.dtype] * max(sizes, default=0.0)
+        return share[self.probe.problem.dtype] * max(sizes, default=0.0)
 
-    def resembles(self, trajectory: Sequence[Array]) -> bool:
-        """Whether float64 comes near a trajectory; at the first number that is far off, it ends."""
-        far, count = self.far(trajectory), 0
+    def resembles(self, trajectory: Sequence[Array], share: Mapping[str, float] = FAR) -> bool:
+        """Whether float64 comes near a trajectory; at the first number that is off, it ends."""
+        far, count = self.far(trajectory, share), 0
         try:
             with np.errstate(all="ignore"):
                 for found in loop.run(self.probe.problem, "float64", self.stages):
@@ -119,6 +121,12 @@ class Replays:
             if not same:
                 found.append(name)
         return found
+
+
+@lru_cache(maxsize=512)
+def correct(probe: Probe) -> Replays:
+    """The correct loop on a probe: the same for all ports."""
+    return Replays(probe)
 
 
 def agrees(expected: Array, actual: Array, bound: Any) -> bool:

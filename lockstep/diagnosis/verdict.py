@@ -33,6 +33,7 @@ WIDTH = 100
 FEW = 4
 # And how many lines of a diff.
 LINES = 24
+WAYS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 # What an ingredient of a probe stands for, in words.
 INGREDIENTS = {
     "windows": "the accumulation over a window: reset, weight, boundary",
@@ -172,6 +173,8 @@ def lines(report: Report, width: int = WIDTH) -> Iterator[Line]:
         yield from explained(report, explanation, width)
     for each in apart(report):
         yield Line(each)
+    if report.diagnosis.explanations:
+        yield from unexplained(report)
     if report.diagnosis.parts:
         yield from parted(report)
     for name, what in report.diagnosis.differing.items():
@@ -219,17 +222,26 @@ def headline(report: Report) -> str:
         return "takes the same update"
     if report.verdict == "broken":
         return "is broken, as a port"
-    found = report.diagnosis.explanations
+    found, left = report.diagnosis.explanations, report.diagnosis.left
+    small = bool(left) and all(part.small for part in left)
     if not found:
-        return "differs, and none of the known mistakes explains it"
+        size = " by what is of float32 size" if small else ""
+        return f"differs{size}, and none of the known mistakes explains it"
     if all(len(each.names) == 1 for each in found):
         kinds = {mistakes.load(name).kind for each in found for name in each.names}
         what = KINDS.get(frozenset(kinds), "makes a known mistake")
         named = " or ".join(each.names[0] for each in found[:FEW])
-        return f"{what}: {named}" + (" or another" if len(found) > FEW else "")
-    both = " and ".join(found[0].names)
-    others = f", or {len(found) - 1} other pairs that no probe separates" if found[1:] else ""
-    return f"differs in two ways: {both}{others}"
+        said = f"{what}: {named}" + (" or another" if len(found) > FEW else "")
+    else:
+        *names, last = found[0].names
+        ways = WAYS.get(len(names) + 1, "many")
+        said = f"differs in {ways} ways: {', '.join(names)} and {last}"
+        if others := len({frozenset(each.names) for each in found}) - 1:
+            said += f", or {others} other sets that no probe separates"
+    if small:
+        return f"{said}, and a difference of float32 size"
+    count = len(report.diagnosis.runs)
+    return said + (f", and more: {len(left)} of {count} probes are not explained" if left else "")
 
 
 def covered(report: Report) -> str:
@@ -295,6 +307,19 @@ def parted(report: Report) -> Iterator[Line]:
         head, *rows = matrix_rows(found[0])
         yield Line(f"  {head}", "aside")
         yield from (Line(f"  {row}") for row in rows)
+
+
+def unexplained(report: Report) -> Iterator[Line]:
+    """What is left of a port when all that was named is done as it does it."""
+    left = report.diagnosis.left
+    if not left:
+        return
+    yield Line("\nwhat these do not explain", "heading")
+    for part in left[:FEW]:
+        size = ", of float32 size" if part.small else ""
+        yield Line(f"  {part.probe.title}: {part}{size}")
+    if len(left) > FEW:
+        yield Line(f"  and on {', '.join(part.probe.name for part in left[FEW:])}")
 
 
 def matrix_rows(matrix: Array) -> list[str]:

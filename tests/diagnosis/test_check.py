@@ -83,15 +83,37 @@ def test_a_mistake_is_named(broken) -> None:
         found.assert_same_update()
 
 
-def test_a_pair_is_named_unless_pairs_are_not_looked_for(broken) -> None:
-    both = [
-        ("/ examples\n", "/ len(x)\n"),
-        ("problem.max_norm / norm", "problem.max_norm / (norm + 1e-6)"),
-    ]
-    found = check(broken(*both))
+BOTH = [
+    ("/ examples\n", "/ len(x)\n"),
+    ("problem.max_norm / norm", "problem.max_norm / (norm + 1e-6)"),
+]
+
+
+def test_each_of_two_differences_is_named(broken) -> None:
+    found = check(broken(*BOTH))
     assert names(found) == [("no-divide", "clip-epsilon")]
+    assert not found.diagnosis.left
     assert verdict.headline(found) == "differs in two ways: no-divide and clip-epsilon"
-    assert check(broken(*both), pairs=False).diagnosis.unknown
+
+
+def test_what_is_named_is_named_whatever_is_left(broken) -> None:
+    found = check(broken(*BOTH), pairs=False)
+    assert names(found) == [("no-divide",)]
+    assert {part.probe.name for part in found.diagnosis.left} == {"clip", "clip-adam"}
+    assert verdict.headline(found) == (
+        "makes a known mistake: no-divide, and a difference of float32 size"
+    )
+    assert "what these do not explain" in verdict.text(found)
+
+
+def test_a_difference_of_float32_size_hides_no_other(broken) -> None:
+    rate = "* direction)"
+    found = check(broken(BOTH[0], *MISSING, (rate, "* direction * (1 + 1e-9))")))
+    assert verdict.headline(found) == (
+        "differs in two ways: missing-zero-grad and no-divide, and a difference of float32 size"
+    )
+    found = check(broken((rate, "* direction * (1 + 1e-9))")))
+    assert "differs by what is of float32 size" in verdict.headline(found)
 
 
 def test_a_policy_is_named_as_what_it_is(broken) -> None:
