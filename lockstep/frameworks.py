@@ -16,3 +16,7 @@ NEEDED = {
 }
 FRAMEWORKS = tuple(PACKAGES)
 NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
+# What a port can be written in besides.
+KERAS_ON = {
+    f"keras-{framework}": f"Keras on {NAMES[framework]}" for framework in ("pytorch", "jax")
+}

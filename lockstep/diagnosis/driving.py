@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lockstep.diagnosis.forms import unread
 from lockstep.diagnosis.naming import Run, diagnose
 from lockstep.diagnosis.probes import Probe, probes
 from lockstep.diagnosis.verdict import Failure, Report
@@ -73,7 +74,6 @@ def check(
         name,
         diagnose(found.runs, pairs=pairs),
         found.refused,
-        found.unread,
         found.failures,
         dtype,
         sorted(found.notes),
@@ -115,7 +115,6 @@ class Found:
 
     runs: list[Run] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
-    unread: dict[str, list[str]] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     notes: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -134,23 +133,21 @@ def collect(drive: Drive, chosen: Sequence[Probe], timeout: float) -> Found:
             found.notes |= set(outcome.notes)
             found.seconds[probe.name] = outcome.seconds
             found.framework = found.framework or outcome.framework
-            if unread := [name for name in probe.optional if name not in outcome.read]:
-                found.unread[probe.name] = unread
-            else:
-                found.runs.append(Run(probe, outcome.trajectory, outcome.more))
-                if unknown := found.runs[-1].unknown:
-                    found.notes.add(
-                        f"it yields {', '.join(unknown)}, compared with nothing: known are"
-                        f" {', '.join(ports.OFFERED)} and, under torch.optim's names, the state"
-                    )
-    driven = {*found.failures, *found.refused, *found.unread, *(r.probe.name for r in found.runs)}
+            ignored = unread(probe.problem, outcome.read)
+            found.runs.append(Run(probe, outcome.trajectory, outcome.more, ignored))
+            if unknown := found.runs[-1].unknown:
+                found.notes.add(
+                    f"it yields {', '.join(unknown)}, compared with nothing: known are"
+                    f" {', '.join(ports.OFFERED)} and, under torch.optim's names, the state"
+                )
+    driven = {*found.failures, *found.refused, *(run.probe.name for run in found.runs)}
     last = next(reversed(found.failures), "")
     if found.runs:
         why = f"not driven after {last}"
         found.refused |= {p.name: why for p in chosen if p.name not in driven}
     if found.runs and not any(run.trajectory for run in found.runs):
         found.failures[found.runs[0].probe.name] = Failure("train yields nothing, on any probe")
-        found.runs, found.unread = [], {}
+        found.runs = []
     return found
 
 

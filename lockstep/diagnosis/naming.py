@@ -17,6 +17,7 @@ from itertools import combinations, islice, product
 import numpy as np
 
 from lockstep import mistakes
+from lockstep.diagnosis.forms import Form, forms_of, ignoring
 from lockstep.diagnosis.probes import Probe
 from lockstep.diagnosis.replay import Replay, Replays, correct, merged
 from lockstep.oracle.compare import Divergence, compare_bounds
@@ -35,11 +36,15 @@ MOST, BEAM, PAIRS = 6, 24, 8000
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a port did on a probe: W above b after every update, and what else it offered."""
+    """What a port did on a probe: W above b after every update, and what else it offered.
+
+    unread: the settings of the probe that the port never read, "optimizer.eps" of an optimizer's.
+    """
 
     probe: Probe
     trajectory: list[Array]
     more: Mapping[str, list[Array]] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     @property
     def correct(self) -> Replays:
@@ -103,15 +108,20 @@ class Part:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Mistakes that together reproduce the probes.
+    """Differences that together reproduce the probes.
 
-    stages: the loop that makes them; differing: what the port offers beside the parameters and
-    these mistakes have otherwise.
+    forms: each as the port has it; stages: the loop that has them all; differing: what the port
+    offers beside the parameters and this loop has otherwise.
     """
 
-    names: tuple[str, ...]
-    stages: Stages
+    forms: tuple[Form, ...] = ()
+    stages: Stages = STAGES
     differing: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The differences by their names."""
+        return tuple(form.name for form in self.forms)
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,6 @@ def part_of(run: Run, replays: Replays | None = None) -> Part:
     return Part(run.probe, len(run.trajectory), len(right.values), first, relative)
 
 
-Form = tuple[str, Stages]
 Holds = Callable[["Run", "Explanation"], bool]
 
 
@@ -179,16 +188,12 @@ class Search:
     def __init__(self, runs: Sequence[Run], catalogue: Sequence[str], most: int) -> None:
         """Find up to `most` differences: the gross ones first, then those of rounding size."""
         self.runs = sorted(runs, key=lambda run: (len(run.probe.ingredients), run.cost))
-        self.forms = [
-            (name, stages)
-            for name in catalogue
-            for stages in (mistakes.load(name).stages, *mistakes.load(name).forms)
-        ]
+        self.forms = [form for name in catalogue for form in forms_of(name)]
         self.most = most
         self.pairs = PAIRS
         self.replays: dict[tuple[str, Stages], Replays] = {}
         self.matches: dict[tuple[str, Stages], bool] = {}
-        self.found = [Explanation((), STAGES)]
+        self.found = [Explanation()]
         self.left: list[Run] = []
         for holds in (self.resembles, self.reproduces):
             self.left = []
@@ -213,9 +218,16 @@ class Search:
         return any(left.probe.ingredients <= run.probe.ingredients for left in self.left)
 
     def extended(self, runs: Sequence[Run], holds: Holds) -> list[Explanation]:
-        """What is known with one more difference, or with two that the first run shows at once."""
-        if found := self.holding(runs, holds, zip(self.forms)):
-            return found
+        """What is known with one more difference, or with two that the first run shows at once.
+
+        What a port never read makes no difference to it, whatever else it does.
+        """
+        unread = tuple(ignoring(setting, self.forms, runs[0].probe) for setting in runs[0].unread)
+        for first in dict.fromkeys((unread, ())):
+            if unread and (found := self.holding(runs, holds, [first])):
+                return found
+            if found := self.holding(runs, holds, ((*first, form) for form in self.forms)):
+                return found
         pairs = list(combinations(self.kinds(runs[0]), 2))
         if len(pairs) > self.pairs:
             return []
@@ -246,13 +258,15 @@ class Search:
 
     def longer(self, known: Explanation, forms: Sequence[Form]) -> Explanation | None:
         """What is known, and forms of other mistakes; None where they do not go together."""
-        names, stages = known.names, known.stages
-        for name, form in forms:
-            both = merged(stages, form)
-            if name in names or len(names) == self.most or both is None:
+        longer = known
+        for form in forms:
+            if form in longer.forms:
+                continue
+            stages = merged(longer.stages, form.stages)
+            if form.name in longer.names or len(longer.names) == self.most or stages is None:
                 return None
-            names, stages = (*names, name), both
-        return Explanation(names, stages)
+            longer = Explanation((*longer.forms, form), stages)
+        return longer
 
     def resembles(self, run: Run, explanation: Explanation) -> bool:
         """Whether an explanation gives a run but for differences of rounding size."""
@@ -328,7 +342,7 @@ def best(explanations: Sequence[Explanation], differ: bool) -> list[Explanation]
             kept.setdefault(each.names, each)
 
     def order(explanation: Explanation) -> tuple[int, ...]:
-        loaded = [mistakes.load(name) for name in explanation.names]
+        loaded = [form.mistake for form in explanation.forms]
         kinds = sum(each.kind != "mistake" for each in loaded)
         return len(loaded), kinds, -sum(each.frequency for each in loaded)
 

@@ -1,6 +1,7 @@
 """The problems that a port is driven with: each is small, and shows what the others do not.
 
-At most seven micro-batches, of seven features and three outputs: a port compiles few shapes. Each
+At most seven micro-batches, of seven features and three outputs but for a few: a port compiles few
+shapes. Each
 probe names its ingredients, so that what differs, and what does not, tells where a port goes wrong.
 """
 
@@ -8,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 
-from lockstep.problem import PLAIN, Problem, split
+from lockstep.problem import Problem, split
 from lockstep.problem.settings import LossScale, Optimizer, Schedule
 
 FEATURES, OUTPUTS, MICRO_BATCHES = 7, 3, 7
@@ -21,9 +22,6 @@ RAGGED = (1, 3, 2, 2, 1, 3, 2)
 # So small that gradients do not move: what an update changes is the weight of each micro-batch.
 TINY_RATE = 2.0**-20
 TARGET = 0.5
-# What a port need not know: these fields came later than the interface. A port that does not read
-# one is not driven with it.
-OPTIONAL = tuple(name for name in PLAIN if name not in ("learning_rates", "max_norm"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,21 +41,11 @@ class Probe:
         """How many updates to wait for: one more than there are micro-steps."""
         return self.problem.epochs * len(self.problem.micro_batches) + 1
 
-    @cached_property
-    def optional(self) -> tuple[str, ...]:
-        """The optional fields that this probe sets."""
-        return tuple(name for name in OPTIONAL if not self.problem.uses_only(*others(name)))
-
     def in_dtype(self, dtype: str) -> Probe:
         """The same probe, its numbers rounded to another dtype."""
         if dtype == self.problem.dtype:
             return self
         return replace(self, problem=replace(self.problem, dtype=dtype))
-
-
-def others(name: str) -> list[str]:
-    """The settings of a recipe but one."""
-    return [each for each in PLAIN if each != name]
 
 
 def coefficients() -> Problem:
@@ -85,11 +73,12 @@ def random_problem(
     k: int = 3,
     epochs: int = 2,
     outputs: int = OUTPUTS,
+    features: int = FEATURES,
 ) -> Problem:
     """Ordinary numbers in micro-batches of these sizes, trained with SGD."""
-    x = rng.normal(size=(sum(sizes), FEATURES))
+    x = rng.normal(size=(sum(sizes), features))
     y = rng.normal(size=(sum(sizes), outputs))
-    W, b = rng.normal(size=(FEATURES, outputs)), rng.normal(size=outputs)
+    W, b = rng.normal(size=(features, outputs)), rng.normal(size=outputs)
     return Problem(
         W,
         b,
@@ -193,7 +182,10 @@ def probes(seed: int = 0) -> tuple[Probe, ...]:
     """All probes; another seed gives other numbers."""
     rng = np.random.default_rng([1936, seed])
     # Every group draws from the same generator, so that their order is part of the numbers.
-    groups = (of_windows, of_the_gradient, of_optimizers, of_moving_rates, of_adam, of_the_recipe)
+    groups = (
+        *(of_windows, of_the_gradient, of_optimizers, of_moving_rates, of_adam, of_the_recipe),
+        of_shapes,
+    )
     return tuple(
         Probe(name, title, frozenset(ingredients.split()), problem)
         for group in groups
@@ -290,3 +282,13 @@ def of_the_recipe(rng: np.random.Generator) -> Iterator[Row]:
     yield "scale-overflow", title, ingredients, replace(scaled, loss_scale=scale)
     clipped = replace(random_problem(rng), loss_scale=scale, non_finite="skip", max_norm=10.0)
     yield "loss-scale", "a loss scale, and clipping", f"{WINDOWED} clip scale", clipped
+
+
+def of_shapes(rng: np.random.Generator) -> Iterator[Row]:
+    """Where an axis has one element, so that what broadcasts or squeezes goes wrong."""
+    one = random_problem(rng, RAGGED[:6], epochs=1, outputs=1)
+    yield "single-output", "one output", "windows ragged single", one
+    one = random_problem(rng, (1,) * 6, epochs=1, features=1)
+    yield "single-feature", "one feature, and one example at a time", "windows single", one
+    one = random_problem(rng, (3,), k=2, epochs=3)
+    yield "single-batch", "one micro-batch an epoch", f"{WINDOWED} single", one

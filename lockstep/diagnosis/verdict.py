@@ -17,7 +17,7 @@ from lockstep import mistakes
 from lockstep.diagnosis.matrix import coefficient_matrix, in_words, plain
 from lockstep.diagnosis.naming import Diagnosis, Explanation, separation
 from lockstep.diagnosis.probes import Probe, probes
-from lockstep.frameworks import NAMES
+from lockstep.frameworks import KERAS_ON, NAMES
 from lockstep.problem import Array
 from lockstep.workers import ports
 
@@ -85,15 +85,14 @@ class Report:
     """What a check found.
 
     port: its name; diagnosis: of what it did; refused: by probe, what it does not support;
-    unread: by probe, the fields of the problem that it does not read; failures: by probe; dtype:
-    what was compared, and whether it was what was asked for; notes: what to tell its author;
-    framework: what it is written in, "" where that is not known; seconds: in the port, by probe.
+    failures: by probe; dtype: what was compared, and whether it was what was asked for; notes: what
+    to tell its author; framework: what it is written in, "" where that is not known; seconds: in
+    the port, by probe.
     """
 
     port: str
     diagnosis: Diagnosis
     refused: Mapping[str, str] = field(default_factory=dict)
-    unread: Mapping[str, Sequence[str]] = field(default_factory=dict)
     failures: Mapping[str, Failure] = field(default_factory=dict)
     dtype: str = "float64"
     notes: Sequence[str] = ()
@@ -131,10 +130,13 @@ class Report:
                 return coefficient_matrix(run.trajectory), run.probe
         return None
 
+    def mend(self, mistake: str) -> str:
+        """The diff that mends a mistake in the port's own framework, "" where there is none."""
+        known = self.framework in NAMES and mistake in mistakes.names()
+        return mistakes.mend(mistake, self.framework) if known else ""
+
     def uncovered(self, probe: str) -> str:
         """Why the port was not driven with a probe; "" if it was."""
-        if probe in self.unread:
-            return f"the port does not read {', '.join(self.unread[probe])}"
         return self.refused.get(probe, "")
 
     def fails(self, probe: str) -> bool:
@@ -183,23 +185,23 @@ def lines(report: Report, width: int = WIDTH) -> Iterator[Line]:
         yield Line(f"{few(names)}: {failure}", "warning")
     for note in report.notes:
         yield Line(f"note: {note}", "warning")
-    reasons = {name: report.uncovered(name) for name in [*report.refused, *report.unread]}
-    if reasons:
+    if report.refused:
         yield Line("\nnot covered", "aside")
-    for names, why in grouped(reasons):
+    for names, why in grouped(report.refused):
         yield Line(f"  {', '.join(names)}: {why}", "aside")
 
 
 def explained(report: Report, explanation: Explanation, width: int) -> Iterator[Line]:
     """The mistakes of an explanation, and what mends them."""
-    for name in explanation.names:
-        mistake = mistakes.load(name)
+    for form in explanation.forms:
+        name, mistake = form.name, form.mistake
         yield Line(f"\n{name}: {mistake.title}", "heading")
-        stages = ", ".join(mistake.stages.replaced)
-        yield Line(f"  replaces {stages} of the reference loop", "aside")
+        yield Line(f"  replaces {', '.join(form.stages.replaced)} of the reference loop", "aside")
         for row in textwrap.wrap(mistake.explanation, width - 2, break_on_hyphens=False):
             yield Line(f"  {row}")
-        if mend := mistakes.mend(name, report.framework):
+        if name not in mistakes.names():
+            continue
+        if mend := report.mend(name):
             yield Line(f"  what mends it, in {report.framework}_impl:", "aside")
             yield from (Line(f"  {row}", "diff") for row in first_lines(mend))
         yield Line(f"  lockstep mistakes {name}    all that is known of it", "aside")
@@ -228,7 +230,7 @@ def headline(report: Report) -> str:
         size = " by what is of float32 size" if small else ""
         return f"differs{size}, and none of the known mistakes explains it"
     if all(len(each.names) == 1 for each in found):
-        kinds = {mistakes.load(name).kind for each in found for name in each.names}
+        kinds = {form.mistake.kind for each in found for form in each.forms}
         what = KINDS.get(frozenset(kinds), "makes a known mistake")
         named = " or ".join(each.names[0] for each in found[:FEW])
         said = f"{what}: {named}" + (" or another" if len(found) > FEW else "")
@@ -247,8 +249,8 @@ def headline(report: Report) -> str:
 def covered(report: Report) -> str:
     """What was compared, in a line."""
     count = len(report.diagnosis.runs)
-    framework = f"{NAMES[report.framework]}, " if report.framework else ""
-    left = len(report.refused) + len(report.unread)
+    framework = f"{(NAMES | KERAS_ON)[report.framework]}, " if report.framework else ""
+    left = len(report.refused)
     rest = f", {left} not covered" if left else ""
     numbers = f"{report.compared:,}".replace(",", " ")
     return (
@@ -283,8 +285,8 @@ def apart(report: Report) -> Iterator[str]:
 def told(first: Explanation, other: Explanation) -> str:
     """What the catalogue says separates two mistakes."""
     for one, another in ((first, other), (other, first)):
-        for name in one.names:
-            for look_alike, how in mistakes.load(name).look_alikes.items():
+        for form in one.forms:
+            for look_alike, how in form.mistake.look_alikes.items():
                 if look_alike in another.names:
                     return how
     return ""

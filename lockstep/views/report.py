@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from lockstep import mistakes
 from lockstep.diagnosis.matrix import correct_matrix, plain
 from lockstep.diagnosis.naming import Part
 from lockstep.diagnosis.replay import Replays
@@ -68,8 +67,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "explanations": [
             {
                 "mistakes": list(each.names),
-                "titles": [mistakes.load(name).title for name in each.names],
-                "kinds": [mistakes.load(name).kind for name in each.names],
+                "titles": [form.mistake.title for form in each.forms],
+                "kinds": [form.mistake.kind for form in each.forms],
                 "unexplained": list(each.differing),
             }
             for each in report.diagnosis.explanations
@@ -81,7 +80,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "words": report.words,
         "coefficients": None if matrix is None else [finite(row) for row in matrix[0].tolist()],
         "refused": dict(report.refused),
-        "unread": {name: list(fields) for name, fields in report.unread.items()},
+        "unread": {run.probe.name: list(run.unread) for run in report.diagnosis.runs if run.unread},
         "failures": {name: str(failure) for name, failure in report.failures.items()},
         "notes": list(report.notes),
     }
@@ -101,7 +100,7 @@ def html(report: Report) -> str:
         covered=covered(report),
         stage=stage_words(report),
         explanations=[
-            [(name, mistakes.load(name), mistakes.mend(name, report.framework)) for name in e.names]
+            [(form.name, form.mistake, report.mend(form.name)) for form in e.forms]
             for e in report.diagnosis.explanations[:FEW]
         ],
         apart=list(apart(report)),

@@ -29,12 +29,14 @@ from lockstep.problem import DTYPES, Array, Problem
 FUNCTION = "train"
 # Where a port's file is, for the processes that it spawns.
 LOADED = "LOCKSTEP_PORT"
+INSTEAD = "write a function train(problem) that uses it and yields W and b after every update"
 # What a port can offer beside W, b and the optimizer's state.
 OFFERED = ("gradient", "learning_rate", "loss")
 FRAMEWORK = {
     "torch": "pytorch", "tensorflow": "tensorflow", "keras": "tensorflow", "jax": "jax",
     "optax": "jax",
 }  # fmt: skip
+KERAS = {"torch": "keras-pytorch", "jax": "keras-jax"}
 IMPORTS = re.compile(rf"^\s*(?:import|from)\s+({'|'.join(FRAMEWORK)})\b", re.MULTILINE)
 
 
@@ -112,8 +114,12 @@ def load(port: str) -> Callable[[Problem], Any]:
     Raises LoadError, and whatever the module raises.
     """
     name, function = divided(port)
+    if "." in function:
+        raise LoadError(f"{name}: {function} is no function of the module: {INSTEAD}")
     module = load_file(Path(name)) if name.endswith(".py") else load_module(name)
     found = getattr(module, function or FUNCTION, None)
+    if inspect.isclass(found):
+        raise LoadError(f"{name}: {function} is a class: {INSTEAD}")
     if not callable(found):
         instead = "" if function else f", name yours: {name}:FUNCTION"
         raise LoadError(f"{name}: has no function {function or FUNCTION}(problem){instead}")
@@ -141,6 +147,8 @@ def load_file(file: Path) -> Any:
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     os.environ[LOADED] = str(file)
+    # It may parse its arguments: it is a script without any.
+    sys.argv = [str(file)]
     spec.loader.exec_module(module)
     return module
 
@@ -166,38 +174,64 @@ def load_module(name: str) -> Any:
 
 
 def framework_of(train: Callable[[Problem], Any]) -> str:
-    """The first framework that a port's module imports, "" where none does."""
+    """The first framework that a port's module imports, "" where none does.
+
+    Keras is called by what it runs on: "keras-pytorch".
+    """
     try:
         source = inspect.getsource(sys.modules[train.__module__])
     except (OSError, TypeError, KeyError):
         return ""
     found = IMPORTS.search(source)
+    if found and found[1] == "keras":
+        backend = sys.modules["keras"].backend.backend() if "keras" in sys.modules else "tensorflow"
+        return KERAS.get(backend, "tensorflow")
     return FRAMEWORK[found[1]] if found else ""
 
 
 def watched(problem: Problem) -> tuple[Problem, set[str]]:
-    """The same problem, and the set into which it writes the fields that somebody reads."""
-    read: set[str] = set()
+    """The same problem, and the set into which it writes what somebody reads.
 
-    class Watched(Problem):
+    "max_norm" is a field of the problem's, "optimizer.eps" one of its optimizer's, and "__dict__"
+    all of them.
+    """
+    read: set[str] = set()
+    copy = watching(problem, read, "")
+    object.__getattribute__(copy, "__dict__")["optimizer"] = watching(
+        problem.optimizer, read, "optimizer."
+    )
+    return copy, read
+
+
+def watching(settings: Any, read: set[str], prefix: str) -> Any:
+    """A copy of settings that writes down which of them are read."""
+
+    class Watched(type(settings)):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
-            read.add(name)
+            read.add(name if name == "__dict__" else prefix + name)
             return super().__getattribute__(name)
 
         def __reduce__(self) -> Any:
             # For a port that hands it to a process of its own: there, nobody watches.
-            return restored, (vars(problem),)
+            read.add("__dict__")
+            return restored, (type(settings), vars(settings))
+
+        def __eq__(self, other: Any) -> bool:
+            return bool(settings == other)
+
+        def __hash__(self) -> int:
+            return hash(settings)
 
     copy = object.__new__(Watched)
-    copy.__dict__.update(vars(problem))
-    return copy, read
+    object.__getattribute__(copy, "__dict__").update(vars(settings))
+    return copy
 
 
-def restored(fields: dict[str, Any]) -> Problem:
-    """A problem of these fields, which were checked when it was first made."""
-    problem = object.__new__(Problem)
-    problem.__dict__.update(fields)
-    return problem
+def restored(kind: type[Any], fields: dict[str, Any]) -> Any:
+    """Settings of these fields, which were checked when they were first made."""
+    settings = object.__new__(kind)
+    settings.__dict__.update(fields)
+    return settings
 
 
 def follow(train: Callable[[Problem], Any], problem: Problem, updates: int | None) -> Yielded:
@@ -224,6 +258,9 @@ def follow(train: Callable[[Problem], Any], problem: Problem, updates: int | Non
         kept = []
         for name, raw, like in (("W", W, problem.W), ("b", b, problem.b)):
             copy = as_array(raw, f"update {number}: {name}")
+            if copy.shape == like.shape[::-1] != like.shape:
+                found.notes.add(f"{name} came transposed, {copy.shape}, as a layer may keep it")
+                copy = copy.T
             if copy.shape != like.shape:
                 raise PortError(f"update {number}: {name} has shape {copy.shape}, not {like.shape}")
             if copy.dtype != like.dtype:
@@ -244,7 +281,9 @@ def copied(value: Any, like: Sequence[Array], what: str) -> list[Array]:
     """W's and b's part of what a port offers, copied now: a .grad goes on adding in place."""
     try:
         pairs = zip(pair(value), like, strict=True)
-        return [np.broadcast_to(part, array.shape).astype(np.float64) for part, array in pairs]
+        return [
+            np.broadcast_to(numbers(part), array.shape).astype(np.float64) for part, array in pairs
+        ]
     except (TypeError, ValueError, RuntimeError) as error:
         raise PortError(
             f"{what} must be a number, or a pair of the shapes of W and b: {first_line(error)}"
@@ -273,13 +312,18 @@ def parts(item: Any, number: int) -> tuple[Any, Any, dict[str, Any]]:
 def as_array(raw: Any, where: str) -> Array:
     """A copy as NumPy has it."""
     try:
-        copy = np.array(raw)
+        copy = np.array(numbers(raw))
         copy = copy.astype(copy.dtype.newbyteorder("="))
     except Exception as error:
         raise PortError(f"{where} is no NumPy array: {first_line(error)}") from None
     if copy.dtype.kind != "f" and copy.dtype.name != "bfloat16":
         raise PortError(f"{where} is {type(raw).__name__} of {copy.dtype}, not of a float dtype")
     return copy
+
+
+def numbers(raw: Any) -> Any:
+    """A PyTorch tensor without its graph, on the host; anything else as it is."""
+    return raw.detach().cpu() if hasattr(raw, "detach") else raw
 
 
 def first_line(error: BaseException) -> str:

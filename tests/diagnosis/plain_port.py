@@ -4,6 +4,8 @@ import numpy as np
 
 
 def train(problem):
+    if not problem.uses_only("learning_rates", "max_norm"):
+        raise NotImplementedError("the settings of a recipe")
     settings = problem.optimizer
     if settings.name not in ("sgd", "adam") or settings.momentum or settings.weight_decay:
         raise NotImplementedError(f"no {settings.name} with these settings")

@@ -19,7 +19,7 @@ from lockstep.problem.settings import ProblemError
 from lockstep.workers.pool import Worker, WorkerError
 
 SOURCE = Path(__file__).with_name("plain_port.py").read_text()
-COVERED = 14  # probes that the port supports
+COVERED = 17  # probes that the port supports
 LAST = "            yield parameters[0], parameters[1]\n"
 
 
@@ -53,10 +53,9 @@ def test_a_correct_port_takes_the_same_update(broken) -> None:
         for run in found.diagnosis.runs
     )
     assert found.compared > 900
-    assert set(found.refused) | set(found.unread) == {each.name for each in probes()} - {
+    assert set(found.refused) == {each.name for each in probes()} - {
         run.probe.name for run in found.diagnosis.runs
     }
-    assert found.unread["linear"] == ["schedule"]
     found.assert_same_update()
 
 
@@ -164,7 +163,10 @@ def test_one_ulp_is_no_difference_and_a_thousand_million_are(broken) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ([(LAST, "            yield parameters[0].T, parameters[1]\n")], "W has shape (3, 7), not"),
+        (
+            [(LAST, "            yield parameters[0][1:], parameters[1]\n")],
+            "W has shape (6, 3), not",
+        ),
         ([(LAST, "            yield parameters\n            1 / 0\n")], "ZeroDivisionError"),
         ([(LAST, "            yield parameters[0]\n")], "yielded ndarray instead of (W, b)"),
         ([(LAST, "            yield {'W': parameters[0]}\n")], "the dict must have W and b"),
@@ -231,6 +233,45 @@ def test_a_port_without_float64_is_checked_without(broken) -> None:
     assert (found.verdict, found.dtype) == ("broken", "float32")
     assert "W is float32, not float64" in verdict.text(found)
     assert "jax_enable_x64" in verdict.text(found)
+
+
+def test_a_transposed_parameter_is_turned_and_told(broken) -> None:
+    found = check(broken((LAST, LAST.replace("parameters[0]", "parameters[0].T"))))
+    assert found.verdict == "same"
+    assert "note: W came transposed, (3, 7)" in verdict.text(found)
+
+
+def test_tensors_of_a_graph_are_numbers(broken) -> None:
+    tensors = "torch.nn.Parameter(torch.from_numpy({0})) * 1"
+    each = ", ".join(tensors.format(f"parameters[{i}]") for i in range(2))
+    found = check(broken((LAST, f"            import torch\n            yield {each}\n")))
+    assert found.verdict == "same", verdict.text(found)
+
+
+def test_a_port_that_parses_arguments_has_none(broken) -> None:
+    parses = "import numpy as np\nimport argparse\n\nargparse.ArgumentParser().parse_args()\n"
+    assert check(broken(("import numpy as np\n", parses))).verdict == "same"
+
+
+@pytest.mark.parametrize("name", ["Port", "Port.train"])
+def test_a_class_is_told_what_to_write_instead(broken, name) -> None:
+    file = broken(("import numpy as np\n", "import numpy as np\n\nclass Port: ...\n"))
+    found = check(f"{file}:{name}")
+    assert found.verdict == "broken"
+    assert "write a function train(problem) that uses it" in verdict.text(found)
+
+
+GUARD = '    if not problem.uses_only("learning_rates", "max_norm"):\n'
+UNREAD = [(GUARD, "    if problem.schedule or problem.loss_scale or problem.example_weights:\n")]
+
+
+def test_a_setting_that_is_never_read_is_a_difference(broken) -> None:
+    found = check(broken(*UNREAD), only=["plain", "windows", "partial", "drop", "carry"])
+    assert found.verdict == "differs"
+    assert names(found) == [("ignores partial_windows",)]
+    assert not found.diagnosis.left
+    found = check(broken(*UNREAD, *MISSING), only=["plain", "windows", "partial", "drop"])
+    assert names(found)[0] == ("missing-zero-grad", "ignores partial_windows")
 
 
 def test_an_array_that_changes_after_it_was_yielded_is_told(broken) -> None:
@@ -412,7 +453,7 @@ def test_what_is_not_driven_after_a_hang_is_listed(broken) -> None:
     found = check(broken(hang), timeout=6)
     assert found.failures["clip"].kind == "silent"
     assert found.uncovered("wide") == "not driven after clip"
-    told = {*found.refused, *found.unread, *found.failures}
+    told = {*found.refused, *found.failures}
     told |= {run.probe.name for run in found.diagnosis.runs}
     assert told == {each.name for each in probes()}
 

@@ -73,6 +73,8 @@ def make_tx(problem):
 
 
 def train(problem):
+    if not problem.uses_only("learning_rates", "max_norm"):
+        raise NotImplementedError("the settings of a recipe")
     model = Dense(problem.b.shape[0])
 
     @jax.jit

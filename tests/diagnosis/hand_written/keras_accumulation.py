@@ -21,6 +21,8 @@ def micro_gradient(W, b, x, y, scale):
 
 
 def train(problem):
+    if not problem.uses_only("partial_windows", "learning_rates", "max_norm"):
+        raise NotImplementedError("plain SGD only")
     k, cfg = problem.accumulation_steps, problem.optimizer
     if cfg.name != "sgd" or cfg.momentum or cfg.weight_decay:
         raise NotImplementedError("plain SGD only, the others differ in Keras")

@@ -52,6 +52,8 @@ class Rates(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def train(problem):
+    if not problem.uses_only("learning_rates", "max_norm"):
+        raise NotImplementedError("the settings of a recipe")
     cfg = problem.optimizer
     # Keras puts the rate inside the momentum, adds eps elsewhere, and decouples decay.
     if cfg.name != "sgd" or cfg.momentum or cfg.weight_decay:

@@ -69,6 +69,8 @@ def update(params, state, xs, ys, mask, lr, cfg, max_norm):
 
 
 def train(problem):
+    if not problem.uses_only("learning_rates", "max_norm"):
+        raise NotImplementedError("the settings of a recipe")
     cfg = problem.optimizer
     coupled = cfg.name == "adam" and cfg.weight_decay
     if cfg.name not in ("sgd", "adam", "adamw") or cfg.amsgrad or coupled:

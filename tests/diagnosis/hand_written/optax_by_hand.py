@@ -57,6 +57,8 @@ def build(cfg, learning_rate):
 
 
 def train(problem):
+    if not problem.uses_only("learning_rates", "max_norm"):
+        raise NotImplementedError("the settings of a recipe")
     lr = problem.optimizer.learning_rate
     if problem.learning_rates is not None:
         lrs = jnp.array(problem.learning_rates, problem.dtype)

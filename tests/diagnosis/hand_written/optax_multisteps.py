@@ -52,6 +52,8 @@ def gradient(params, x, y, share):
 
 
 def train(problem):
+    if not problem.uses_only("learning_rates", "max_norm"):
+        raise NotImplementedError("the settings of a recipe")
     optimizer = make_optimizer(problem)
     params = (jnp.asarray(problem.W), jnp.asarray(problem.b))
     opt_state = optimizer.init(params)

@@ -53,6 +53,8 @@ OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": Adam}
 
 
 def train(problem):
+    if not problem.uses_only("learning_rates", "max_norm"):
+        raise NotImplementedError("the settings of a recipe")
     if problem.optimizer.name not in OPTIMIZERS:
         raise NotImplementedError(problem.optimizer.name)
     W, b = problem.W.copy(), problem.b.copy()

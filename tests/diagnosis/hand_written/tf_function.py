@@ -45,6 +45,8 @@ class Trainer(tf.Module):
 
 
 def train(problem):
+    if not problem.uses_only("learning_rates", "max_norm"):
+        raise NotImplementedError("the settings of a recipe")
     trainer = Trainer(problem)
     data = [(tf.constant(x), tf.constant(y)) for x, y in problem.micro_batches]
     updates = 0

@@ -68,6 +68,8 @@ def rmsprop(cfg):
 
 
 def train(problem):
+    if not problem.uses_only("learning_rates", "max_norm"):
+        raise NotImplementedError("the settings of a recipe")
     rules = {"sgd": sgd, "rmsprop": rmsprop}
     if problem.optimizer.name not in rules:
         raise NotImplementedError(problem.optimizer.name)

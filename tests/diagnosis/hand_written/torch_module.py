@@ -60,6 +60,8 @@ def clip_(parameters, max_norm):
 
 
 def train(problem):
+    if not problem.uses_only("learning_rates", "max_norm"):
+        raise NotImplementedError("the settings of a recipe")
     model = Regressor(problem.W, problem.b)
     optimizer = build_optimizer(model, problem.optimizer)
     loader = DataLoader(Batches(problem.micro_batches), batch_size=None, shuffle=False)

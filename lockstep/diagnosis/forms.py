@@ -1,0 +1,102 @@
+"""The ways in which a port can differ: those of the catalogue, and those that a run gives away."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
+from typing import Any
+
+from lockstep import mistakes
+from lockstep.diagnosis.probes import Probe
+from lockstep.mistakes import Mistake
+from lockstep.oracle.loop import STAGES, Stages
+from lockstep.problem import PLAIN, Optimizer, Problem
+from lockstep.problem.settings import ProblemError
+
+WITHIN = "optimizer."
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """A way to make a mistake, as stages of the loop; a described one is in no catalogue."""
+
+    name: str
+    stages: Stages
+    mistake: Mistake
+
+
+@cache
+def forms_of(name: str) -> tuple[Form, ...]:
+    """The forms of a mistake of the catalogue."""
+    mistake = mistakes.load(name)
+    return tuple(Form(name, stages, mistake) for stages in (mistake.stages, *mistake.forms))
+
+
+def unread(problem: Problem, read: Collection[str]) -> tuple[str, ...]:
+    """The settings of a problem that are in use, and that nobody read."""
+    if "__dict__" in read:
+        return ()
+    plain = Optimizer(problem.optimizer.name)
+    used = [name for name, value in PLAIN.items() if getattr(problem, name) != value]
+    used += [
+        WITHIN + each.name
+        for each in fields(Optimizer)
+        if getattr(problem.optimizer, each.name) != getattr(plain, each.name)
+    ]
+    return tuple(name for name in used if name not in read)
+
+
+def ignoring(setting: str, known: Sequence[Form], probe: Probe) -> Form:
+    """The form in which a setting is not there, under the name that the catalogue has for it."""
+    plain = ignored(setting, probe.problem.optimizer.name)
+    for form in known:
+        if set(form.stages.replaced) == {"settings"} and alike(form, plain, probe.problem):
+            return form
+    return plain
+
+
+@cache
+def ignored(setting: str, optimizer: str) -> Form:
+    """The form in which a setting, of an optimizer where it is one's own, is not there."""
+    name = setting.removeprefix(WITHIN)
+    of = f" of {optimizer}" if setting.startswith(WITHIN) else ""
+    mistake = Mistake(
+        title=f"The setting {name}{of} is never read",
+        explanation=f"The port takes the same update whatever {name}{of} is.",
+        signature=f"All is right until {name} is set.",
+        family="model",
+        frequency=1,
+        severity=3,
+        stages=replace(STAGES, settings=partial(without, setting=setting, optimizer=optimizer)),
+    )
+    return Form(f"ignores {name}", mistake.stages, mistake)
+
+
+def without(problem: Problem, setting: str, optimizer: str) -> Problem:
+    """A problem with the plain value of a setting."""
+    if not setting.startswith(WITHIN):
+        return replace(problem, **{setting: PLAIN[setting]})
+    if problem.optimizer.name != optimizer:
+        return problem
+    name = setting.removeprefix(WITHIN)
+    plain = getattr(Optimizer(optimizer), name)
+    # What cannot be without it goes too.
+    more = {"nesterov": False, "dampening": 0.0} if name == "momentum" else {}
+    return replace(problem, optimizer=replace(problem.optimizer, **{name: plain, **more}))
+
+
+def alike(one: Form, other: Form, problem: Problem) -> bool:
+    """Whether two forms make the same settings of a problem; some make none of it."""
+    try:
+        first, second = one.stages.settings(problem), other.stages.settings(problem)
+    except ProblemError:
+        return False
+    return settings(first) == settings(second)
+
+
+def settings(problem: Problem) -> list[Any]:
+    """All settings of a problem but its arrays, of which there are some or none."""
+    plain = [getattr(problem, name) for name in PLAIN if name != "example_weights"]
+    counts = [problem.epochs, problem.accumulation_steps, problem.dtype]
+    return [problem.optimizer, problem.example_weights is None, *plain, *counts]
