@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from typing import Any
 
 from lockstep import mistakes
-from lockstep.diagnosis.probes import Probe
+from lockstep.diagnosis.probes import MICRO_BATCHES, Probe
 from lockstep.mistakes import Mistake
-from lockstep.oracle.loop import STAGES, Stages
+from lockstep.oracle.loop import STAGES, Number, Place, Stages, Theta, learning_rate
 from lockstep.problem import PLAIN, Optimizer, Problem
 from lockstep.problem.settings import ProblemError
 
@@ -30,7 +30,42 @@ class Form:
 def forms_of(name: str) -> tuple[Form, ...]:
     """The forms of a mistake of the catalogue."""
     mistake = mistakes.load(name)
-    return tuple(Form(name, stages, mistake) for stages in (mistake.stages, *mistake.forms))
+    each = [mistake.stages, *mistake.forms]
+    # A port may go by a schedule of its own, and look up rates that it is given, or the reverse.
+    each += [
+        replace(STAGES, learning_rate=partial(rate_where, field=field, rate=stages.learning_rate))
+        for stages in each
+        if set(stages.replaced) == {"learning_rate"}
+        for field in ("schedule", "learning_rates")
+    ]
+    return tuple(Form(name, stages, mistake) for stages in each)
+
+
+def rate_where(at: Place, field: str, rate: Callable[[Place], Number]) -> Number:
+    """A learning rate, on those problems alone that set a field."""
+    return learning_rate(at) if getattr(at.problem, field) is None else rate(at)
+
+
+def described(name: str, title: str, **stages: Any) -> Form:
+    """A form that no catalogue has: its name, a title that says it all, the stages it replaces."""
+    mistake = Mistake(title, f"{title}.", "", "model", 1, 3, replace(STAGES, **stages))
+    return Form(name, mistake.stages, mistake)
+
+
+def cleared(accumulator: Theta, gradient: Theta, at: Place, every: int) -> Theta:
+    """Add to an accumulator that is emptied after so many micro-batches of an epoch."""
+    empty = at.micro_step > 0 and at.micro_step % every == 0
+    return gradient if empty else accumulator + gradient
+
+
+CLEARED = tuple(
+    described(
+        f"cleared every {every} micro-batches",
+        f"After every {every} micro-batches of an epoch, the accumulator is emptied",
+        accumulate=partial(cleared, every=every),
+    )
+    for every in range(2, MICRO_BATCHES)
+)
 
 
 def unread(problem: Problem, read: Collection[str]) -> tuple[str, ...]:
@@ -61,16 +96,11 @@ def ignored(setting: str, optimizer: str) -> Form:
     """The form in which a setting, of an optimizer where it is one's own, is not there."""
     name = setting.removeprefix(WITHIN)
     of = f" of {optimizer}" if setting.startswith(WITHIN) else ""
-    mistake = Mistake(
-        title=f"The setting {name}{of} is never read",
-        explanation=f"The port takes the same update whatever {name}{of} is.",
-        signature=f"All is right until {name} is set.",
-        family="model",
-        frequency=1,
-        severity=3,
-        stages=replace(STAGES, settings=partial(without, setting=setting, optimizer=optimizer)),
+    return described(
+        f"ignores {name}",
+        f"The setting {name}{of} is never read, and makes no difference",
+        settings=partial(without, setting=setting, optimizer=optimizer),
     )
-    return Form(f"ignores {name}", mistake.stages, mistake)
 
 
 def without(problem: Problem, setting: str, optimizer: str) -> Problem:

@@ -17,9 +17,10 @@ from itertools import combinations, islice, product
 import numpy as np
 
 from lockstep import mistakes
-from lockstep.diagnosis.forms import Form, forms_of, ignoring
+from lockstep.diagnosis.forms import CLEARED, Form, forms_of, ignoring
 from lockstep.diagnosis.probes import Probe
 from lockstep.diagnosis.replay import Replay, Replays, correct, merged
+from lockstep.diagnosis.solving import solved
 from lockstep.oracle.compare import Divergence, compare_bounds
 from lockstep.oracle.loop import STAGES, Stages
 from lockstep.problem import Array
@@ -138,7 +139,7 @@ class Diagnosis:
     parts: Sequence[Part]
     differing: Mapping[str, list[str]]
     explanations: Sequence[Explanation]
-    left: Sequence[Part]
+    left: Sequence[Part] = ()
 
     @property
     def same(self) -> bool:
@@ -163,7 +164,7 @@ class Diagnosis:
 def part_of(run: Run, replays: Replays | None = None) -> Part:
     """Where a run first parts from the correct loop, or from another one."""
     right = (replays or run.correct).careful
-    assert right is not None, f"the correct loop fails on {run.probe.name}"
+    assert right is not None, f"the loop fails on {run.probe.name}"
     common = min(len(right.values), len(run.trajectory))
     compared = compare_bounds(right.values[:common], run.trajectory[:common], right.bounds[:common])
     first, relative = compared.first, 0.0
@@ -226,8 +227,11 @@ class Search:
         for first in dict.fromkeys((unread, ())):
             if unread and (found := self.holding(runs, holds, [first])):
                 return found
-            if found := self.holding(runs, holds, ((*first, form) for form in self.forms)):
-                return found
+            for forms in (self.forms, CLEARED):
+                if found := self.holding(runs, holds, ((*first, form) for form in forms)):
+                    return found
+        if found := self.solved(runs, holds):
+            return found
         pairs = list(combinations(self.kinds(runs[0]), 2))
         if len(pairs) > self.pairs:
             return []
@@ -235,6 +239,16 @@ class Search:
         some = [pair for pair in pairs if self.holding(runs[:1], holds, [(pair[0][0], pair[1][0])])]
         both = (forms for pair in some for forms in product(*pair))
         return self.holding(runs, holds, both)
+
+    def solved(self, runs: Sequence[Run], holds: Holds) -> list[Explanation]:
+        """What is known, with a number that is another one."""
+        found = []
+        for known in self.found:
+            for forms in solved(known.stages, runs[0].probe.problem, runs[0].trajectory):
+                longer = (self.longer(known, [form]) for form in forms)
+                held = (each for each in longer if each and all(holds(run, each) for run in runs))
+                found += list(islice(held, 1))
+        return found[:BEAM]
 
     def kinds(self, run: Run) -> list[list[Form]]:
         """The forms that change a run, those together that do the same to it."""
@@ -319,11 +333,14 @@ def diagnose(
     parts = [part_of(run) for run in runs if not run.same]
     differing = {run.probe.name: run.differing for run in runs if run.differing}
     if not parts and not differing:
-        return Diagnosis(runs, parts, differing, [], [])
+        return Diagnosis(runs, parts, differing, [])
     names = mistakes.names() if catalogue is None else catalogue
     search = Search(runs, names, MOST if pairs else 1)
     found = best(search.found, bool(parts))
     left = [part_of(run, search.replay(run, found[0])) for run in search.left] if found else parts
+    # What explains less than it leaves only happens to fit.
+    if 2 * sum(not part.small for part in left) > len(parts):
+        found, left = [], parts
     return Diagnosis(runs, parts, differing, found, left)
 
 

@@ -232,6 +232,8 @@ def headline(report: Report) -> str:
     if all(len(each.names) == 1 for each in found):
         kinds = {form.mistake.kind for each in found for form in each.forms}
         what = KINDS.get(frozenset(kinds), "makes a known mistake")
+        if not any(each.names[0] in mistakes.names() for each in found):
+            what = "differs, and no known mistake does that"
         named = " or ".join(each.names[0] for each in found[:FEW])
         said = f"{what}: {named}" + (" or another" if len(found) > FEW else "")
     else:

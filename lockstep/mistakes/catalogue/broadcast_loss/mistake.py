@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lockstep.mistakes import Mistake
-from lockstep.oracle.loop import STAGES, Theta, predict
+from lockstep.oracle.loop import STAGES, Theta, error, predict
 from lockstep.problem import Array
 
 
@@ -15,6 +15,16 @@ def error_to_all(theta: Theta, x: Array, y: Array) -> Array:
 def error_to_mean(theta: Theta, x: Array, y: Array) -> Array:
     """The same as the mean has it: each prediction's error to the mean of the targets."""
     return predict(theta, x) - y.sum(axis=0) / len(y)
+
+
+def error_to_all_of_one(theta: Theta, x: Array, y: Array) -> Array:
+    """The first, where squeezing leaves no axis: with one output alone."""
+    return error_to_all(theta, x, y) if y.shape[1] == 1 else error(theta, x, y)
+
+
+def error_to_mean_of_one(theta: Theta, x: Array, y: Array) -> Array:
+    """The second, with one output alone."""
+    return error_to_mean(theta, x, y) if y.shape[1] == 1 else error(theta, x, y)
 
 
 MISTAKE = Mistake(
@@ -35,7 +45,11 @@ MISTAKE = Mistake(
     frequency=3,
     severity=5,
     stages=replace(STAGES, error=error_to_all),
-    forms=(replace(STAGES, error=error_to_mean),),
+    forms=(
+        replace(STAGES, error=error_to_mean),
+        replace(STAGES, error=error_to_all_of_one),
+        replace(STAGES, error=error_to_mean_of_one),
+    ),
     look_alikes={
         "never-updates": "targets whose mean is not 0: here the parameters move",
         "vector-loss-summed": "the targets in another order: there the update changes",
