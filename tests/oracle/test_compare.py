@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lockstep.oracle.compare import compare_bits, compare_bounds, relative, ulps
+from lockstep.oracle.compare import compare_bits, compare_bounds, finite, relative, ulps
 
 
 def trajectory(updates: int = 3, dtype: str = "float64") -> list:
@@ -19,6 +19,7 @@ def test_one_bit_is_found_and_placed(dtype) -> None:
     same = compare_bits(expected, trajectory(dtype=dtype))
     assert same.same
     assert (same.compared, same.outside, same.first) == (45, (0, 0, 0), None)
+    assert (same.distances, same.bounds) == ((0.0, 0.0, 0.0), None)
     actual = trajectory(dtype=dtype)
     actual[1][2, 1] = np.nextafter(actual[1][2, 1], np.inf, dtype=dtype)
     different = compare_bits(expected, actual)
@@ -39,6 +40,15 @@ def test_the_last_row_is_the_bias() -> None:
     assert "update 1, b[2]" in str(first)
 
 
+def test_the_first_of_all_that_differ_is_told_in_a_line() -> None:
+    expected, actual = [np.full((3, 2), 2.0)] * 3, [np.full((3, 2), 2.0) for _ in range(3)]
+    actual[1][1, 1] = 1.75
+    actual[1][2, 0] = actual[2][0, 0] = 5.0
+    found = compare_bits(expected, actual)
+    assert found.outside == (0, 2, 1)
+    assert str(found.first) == (f"update 2, W[1, 1]: 1.75 instead of 2.0, -2.5e-01 or {2**50} ULP")
+
+
 def test_nothing_compared_is_not_the_same() -> None:
     assert not compare_bits([], []).same
 
@@ -46,7 +56,7 @@ def test_nothing_compared_is_not_the_same() -> None:
 def test_minus_zero_and_nan_are_bits() -> None:
     zero, nan = [np.zeros((2, 1))], [np.full((2, 1), np.nan)]
     assert compare_bits(zero, [-zero[0]]).outside == (2,)
-    assert compare_bits(nan, nan).same
+    assert (compare_bits(nan, nan).same, compare_bits(nan, nan).distances) == (True, (0.0,))
     assert compare_bits(zero, nan).distances == (float("inf"),)
 
 
@@ -57,11 +67,26 @@ def test_a_fraction_that_the_dtype_cannot_hold_differs() -> None:
     assert compare_bits(third, [np.array([[1 / 3]])]).outside == (1,)
 
 
+def test_a_number_that_is_not_the_fraction_differs_by_its_distance() -> None:
+    half = [np.array([[Fraction(1, 2)]], dtype=object)]
+    found = compare_bits(half, [np.array([[0.75]])])
+    assert (found.outside, found.distances) == ((1,), (0.5,))
+
+
+def test_a_fraction_beyond_all_floats_is_a_number() -> None:
+    assert finite(np.array([[Fraction(10**400)]], dtype=object)).all()
+
+
 def test_different_lengths_and_shapes_are_errors() -> None:
     with pytest.raises(ValueError, match="2 updates instead of 3"):
         compare_bits(trajectory(3), trajectory(2))
     with pytest.raises(ValueError, match=r"update 1: shape \(3, 5\)"):
         compare_bits(trajectory(1), [trajectory(1)[0].T])
+    bounds = [np.ones((5, 3))] * 3
+    with pytest.raises(ValueError, match="2 updates instead of 3"):
+        compare_bounds(trajectory(3), trajectory(2), bounds)
+    with pytest.raises(ValueError, match="2 updates instead of 3"):
+        compare_bounds(trajectory(3), trajectory(3), bounds[:2])
 
 
 def test_another_dtype_is_an_error_even_if_it_rounds_alike() -> None:
@@ -115,5 +140,6 @@ def test_what_is_no_number_is_outside_any_bound(what) -> None:
     actual[0][1, 2] = what
     found = compare_bounds(expected, actual, [np.ones((2, 3))])
     assert (found.compared, found.outside, found.distances) == (6, (1,), (float("inf"),))
+    assert found.bounds == (1.0,)
     assert found.first is not None
     assert (found.first.parameter, found.first.index) == ("b", (2,))
