@@ -198,12 +198,15 @@ def test_a_schedule_warms_up_and_decays(decay, rates) -> None:
     problem = dataclasses.replace(problem, schedule=Schedule(6, 2, decay))
     found = [float(loop.rate_of(problem, update)) for update in range(6)]
     assert found == pytest.approx([0, 0.25, *rates], rel=1e-15)
+    at_once = dataclasses.replace(problem, schedule=Schedule(6, 0, decay))
+    assert loop.rate_of(at_once, 0) == 0.5
 
 
 def test_a_cosine_has_the_digits_of_the_run() -> None:
     with localcontext(Context(prec=loop.DIGITS)):
         assert abs(loop.cosine(Fraction(1, 3)) - Decimal("0.5")) < Decimal("1e-58")
-        assert abs(loop.decimal(Fraction(2, 3)) * 3 - 2) < Decimal("1e-58")
+        third = loop.to_number(Decimal, Fraction(2, 3), iris_sgd())
+        assert abs(third * 3 - 2) < Decimal("1e-58")
 
 
 def test_a_scheduled_rate_is_off_by_a_few_roundings_of_its_peak() -> None:
@@ -217,7 +220,7 @@ def test_a_scheduled_rate_is_off_by_a_few_roundings_of_its_peak() -> None:
 
 def test_a_gradient_below_the_norm_is_left_alone() -> None:
     small = np.array([[0.3, 0.1], [0.2, 0.1]])
-    assert loop.clip_to(small, 1.0).tobytes() == small.tobytes()
+    assert loop.clip_to(small, 0.5).tobytes() == small.tobytes()
     zero = np.zeros((2, 2))
     with np.errstate(all="raise"):
         assert (loop.clip_to(zero, 1.0) == zero).all()
@@ -265,7 +268,8 @@ def with_one_huge_window(**settings) -> Problem:
     return dataclasses.replace(problem, micro_batches=batches)
 
 
-@pytest.mark.parametrize("precision", ["float32", "fraction"])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("precision", ["float32", "fraction", "decimal"])
 def test_a_window_that_is_not_finite_is_no_update_in_any_precision(precision) -> None:
     problem = with_one_huge_window(non_finite="skip", loss_scale=LossScale(4.0, 2))
     runs = loop.snapshots(problem, precision)
@@ -279,9 +283,15 @@ def test_a_window_that_is_not_finite_is_no_update_in_any_precision(precision) ->
 def test_a_window_that_is_not_finite_can_be_an_error_or_an_update() -> None:
     with pytest.raises(FloatingPointError, match="update 2: the gradient is not finite"):
         loop.snapshots(with_one_huge_window(non_finite="raise"))
+    assert loop.updated(with_one_huge_window(non_finite="raise")) == [True] * 4
     applied = with_one_huge_window()
     assert [each.updates for each in loop.snapshots(applied)] == [1, 2, 3, 4]
     assert loop.updated(applied) == [True] * 4
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_run_may_diverge_without_a_warning() -> None:
+    assert np.isnan(loop.trajectory(iris_sgd("float32", learning_rate=1e30))[-1]).all()
 
 
 def test_numbers_that_carry_errors_are_finite_where_the_dtype_holds_their_squares() -> None:
@@ -293,12 +303,36 @@ def test_numbers_that_carry_errors_are_finite_where_the_dtype_holds_their_square
 
 
 def test_low_precision_rounds_what_the_matrix_products_get_and_nothing_between() -> None:
-    theta = np.array([[1.0], [0.0]], dtype="float32")
-    x, y = (np.array([[number]], dtype="float32") for number in (1 + 2.0**-12, 1 - 2.0**-13))
-    found = loop.low_precision_gradient(theta, x, y, np.float32(1), "float16")
-    assert (found.dtype, found.tolist()) == (np.float32, [[2.0**-12], [2.0**-12]])
+    theta = np.array([[1.0], [0.0], [0.0]], dtype="float32")
+    x, y = (np.array(row, "float32") for row in ([[1 + 2.0**-12, 3]], [[1 - 2.0**-13]]))
+    found = loop.low_precision_gradient(theta, x, y, np.float32(0.5), "float16")
+    assert (found.dtype, found.tolist()) == (np.float32, [[2.0**-13], [3 * 2.0**-13], [2.0**-13]])
     far = loop.low_precision_gradient(theta, x, y - 1, np.float32(1), "float16")
-    assert far.tolist() == [[2.0], [2.0]]
+    assert far.tolist() == [[2.0], [6.0], [2.0]]
+
+
+def test_low_precision_is_for_floats_alone_and_tells_no_loss() -> None:
+    problem = Problem(
+        [[1.0]], [0.0], [([[1 + 2.0**-12]], [[0.0]])], dtype="float32", compute_dtype="float16",
+        optimizer=Optimizer(learning_rate=0.25),
+    )  # fmt: skip
+    (low,) = loop.run(problem, losses=True)
+    assert (low.theta.tolist(), low.loss) == ([[0.5], [-0.5]], 0)
+    (exact,) = loop.run(problem, "fraction", losses=True)
+    assert exact.theta[1, 0] == -Fraction(1 + 2.0**-12) / 2
+    assert exact.loss == Fraction(1 + 2.0**-12) ** 2
+
+
+def test_only_what_is_shown_is_yielded() -> None:
+    problem = random_problem(10, accumulation_steps=1)
+    stages = dataclasses.replace(STAGES, shows=lambda at: at.window % 2 == 0)
+    every, second = loop.trajectory(problem), loop.trajectory(problem, stages=stages)
+    assert [each.tobytes() for each in second] == [each.tobytes() for each in every[1::2]]
+
+
+def test_the_stages_that_are_replaced_are_known() -> None:
+    stages = dataclasses.replace(STAGES, reset=loop.normalise, shows=loop.shows)
+    assert (STAGES.replaced, stages.replaced) == ({}, {"reset": loop.normalise})
 
 
 def test_decay_spares_the_bias_unless_it_is_asked_for() -> None:
