@@ -4,9 +4,10 @@ import dataclasses
 import itertools
 from fractions import Fraction
 
+import ml_dtypes
 import numpy as np
 import pytest
-from conftest import exact_with_partial_window, exact_with_wide_numbers
+from conftest import exact_with_partial_window, exact_with_wide_numbers, random_problem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from lockstep.oracle import loop, rounding
 from lockstep.oracle.compare import compare_bounds
 from lockstep.oracle.loop import STAGES
 from lockstep.problem import Optimizer, Problem, ProblemError, hadamard, iris_sgd, split
+from lockstep.problem.settings import LossScale
 
 
 @pytest.mark.parametrize(("dtype", "updates"), EXACT_UPDATES.items())
@@ -203,3 +205,97 @@ def test_a_model_too_large_for_the_bound_is_refused() -> None:
     problem = Problem(np.zeros((300, 2)), np.zeros(2), [(x, y)])
     with pytest.raises(ProblemError, match="rounding bounds: 602 numbers, at most 500"):
         list(rounding.rounding_bounds(problem, [np.zeros((301, 2))]))
+
+
+def test_the_precisions_are_those_of_the_dtypes() -> None:
+    for name, bits in rounding.PRECISION.items():
+        assert float(ml_dtypes.finfo(name).eps) == 2.0 ** (1 - bits)
+
+
+@pytest.mark.parametrize("max_norm", [None, 0.5])
+def test_the_slope_is_the_gradient_and_its_derivative(max_norm) -> None:
+    weights = [[1.0, 2.0], [3.0], [1.0, 1.0, 2.0], [5.0]]
+    problem = random_problem(11, accumulation_steps=4, max_norm=max_norm, example_weights=weights)
+    (window,) = rounding.windows(problem)
+    theta, (run,) = np.vstack([problem.W, problem.b]), loop.snapshots(problem)
+    slope = rounding.slope_of(problem, window, theta)
+    assert slope.gradient == pytest.approx(run.gradient, rel=1e-13)
+    move = 1e-6 * np.random.default_rng(0).normal(size=theta.shape)
+    up, down = (rounding.slope_of(problem, window, theta + each) for each in (move, -move))
+    change = (up.gradient - down.gradient).ravel() / 2
+    assert slope.derivative @ move.ravel() == pytest.approx(change, rel=1e-6, abs=1e-14)
+    assert (slope.error > 0).all()
+    assert (slope.error < 2000 * 2.0**-53 * abs(slope.gradient).max()).all()
+
+
+def test_recorded_gradients_have_no_error_and_carry_none() -> None:
+    problem = random_problem(12, accumulation_steps=4, epochs=6)
+    runs, theta, opened = loop.snapshots(problem), np.vstack([problem.W, problem.b]), []
+    for each in runs:
+        theta = theta - each.gradient * problem.optimizer.learning_rate
+        opened.append(theta)
+    gradients, exact = [each.gradient for each in runs], [each.theta for each in runs]
+    closed = [each.theta for each in rounding.bounds_with_state(problem, exact)]
+    bounds = [each.theta for each in rounding.bounds_with_state(problem, opened, gradients)]
+    assert all((bound > 0).all() for bound in bounds)
+    assert all((bound < other).all() for bound, other in zip(bounds, closed))
+    assert bounds[-1] == pytest.approx(6 * bounds[0], rel=0.05)
+
+
+def test_squares_are_in_range_where_they_are_taken() -> None:
+    gradient = np.array([[1e20]])
+    plain = iris_sgd("float32")
+    rounding.check_squares(plain, 1, gradient)
+    for change in ({"max_norm": 1.0}, {"optimizer": Optimizer("adam")}):
+        problem = dataclasses.replace(plain, **change)
+        rounding.check_squares(problem, 1, gradient / 100)
+        with pytest.raises(ProblemError, match="update 2 is out of float32's range"):
+            rounding.check_squares(problem, 1, gradient)
+    x, y = np.ones((1, 1)), np.full((1, 1), 1e20)
+    far = Problem([[0.0]], [0.0], [(x, y)], dtype="float32", optimizer=Optimizer("adam"))
+    with pytest.raises(ProblemError, match="update 1 is out of float32's range"):
+        list(rounding.rounding_bounds(far, loop.trajectory(far, "decimal")))
+
+
+def low_precision(y: float, **settings) -> Problem:
+    """Predictions of 15, so that the gradient of W is at most 6 (15 + |y|) before it is scaled."""
+    batches = [(np.full((2, 1), 3.0), np.full((2, 1), y))]
+    return Problem(
+        [[5.0]], [0.0], batches, dtype="float32", compute_dtype="float16", **settings
+    )  # fmt: skip
+
+
+def test_low_precision_is_in_range_at_the_scale_of_the_update() -> None:
+    def check(problem, update):
+        (window,) = rounding.windows(problem)
+        theta = np.vstack([problem.W, problem.b])
+        rounding.check_low_precision(problem, window, theta, update)
+
+    check(low_precision(10_000.0), 0)
+    with pytest.raises(ProblemError, match="update 1 is out of float16's range"):
+        check(low_precision(11_000.0), 0)
+    scaled = low_precision(15.0, non_finite="raise", loss_scale=LossScale(128.0, 2))
+    for update in range(4):
+        check(scaled, update)
+    with pytest.raises(ProblemError, match="update 5 is out of float16's range"):
+        check(scaled, 4)
+    check(dataclasses.replace(scaled, non_finite="skip"), 4)
+    with pytest.raises(ProblemError, match="update 1 is out of float16's range"):
+        check(dataclasses.replace(scaled, loss_scale=LossScale(1024.0, 2)), 0)
+    far = low_precision(11_000.0)
+    with pytest.raises(ProblemError, match="update 1 is out of float16's range"):
+        list(rounding.rounding_bounds(far, loop.trajectory(far, "decimal")))
+
+
+def test_the_largest_parameter_of_a_run_is_in_the_range_of_its_dtype() -> None:
+    problem, one = iris_sgd("float32"), np.ones((2, 1))
+    assert rounding.largest_parameter(problem, [one, -3 * one, one]) == 3
+    assert rounding.largest_parameter(problem, []) == 0
+    with pytest.raises(ProblemError, match="update 2 is out of float32's range"):
+        rounding.largest_parameter(problem, [one, one * 1e39])
+
+
+def test_a_rule_that_is_not_defined_within_the_error_has_no_bound() -> None:
+    problem = centred(Optimizer("adam", eps=0.0), epochs=1)
+    with pytest.raises(ProblemError, match=r"^update 1 has no bound: adam is not defined within"):
+        list(rounding.rounding_bounds(problem, [np.ones((3, 1))]))
