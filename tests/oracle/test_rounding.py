@@ -212,7 +212,7 @@ def test_the_precisions_are_those_of_the_dtypes() -> None:
         assert float(ml_dtypes.finfo(name).eps) == 2.0 ** (1 - bits)
 
 
-@pytest.mark.parametrize("max_norm", [None, 0.5])
+@pytest.mark.parametrize("max_norm", [None, 0.5, 1000.0])
 def test_the_slope_is_the_gradient_and_its_derivative(max_norm) -> None:
     weights = [[1.0, 2.0], [3.0], [1.0, 1.0, 2.0], [5.0]]
     problem = random_problem(11, accumulation_steps=4, max_norm=max_norm, example_weights=weights)
@@ -226,6 +226,29 @@ def test_the_slope_is_the_gradient_and_its_derivative(max_norm) -> None:
     assert slope.derivative @ move.ravel() == pytest.approx(change, rel=1e-6, abs=1e-14)
     assert (slope.error > 0).all()
     assert (slope.error < 2000 * 2.0**-53 * abs(slope.gradient).max()).all()
+
+
+def test_clipping_rounds_and_shrinks_what_came_of_rounding() -> None:
+    free = random_problem(11, accumulation_steps=4)
+    (window,), theta = rounding.windows(free), np.vstack([free.W, free.b])
+    plain, loose, tight = (
+        rounding.slope_of(dataclasses.replace(free, max_norm=norm), window, theta)
+        for norm in (None, 1000.0, 2.0**-10)
+    )
+    assert (loose.error == plain.error + 3 * 2.0**-53 * abs(plain.gradient)).all()
+    own = 20 * 2.0**-53 * abs(tight.gradient)
+    arrived = tight.error - own
+    shrunk = 2.0**-10 / np.linalg.norm(plain.gradient) * plain.error
+    assert (arrived > 0).all()
+    assert 0.5 * shrunk.max() < arrived.max() < 5 * shrunk.max()
+
+
+def test_too_many_additions_for_a_bound_are_refused() -> None:
+    problem = low_precision(1.0)
+    (window,), theta = rounding.windows(problem), np.vstack([problem.W, problem.b])
+    rounding.gradient_error(problem, window._replace(additions=1_600_000), theta)
+    with pytest.raises(ProblemError, match=r"^rounding bounds: 2000000 additions in one sum are"):
+        rounding.gradient_error(problem, window._replace(additions=2_000_000), theta)
 
 
 def test_recorded_gradients_have_no_error_and_carry_none() -> None:
