@@ -71,6 +71,11 @@ def test_the_verdict_and_its_status(found, said, status) -> None:
         ),
         ([("no-divide", "clip-epsilon")], "differs in two ways: no-divide and clip-epsilon"),
         (
+            [("no-divide", "clip-epsilon")] * 2,
+            "differs in two ways: no-divide and clip-epsilon, or 1 other pairs that no probe"
+            " separates",
+        ),
+        (
             [("no-divide", "clip-epsilon")] * 3,
             "differs in two ways: no-divide and clip-epsilon, or 2 other pairs that no probe"
             " separates",
@@ -171,6 +176,19 @@ def test_a_mistake_is_explained_and_mended() -> None:
     assert "warning" not in kinds
 
 
+def test_an_explanation_fills_its_width_and_breaks_no_word() -> None:
+    (found,) = explanations(("tape-none-dropped",))
+    widths = {}
+    for width in range(40, 80):
+        lines = list(verdict.explained(report(), found, width))
+        assert lines[1].text == "  replaces normalise, rule of the reference loop"
+        rows = [line.text for line in lines if not line.kind]
+        assert not any(row.endswith("-") for row in rows)
+        widths[width] = max(map(len, rows))
+    assert all(widest <= width for width, widest in widths.items())
+    assert any(widest == width for width, widest in widths.items())
+
+
 def test_a_diff_that_fits_is_whole() -> None:
     rows = [f"+{number}" for number in range(24)]
     assert verdict.first_lines("\n".join(["diff a", "--- a", *rows])) == rows
@@ -180,7 +198,7 @@ def test_a_diff_that_fits_is_whole() -> None:
 
 def test_only_the_first_explanations_and_parts_are_told_at_length(monkeypatch) -> None:
     monkeypatch.setattr(verdict, "separation", lambda *_: "")
-    wrong = ["plain", "windows", "ragged", "epochs", "partial"]
+    wrong = ["plain", "windows", "ragged", "epochs", "partial", "rest"]
     names = [
         "no-divide",
         "clip-epsilon",
@@ -199,9 +217,18 @@ def test_only_the_first_explanations_and_parts_are_told_at_length(monkeypatch) -
         "  one micro-batch an update: update 2, W[0, 1]: 1.5 instead of 1.0, +5.0e-01 or 7 ULP,"
         " 2.5e-01 of the largest"
     )
-    assert text[start + 5] == "  and on partial"
-    four = [line.text for line in verdict.parted(report(wrong[:4], wrong[:4]))]
-    assert not any(row.startswith("  and on") for row in four)
+    assert text[start + 5 : start + 7] == [
+        "  and on partial, rest",
+        "  what must differ: already with one micro-batch of plain SGD an update",
+    ]
+    heading, *four = verdict.parted(report(wrong[:4], wrong[:4]))
+    assert heading == Line("\nwhere it first differs", "heading")
+    assert not any(line.text.startswith("  and on") for line in four)
+
+
+def test_four_names_are_told_in_full() -> None:
+    assert verdict.few(["a", "b", "c", "d"]) == "a, b, c, d"
+    assert verdict.few(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
 
 
 def test_what_separates_two_explanations_is_asked_of_probes_and_then_of_the_catalogue(
@@ -229,6 +256,11 @@ def test_what_separates_two_explanations_is_asked_of_probes_and_then_of_the_cata
     ]
     assert asked[0] == [name for name in PROBES if name != "plain"]
     assert list(verdict.apart(report(found=explanations(("no-divide",))))) == []
+    two = explanations(("no-divide", "clip-epsilon"), ("half-loss",))
+    assert list(verdict.apart(report(found=two))) == [
+        "\nno probe separates these 2:",
+        "  no-divide + clip-epsilon from half-loss: yield loss",
+    ]
 
 
 def test_what_the_catalogue_says_of_two_is_told_in_either_order() -> None:
