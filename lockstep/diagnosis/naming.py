@@ -162,9 +162,11 @@ class Diagnosis:
 
 
 def part_of(run: Run, replays: Replays | None = None) -> Part:
-    """Where a run first parts from the correct loop, or from another one."""
-    right = (replays or run.correct).careful
-    assert right is not None, f"the loop fails on {run.probe.name}"
+    """Where a run first parts from the correct loop, or from another one that comes to an end."""
+    right = replays.careful if replays else None
+    if right is None or not np.isfinite(right.values).all():
+        right = run.correct.careful
+    assert right is not None, f"the correct loop fails on {run.probe.name}"
     common = min(len(right.values), len(run.trajectory))
     compared = compare_bounds(right.values[:common], run.trajectory[:common], right.bounds[:common])
     first, relative = compared.first, 0.0

@@ -240,7 +240,7 @@ def headline(report: Report) -> str:
         *names, last = found[0].names
         ways = WAYS.get(len(names) + 1, "many")
         said = f"differs in {ways} ways: {', '.join(names)} and {last}"
-        if others := len({frozenset(each.names) for each in found}) - 1:
+        if others := len(found) - 1:
             said += f", or {others} other sets that no probe separates"
     if small:
         return f"{said}, and a difference of float32 size"

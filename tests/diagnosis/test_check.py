@@ -143,14 +143,45 @@ def test_what_no_probe_separates_is_reported_together(broken) -> None:
 
 
 def test_what_nothing_explains_is_unknown(broken) -> None:
-    """A rate that is off by a seventh of a per mille: no known mistake does that."""
-    found = check(broken(("rate * direction", "rate * 1.00014159 * direction")))
+    found = check(broken(("rate * direction", "rate * np.sin(direction)")))
     assert found.verdict == "differs"
     assert found.diagnosis.unknown
     assert "none of the known mistakes" in verdict.text(found)
     first = found.diagnosis.parts[0].first
     assert first is not None
     assert first.update == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("rate * direction", "rate * 1.00014159 * direction"), "learning rate times 1.00014159"),
+        (("2 * (x @", "2 / 7 * (x @"), "gradient times 1/7"),
+        (("= settings.betas", "= settings.betas[0], 0.999"), "beta2 is 0.999 instead of 0.95"),
+        (("settings.eps", "0.0123456"), "eps is 0.0123456 instead of 0.05"),
+        (("problem.max_norm /", "1.0 /"), "max_norm is 1 instead of 12"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_number_is_solved_for(broken, change, said) -> None:
+    found = check(broken(change))
+    assert names(found)[0] == (said,), verdict.text(found)
+    assert not found.diagnosis.left
+    assert verdict.headline(found).endswith(f"no known mistake does that: {said}")
+
+
+def test_an_accumulator_that_is_emptied_now_and_then_is_told(broken) -> None:
+    clears = (
+        "                sums[0] += x.T @ error\n",
+        "                count = getattr(train, 'count', 0)\n"
+        "                if count and count % 2 == 0:\n"
+        "                    sums = [s * 0 for s in sums]\n"
+        "                train.count = (count + 1) % len(problem.micro_batches)\n"
+        "                sums[0] += x.T @ error\n",
+    )
+    start = "    update = 0\n"
+    found = check(broken(clears, (start, f"    train.count = 0\n{start}")))
+    assert names(found)[0] == ("cleared every 2 micro-batches",), verdict.text(found)
 
 
 def test_one_ulp_is_no_difference_and_a_thousand_million_are(broken) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from lockstep import mistakes
 from lockstep.diagnosis import Diagnosis, Report, verdict
+from lockstep.diagnosis.forms import forms_of
 from lockstep.diagnosis.matrix import correct_matrix
 from lockstep.diagnosis.naming import Explanation, Part, Run
 from lockstep.diagnosis.probes import FEATURES, OUTPUTS, TARGET, TINY_RATE, probes
@@ -24,7 +25,8 @@ def part(name: str) -> Part:
 
 
 def explanations(*names: tuple[str, ...], differing: tuple[str, ...] = ()) -> list[Explanation]:
-    return [Explanation(each, STAGES, differing) for each in names]
+    forms = [tuple(forms_of(name)[0] for name in each) for each in names]
+    return [Explanation(each, STAGES, differing) for each in forms]
 
 
 def report(runs=(), parts=(), differing=None, found=(), **more) -> Report:
@@ -72,12 +74,12 @@ def test_the_verdict_and_its_status(found, said, status) -> None:
         ([("no-divide", "clip-epsilon")], "differs in two ways: no-divide and clip-epsilon"),
         (
             [("no-divide", "clip-epsilon")] * 2,
-            "differs in two ways: no-divide and clip-epsilon, or 1 other pairs that no probe"
+            "differs in two ways: no-divide and clip-epsilon, or 1 other sets that no probe"
             " separates",
         ),
         (
             [("no-divide", "clip-epsilon")] * 3,
-            "differs in two ways: no-divide and clip-epsilon, or 2 other pairs that no probe"
+            "differs in two ways: no-divide and clip-epsilon, or 2 other sets that no probe"
             " separates",
         ),
     ],
@@ -103,7 +105,7 @@ def test_a_failure_in_words() -> None:
 def test_what_was_compared_in_a_line() -> None:
     runs = [run("plain", 100), run("windows", 2)]
     found = Report(
-        "port", Diagnosis(runs, [part("plain")], {}, []), {"adam": "no"}, {"clip": ["max_norm"]},
+        "port", Diagnosis(runs, [part("plain")], {}, []), {"adam": "no", "clip": "no"},
         dtype="float32", framework="jax",
     )  # fmt: skip
     assert found.compared == 102 * 24
@@ -119,17 +121,17 @@ def test_what_was_compared_in_a_line() -> None:
 def test_what_was_not_covered_and_why() -> None:
     found = report(
         ["plain", "windows", "ragged"], ["windows"], {"ragged": ["loss"]},
-        refused={"adam": "SGD alone", "lion": "SGD alone"}, unread={"clip": ["max_norm", "dtype"]},
+        refused={"adam": "SGD alone", "lion": "SGD alone", "clip": "no clipping"},
     )  # fmt: skip
     assert found.uncovered("plain") == ""
     assert found.uncovered("lion") == "SGD alone"
-    assert found.uncovered("clip") == "the port does not read max_norm, dtype"
+    assert found.uncovered("clip") == "no clipping"
     fails = [name for name in ("plain", "windows", "ragged", "lion") if found.fails(name)]
     assert fails == ["windows", "ragged", "lion"]
     assert list(verdict.lines(found))[-3:] == [
         Line("\nnot covered", "aside"),
         Line("  adam, lion: SGD alone", "aside"),
-        Line("  clip: the port does not read max_norm, dtype", "aside"),
+        Line("  clip: no clipping", "aside"),
     ]
 
 
