@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from lockstep.oracle.rules import RULES, constants, initial_state, sign
+from lockstep.oracle.rules import RULES, average, constants, initial_state, sign
+from lockstep.oracle.tracked import rounded
 from lockstep.problem import Optimizer
 
 GRADIENTS = [0.5, -1.25, 0.0, 2.0]
@@ -117,3 +118,19 @@ def test_a_rule_is_its_definition(rule, name, settings) -> None:
 @pytest.mark.parametrize("kind", [float, object])
 def test_the_sign_of_zero_is_zero(kind) -> None:
     assert sign(np.array([-2.5, 0.0, 3.5], dtype=kind)).tolist() == [-1, 0, 1]
+
+
+def test_decay_acts_on_the_rows_that_it_is_for() -> None:
+    for name, l2, decay in (("adamw", [0, 0], [1 - RATE * DECAY, 1]), ("adam", [DECAY, 0], [1, 1])):
+        optimizer = Optimizer(name, RATE, weight_decay=DECAY)
+        numbers = constants(optimizer, RATE, 0, [True, False], np.float64)
+        assert (numbers["l2"].ravel().tolist(), numbers["decay"].ravel().tolist()) == (l2, decay)
+
+
+def test_an_average_allows_for_its_other_forms() -> None:
+    number = rounded(2.0**-53)
+    moment, new = (np.array([number(each)], dtype=object) for each in (1.0, 3.0))
+    beta, gain = number(0.75), number(0.25)
+    (mixed,), (found,) = moment * beta + new * gain, average(moment, new, (beta, gain))
+    assert found.value == mixed.value
+    assert found.error == mixed.error + number.unit * 4
