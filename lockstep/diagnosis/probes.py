@@ -291,4 +291,4 @@ def of_shapes(rng: np.random.Generator) -> Iterator[Row]:
     one = random_problem(rng, (1,) * 6, epochs=1, features=1)
     yield "single-feature", "one feature, and one example at a time", "windows single", one
     one = random_problem(rng, (3,), k=2, epochs=3)
-    yield "single-batch", "one micro-batch an epoch", f"{WINDOWED} single", one
+    yield "single-batch", "one micro-batch an epoch", "partial epochs single", one

@@ -131,11 +131,10 @@ def bounds_with_state(
     for number, (window, exact_theta) in enumerate(zip(windows(problem), trajectory, strict=False)):
         if taken[number]:
             recorded = None if gradients is None else gradients[update]
-            slope = slope_of(problem, window, theta, recorded)
+            slope = slope_of(problem, window, theta, update, recorded)
             require_finite(problem, update, slope)
             if problem.compute_dtype and recorded is None:
                 check_low_precision(problem, window, theta, update)
-            check_squares(problem, update, slope.gradient)
             errors = dict(zip(names, error, strict=True))
             try:
                 step = analyse(problem, slope, {"theta": theta, **state}, errors, update)
@@ -222,15 +221,17 @@ class Slope(NamedTuple):
 
 
 def slope_of(
-    problem: Problem, window: Window, theta: Array, recorded: Array | None = None
+    problem: Problem, window: Window, theta: Array, update: int, recorded: Array | None = None
 ) -> Slope:
     """The gradient that the rule gets: of a window at theta and clipped, or a recorded one."""
     if recorded is not None:
+        check_squares(problem, update, recorded)
         return Slope(recorded, np.zeros_like(theta), np.zeros((theta.size,) * 2))
     x, y, _, shares, _ = window
     # W above b is flat by rows, and each output has the same second derivative.
     derivative = np.kron(2 * x.T @ (shares * x), np.eye(theta.shape[1]))
     gradient = 2 * x.T @ (shares * (x @ theta - y))
+    check_squares(problem, update, gradient)
     return clipped(problem, gradient, gradient_error(problem, window, theta), derivative)
 
 

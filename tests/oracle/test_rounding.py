@@ -218,10 +218,10 @@ def test_the_slope_is_the_gradient_and_its_derivative(max_norm) -> None:
     problem = random_problem(11, accumulation_steps=4, max_norm=max_norm, example_weights=weights)
     (window,) = rounding.windows(problem)
     theta, (run,) = np.vstack([problem.W, problem.b]), loop.snapshots(problem)
-    slope = rounding.slope_of(problem, window, theta)
+    slope = rounding.slope_of(problem, window, theta, 0)
     assert slope.gradient == pytest.approx(run.gradient, rel=1e-13)
     move = 1e-6 * np.random.default_rng(0).normal(size=theta.shape)
-    up, down = (rounding.slope_of(problem, window, theta + each) for each in (move, -move))
+    up, down = (rounding.slope_of(problem, window, theta + each, 0) for each in (move, -move))
     change = (up.gradient - down.gradient).ravel() / 2
     assert slope.derivative @ move.ravel() == pytest.approx(change, rel=1e-6, abs=1e-14)
     assert (slope.error > 0).all()
@@ -232,7 +232,7 @@ def test_clipping_rounds_and_shrinks_what_came_of_rounding() -> None:
     free = random_problem(11, accumulation_steps=4)
     (window,), theta = rounding.windows(free), np.vstack([free.W, free.b])
     plain, loose, tight = (
-        rounding.slope_of(dataclasses.replace(free, max_norm=norm), window, theta)
+        rounding.slope_of(dataclasses.replace(free, max_norm=norm), window, theta, 0)
         for norm in (None, 1000.0, 2.0**-10)
     )
     assert (loose.error == plain.error + 3 * 2.0**-53 * abs(plain.gradient)).all()
@@ -305,9 +305,10 @@ def test_squares_are_in_range_where_they_are_taken() -> None:
         with pytest.raises(ProblemError, match="update 2 is out of float32's range"):
             rounding.check_squares(problem, 1, gradient)
     x, y = np.ones((1, 1)), np.full((1, 1), 1e20)
-    far = Problem([[0.0]], [0.0], [(x, y)], dtype="float32", optimizer=Optimizer("adam"))
-    with pytest.raises(ProblemError, match="update 1 is out of float32's range"):
-        list(rounding.rounding_bounds(far, loop.trajectory(far, "decimal")))
+    for optimizer, norm in ((Optimizer("adam"), None), (Optimizer("sgd", 0.5), 1.0)):
+        far = Problem([[0.0]], [0.0], [(x, y)], dtype="float32", optimizer=optimizer, max_norm=norm)
+        with pytest.raises(ProblemError, match="update 1 is out of float32's range"):
+            list(rounding.rounding_bounds(far, loop.trajectory(far, "decimal")))
 
 
 def low_precision(y: float, **settings) -> Problem:
