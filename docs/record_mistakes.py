@@ -92,7 +92,11 @@ def by_reference(name: str, form: int) -> dict[str, Any]:
 
 def plain_probes() -> list[Probe]:
     """Those that the plain loop trains."""
-    return [probe for probe in probes() if probe.problem.uses_only()]
+    return [
+        probe
+        for probe in probes()
+        if probe.problem.uses_only() and "single" not in probe.ingredients
+    ]
 
 
 def plain_sgd() -> list[Probe]:

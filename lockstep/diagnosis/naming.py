@@ -197,6 +197,7 @@ class Search:
         self.replays: dict[tuple[str, Stages], Replays] = {}
         self.matches: dict[tuple[str, Stages], bool] = {}
         self.found = [Explanation()]
+        self.dropped: list[Explanation] = []
         self.left: list[Run] = []
         for holds in (self.resembles, self.reproduces):
             self.left = []
@@ -210,7 +211,14 @@ class Search:
             held = [each for each in self.found if holds(run, each)]
             if not held and not self.beyond(run):
                 held = self.extended([run, *explained], holds)
+                if not held and self.dropped:
+                    # What seemed to need another difference earlier may have needed this one.
+                    known, self.found = self.found, self.dropped
+                    held = self.extended([run, *explained], holds)
+                    self.found = known
             if held:
+                lost = [each for each in self.found if each not in held]
+                self.dropped = [*self.dropped, *lost][-BEAM:]
                 self.found = held
                 explained.append(run)
             else:

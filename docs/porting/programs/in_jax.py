@@ -10,6 +10,12 @@ import optax
 jax.config.update("jax_enable_x64", True)
 
 
+SUPPORTED = (
+    *("max_norm", "learning_rates", "decay_bias"),
+    *("non_finite", "loss_scale"),
+)
+
+
 def windows(problem):
     k = problem.accumulation_steps
     for _ in range(problem.epochs):
@@ -66,6 +72,8 @@ def apply_gradients(optimizer, gradients, state, parameters):
 
 
 def train(problem):
+    if not problem.uses_only(*SUPPORTED):
+        raise NotImplementedError(SUPPORTED)
     if problem.non_finite == "raise":
         raise NotImplementedError("such windows are skipped")
     optimizer = make_optimizer(problem)

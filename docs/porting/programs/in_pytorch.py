@@ -4,6 +4,11 @@ import torch
 from torch import optim
 from torch.nn.utils import get_total_norm
 
+SUPPORTED = (
+    *("max_norm", "learning_rates", "decay_bias"),
+    *("non_finite", "loss_scale"),
+)
+
 
 def windows(problem):
     k = problem.accumulation_steps
@@ -38,6 +43,8 @@ def make_optimizer(parameters, problem):
 
 
 def train(problem):
+    if not problem.uses_only(*SUPPORTED):
+        raise NotImplementedError(SUPPORTED)
     if problem.non_finite == "raise":
         raise NotImplementedError("such windows are skipped")
     W = torch.tensor(problem.W, requires_grad=True)

@@ -37,6 +37,12 @@ class Adam(keras.optimizers.Adam):
         self.epsilon = eps
 
 
+SUPPORTED = (
+    *("max_norm", "learning_rates", "decay_bias"),
+    *("non_finite", "loss_scale"),
+)
+
+
 def windows(problem):
     k = problem.accumulation_steps
     for _ in range(problem.epochs):
@@ -67,6 +73,8 @@ def make_optimizer(problem):
 
 
 def train(problem):
+    if not problem.uses_only(*SUPPORTED):
+        raise NotImplementedError(SUPPORTED)
     if problem.non_finite == "raise":
         raise NotImplementedError("such windows are skipped")
     W, b = tf.Variable(problem.W), tf.Variable(problem.b)
