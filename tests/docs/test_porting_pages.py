@@ -64,7 +64,7 @@ def test_the_code_of_the_tables_takes_the_same_update(framework) -> None:
     found = check(str(program(framework)))
     assert found.verdict == "same", verdict.text(found)
     assert not found.notes
-    assert len(found.diagnosis.runs) == 25
+    assert len(found.diagnosis.runs) == 28
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
