@@ -1,103 +1,21 @@
-"""The library's own optimizer, set to take the update.
+"""Which of the library's optimizers a problem takes."""
 
-The agreed update is torch.optim's, so that the settings are
-its own; only what it lacks stands in adapted.py.
-"""
-
-from typing import Any
-
-from torch import optim
 from torch.optim import Optimizer
 
-from .adapted import Lion, NAdam
+from . import library
 from .data import Parameters
 from .problem import Problem
 
-Groups = list[dict[str, Any]]
-
-
-def sgd(groups: Groups, settings: Any) -> Optimizer:
-    """Return SGD, with or without momentum."""
-    return optim.SGD(
-        groups,
-        momentum=settings.momentum,
-        dampening=settings.dampening,
-        nesterov=settings.nesterov,
-    )
-
-
-def adam(groups: Groups, settings: Any) -> Optimizer:
-    """Return Adam, AdamW or AMSGrad."""
-    rule = optim.AdamW if settings.decoupled else optim.Adam
-    return rule(
-        groups,
-        betas=settings.betas,
-        eps=settings.eps,
-        amsgrad=settings.amsgrad,
-    )
-
-
-def adamax(groups: Groups, settings: Any) -> Optimizer:
-    """Return Adamax."""
-    return optim.Adamax(
-        groups, betas=settings.betas, eps=settings.eps
-    )
-
-
-def nadam(groups: Groups, settings: Any) -> Optimizer:
-    """Return NAdam."""
-    return NAdam(
-        groups,
-        betas=settings.betas,
-        eps=settings.eps,
-        momentum_decay=settings.momentum_decay,
-    )
-
-
-def rmsprop(groups: Groups, settings: Any) -> Optimizer:
-    """Return RMSprop, plain, with momentum, or centered."""
-    return optim.RMSprop(
-        groups,
-        alpha=settings.alpha,
-        eps=settings.eps,
-        momentum=settings.momentum,
-        centered=settings.centered,
-    )
-
-
-def adagrad(groups: Groups, settings: Any) -> Optimizer:
-    """Return Adagrad."""
-    start = settings.initial_accumulator_value
-    return optim.Adagrad(
-        groups,
-        lr_decay=settings.lr_decay,
-        initial_accumulator_value=start,
-        eps=settings.eps,
-    )
-
-
-def adadelta(groups: Groups, settings: Any) -> Optimizer:
-    """Return Adadelta."""
-    return optim.Adadelta(
-        groups, rho=settings.rho, eps=settings.eps
-    )
-
-
-def lion(groups: Groups, settings: Any) -> Optimizer:
-    """Return Lion, which torch.optim lacks."""
-    return Lion(groups, betas=settings.betas)
-
-
 RULES = {
-    "sgd": sgd,
-    "adam": adam,
-    "adamw": adam,
-    "adamax": adamax,
-    "nadam": nadam,
-    "rmsprop": rmsprop,
-    "adagrad": adagrad,
-    "adadelta": adadelta,
-    "lion": lion,
+    "sgd": library.sgd,
+    "adam": library.adam,
+    "adamw": library.adam,
+    "adamax": library.adamax,
+    "nadam": library.nadam,
+    "rmsprop": library.rmsprop,
+    "adagrad": library.adagrad,
+    "adadelta": library.adadelta,
+    "lion": library.lion,
 }
 
 

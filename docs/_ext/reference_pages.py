@@ -15,7 +15,7 @@ from lockstep.paths import IMPLEMENTATIONS
 FOLDER = Path(__file__).parent.parent / "reference" / "implementations"
 MODULES = (
     *("model", "data", "training", "recipe", "window", "safeguards", "progress", "schedule"),
-    *("optimizers", "state", "bitwise", "compiled", "recurrent"),
+    *("optimizers", "library", "state", "bitwise", "compiled", "recurrent"),
 )
 
 

@@ -1,6 +1,6 @@
 """Partial evaluation: a function's source with its settings filled in, and nothing run.
 
-`specialise` reads one function of a module, and whatever functions of the module that one looks up
+`specialise` reads one function of a source, and whatever functions of the source that one looks up
 in a table, and executes them on syntax trees instead of on values: settings become their
 literal values, a condition that is then constant leaves one of its branches, and what only gave
 something a name for its next use is put where it is used. What is left are the statements that a
@@ -69,7 +69,7 @@ class Specialiser(ast.NodeTransformer):
     def __init__(
         self, module: ast.Module, objects: Mapping[str, Any], free: Mapping[str, str]
     ) -> None:
-        """Find the module's functions, and its tables of them: `RULES = {"adam": adam}`."""
+        """Find the functions, and tables of them: `RULES = {"adam": adam}`, or `library.adam`."""
         self.objects, self.free = objects, free
         self.functions: dict[str, ast.FunctionDef] = {}
         self.tables: dict[str, dict[str, str]] = {}
@@ -81,7 +81,7 @@ class Specialiser(ast.NodeTransformer):
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
                 (target,), pairs = node.targets, zip(node.value.keys, node.value.values)
                 self.tables[ast.unparse(target)] = {
-                    ast.literal_eval(name): ast.unparse(function)
+                    ast.literal_eval(name): ast.unparse(function).rpartition(".")[2]
                     for name, function in pairs
                     if name
                 }

@@ -1,7 +1,7 @@
 """The lines that take an update in a framework, made from the source that is tested here.
 
-`lines` fills the settings into `make_optimizer` and the optimizer's function of
-`{framework}_impl/optimizers.py`, leaves out what they make neutral, and takes along whatever is
+`lines` fills the settings into `make_optimizer` of `{framework}_impl/optimizers.py` and into the
+optimizer's function of `library.py`, leaves out what they make neutral, and takes along whatever is
 left refers to in the folder, as it stands there. A test runs the lines, and requires of them the
 bits of `{framework}_impl.recipe`.
 """
@@ -82,12 +82,11 @@ def lines(
 
     Raises NotConstantError where the folder's source is beyond `specialise`.
     """
-    rooms = Rooms(framework)
-    room = rooms["optimizers"]
+    room = Room(framework, "library", "optimizers")
     problem = SimpleNamespace(dtype=dtype, decay_bias=decay_bias)
     objects = {"problem": problem, SETTINGS: settings}
     found, numbers = specialise(room.source, "make_optimizer", objects, FREE, RESULT)
-    taken = Taken(rooms)
+    taken = Taken(Rooms(framework))
     setup = []
     if framework == "jax" and dtype == "float64":
         setup = ['jax.config.update("jax_enable_x64", True)']
@@ -142,15 +141,16 @@ class Import(NamedTuple):
 
 
 class Room:
-    """One module of an implementation folder, read and not imported."""
+    """One module of an implementation folder, or several as one, read and not imported."""
 
-    def __init__(self, framework: str, name: str) -> None:
+    def __init__(self, framework: str, *names: str) -> None:
         """Parse it, and sort its top level into imports and definitions, by name.
 
         neighbours holds what comes from another module of the folder: that module, and the name
         there; for a whole module, "" and its name.
         """
-        self.source = (IMPLEMENTATIONS / f"{framework}_impl" / f"{name}.py").read_text()
+        folder = IMPLEMENTATIONS / f"{framework}_impl"
+        self.source = "".join((folder / f"{name}.py").read_text() for name in names)
         self.rows = self.source.splitlines()
         self.tree = ast.parse(self.source)
         self.imports: dict[str, Import] = {}
@@ -193,13 +193,17 @@ class Room:
         return found
 
     def remarks(self, text: str) -> list[str]:
-        """The sentences of the module's docstring about something that this text uses: np.float64.
+        """The sentences of the modules' docstrings about something that this text uses: np.float64.
 
         That is, those that hold one of its dotted names.
         """
-        docstring = " ".join((ast.get_docstring(self.tree) or "").split())
+        docstrings = [
+            str(node.value.value)
+            for node in self.tree.body
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        ]
         names = set(re.findall(r"[a-z]+\.\w+", text))
-        sentences = re.split(r"(?<=\.) ", docstring)
+        sentences = re.split(r"(?<=\.) ", " ".join(" ".join(docstrings).split()))
         return [each for each in sentences if any(name in each for name in names)]
 
 

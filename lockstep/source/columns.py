@@ -31,7 +31,7 @@ COMMENT = re.compile(rf" *# ((?:{'|'.join((*CONCEPTS, 'cut'))})(?: \+ \w+)*): (.
 FILES = (
     *("training", "model", "data", "problem", "accumulation", "precision"),
     *("recipe", "window", "safeguards", "progress"),
-    *("schedule", "optimizers", "adapted", "adapted_adam", "neutral", "table"),
+    *("schedule", "optimizers", "library", "adapted", "adapted_adam", "neutral", "table"),
     *("state", "recurrent"),
     *("bitwise", "ordered", "rules", "adam", "constants", "compiled"),
 )

@@ -36,7 +36,7 @@ EXCEPTIONS: dict[tuple[str, ...], str] = {
         )
         for framework in ("pytorch", "tensorflow")
     },
-    ("pytorch", "optimizers", "Groups"): (
+    ("pytorch", "library", "Groups"): (
         "Only PyTorch needs it: its optimizers take parameters in groups, each with its own decay."
     ),
     ("pytorch", "state", "optimizer_state", "optimizer"): "JAX has it in the state",

@@ -82,7 +82,7 @@ def say_distance(out: Console) -> None:
     say(
         out,
         "naive  the library's own, with the same learning rate and settings, and its own defaults\n"
-        "here   as *_impl/optimizers.py sets it, or adapts it\n"
+        "here   as *_impl/library.py sets it, or adapts it\n"
         f"The largest distance in {UPDATES} updates in {DTYPE}, relative to the largest parameter.",
     )
 

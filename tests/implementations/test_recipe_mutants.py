@@ -20,7 +20,7 @@ HERE = {
     "pytorch": {
         "clip epsilon": ("safeguards.py", "(max_norm / norm)", "(max_norm / (norm + 1e-6))"),
         "float32 beta": (
-            "optimizers.py",
+            "library.py",
             "betas=settings.betas,\n        eps=settings.eps,\n        ams",
             f"betas={SINGLE},\n        eps=settings.eps,\n        ams",
         ),
@@ -48,7 +48,7 @@ HERE = {
     "jax": {
         "clip epsilon": ("safeguards.py", "max_norm / norm", "max_norm / (norm + 1e-6)"),
         "float32 beta": (
-            "optimizers.py",
+            "library.py",
             "scale(*settings.betas, settings.eps)",
             f"scale(*{SINGLE}, settings.eps)",
         ),

@@ -515,7 +515,7 @@ def direct(s):
     return scale(*s.pair, first, second, size=2 * s.size)
 
 
-TABLE = {"direct": direct, "other": direct}
+TABLE = {"direct": direct, "other": module.direct}
 
 
 def make(parameters, problem):

@@ -134,7 +134,7 @@ def test_concept_by_concept_where_they_do_not() -> None:
 
 def test_what_a_framework_has_not_is_told() -> None:
     assert "jax.grad takes a function" in " ".join(printed(100, "micro_loss", ["pytorch"]))
-    assert "Only PyTorch needs it" in " ".join(printed(100, "optimizers.Groups", ["jax"]))
+    assert "Only PyTorch needs it" in " ".join(printed(100, "library.Groups", ["jax"]))
 
 
 def test_one_concept_says_what_it_is_fused_with() -> None:
