@@ -48,6 +48,7 @@ INGREDIENTS = {
     "decay": "weight decay",
     "groups": "weight decay of W alone",
     "untouched": "a tensor that has no part in a window",
+    "single": "an axis of one element, which broadcasts or is squeezed",
     "precision": "the accumulator's precision",
     "weights": "weighted examples",
     "drop": "the policy for partial windows",

@@ -15,6 +15,13 @@ def as_compiled(theta: Theta, gradient: Theta, state: State, at: Place) -> tuple
     return theta, state
 
 
+def as_counted(theta: Theta, gradient: Theta, state: State, at: Place) -> tuple[Theta, State]:
+    """No update unless K is 1: the counter stands in the branch that it guards."""
+    if at.problem.accumulation_steps == 1:
+        return loop.take_update(theta, gradient, state, at)
+    return theta, state
+
+
 def only_alone(at: Place) -> bool:
     """A boundary only where every micro-step is one."""
     return at.problem.accumulation_steps == 1
@@ -47,7 +54,11 @@ MISTAKE = Mistake(
     frequency=3,
     severity=5,
     stages=replace(STAGES, take_update=as_compiled),
-    forms=(replace(STAGES, boundary=only_alone), replace(STAGES, boundary=never)),
+    forms=(
+        replace(STAGES, boundary=only_alone),
+        replace(STAGES, boundary=never),
+        replace(STAGES, take_update=as_counted),
+    ),
     look_alikes={
         "zero-before-update": "K = 1: this one is right there, and zero-before-update is not",
         "step-every-microbatch": (
