@@ -92,11 +92,7 @@ def by_reference(name: str, form: int) -> dict[str, Any]:
 
 def plain_probes() -> list[Probe]:
     """Those that the plain loop trains."""
-    return [
-        probe
-        for probe in probes()
-        if probe.problem.uses_only() and "single" not in probe.ingredients
-    ]
+    return [probe for probe in probes() if probe.problem.uses_only()]
 
 
 def plain_sgd() -> list[Probe]:
