@@ -200,7 +200,7 @@ class Search:
         self.dropped: list[Explanation] = []
         self.left: list[Run] = []
         for holds in (self.resembles, self.reproduces):
-            self.left = []
+            self.dropped, self.left = [], []
             self.explain(holds)
         self.observe()
 
