@@ -116,6 +116,8 @@ def load(port: str) -> Callable[[Problem], Any]:
     name, function = divided(port)
     if "." in function:
         raise LoadError(f"{name}: {function} is no function of the module: {INSTEAD}")
+    # A port's module may parse arguments: it is a script without any.
+    sys.argv = [name]
     module = load_file(Path(name)) if name.endswith(".py") else load_module(name)
     found = getattr(module, function or FUNCTION, None)
     if inspect.isclass(found):
@@ -147,8 +149,6 @@ def load_file(file: Path) -> Any:
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     os.environ[LOADED] = str(file)
-    # It may parse its arguments: it is a script without any.
-    sys.argv = [str(file)]
     spec.loader.exec_module(module)
     return module
 
@@ -206,7 +206,7 @@ def watched(problem: Problem) -> tuple[Problem, set[str]]:
 def watching(settings: Any, read: set[str], prefix: str) -> Any:
     """A copy of settings that writes down which of them are read."""
 
-    class Watched(type(settings)):  # type: ignore[misc]
+    class Watched(type(settings)):  # type: ignore[misc]  # a base of its own, each time
         def __getattribute__(self, name: str) -> Any:
             read.add(name if name == "__dict__" else prefix + name)
             return super().__getattribute__(name)
