@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 from lockstep import mistakes
-from lockstep.diagnosis.probes import MICRO_BATCHES, Probe
+from lockstep.diagnosis.probes import MICRO_BATCHES
 from lockstep.mistakes import Mistake
 from lockstep.oracle.loop import STAGES, Number, Place, Stages, Theta, learning_rate
 from lockstep.problem import PLAIN, Optimizer, Problem
@@ -24,6 +24,11 @@ class Form:
     name: str
     stages: Stages
     mistake: Mistake
+
+    @property
+    def known(self) -> bool:
+        """Whether the catalogue has it."""
+        return self.name in mistakes.names()
 
 
 @cache
@@ -82,11 +87,11 @@ def unread(problem: Problem, read: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in used if name not in read)
 
 
-def ignoring(setting: str, known: Sequence[Form], probe: Probe) -> Form:
+def ignoring(setting: str, known: Sequence[Form], problem: Problem) -> Form:
     """The form in which a setting is not there, under the name that the catalogue has for it."""
-    plain = ignored(setting, probe.problem.optimizer.name)
+    plain = ignored(setting, problem.optimizer.name)
     for form in known:
-        if set(form.stages.replaced) == {"settings"} and alike(form, plain, probe.problem):
+        if set(form.stages.replaced) == {"settings"} and alike(form, plain, problem):
             return form
     return plain
 

@@ -197,28 +197,27 @@ class Search:
         self.replays: dict[tuple[str, Stages], Replays] = {}
         self.matches: dict[tuple[str, Stages], bool] = {}
         self.found = [Explanation()]
-        self.dropped: list[Explanation] = []
         self.left: list[Run] = []
         for holds in (self.resembles, self.reproduces):
-            self.dropped, self.left = [], []
             self.explain(holds)
         self.observe()
 
     def explain(self, holds: Holds) -> None:
         """Go through the runs, and add to what is known where it does not hold."""
+        self.left = []
         explained: list[Run] = []
+        dropped: list[Explanation] = []
         for run in self.runs:
             held = [each for each in self.found if holds(run, each)]
             if not held and not self.beyond(run):
-                held = self.extended([run, *explained], holds)
-                if not held and self.dropped:
-                    # What seemed to need another difference earlier may have needed this one.
-                    known, self.found = self.found, self.dropped
-                    held = self.extended([run, *explained], holds)
-                    self.found = known
+                # What was dropped may have been right, and one difference short already there.
+                runs = [run, *explained]
+                held = self.extended(self.found, runs, holds) or (
+                    self.extended(dropped, runs, holds) if dropped else []
+                )
             if held:
                 lost = [each for each in self.found if each not in held]
-                self.dropped = [*self.dropped, *lost][-BEAM:]
+                dropped = [*dropped, *lost][-BEAM:]
                 self.found = held
                 explained.append(run)
             else:
@@ -228,43 +227,50 @@ class Search:
         """Whether a run has all the ingredients of one that was left unexplained."""
         return any(left.probe.ingredients <= run.probe.ingredients for left in self.left)
 
-    def extended(self, runs: Sequence[Run], holds: Holds) -> list[Explanation]:
+    def extended(
+        self, known: Sequence[Explanation], runs: Sequence[Run], holds: Holds
+    ) -> list[Explanation]:
         """What is known with one more difference, or with two that the first run shows at once.
 
         What a port never read makes no difference to it, whatever else it does.
         """
-        unread = tuple(ignoring(setting, self.forms, runs[0].probe) for setting in runs[0].unread)
+        problem = runs[0].probe.problem
+        unread = tuple(ignoring(setting, self.forms, problem) for setting in runs[0].unread)
         for first in dict.fromkeys((unread, ())):
-            if unread and (found := self.holding(runs, holds, [first])):
+            if first and (found := self.holding(known, runs, holds, [first])):
                 return found
             for forms in (self.forms, CLEARED):
-                if found := self.holding(runs, holds, ((*first, form) for form in forms)):
+                if found := self.holding(known, runs, holds, ((*first, form) for form in forms)):
                     return found
-        if found := self.solved(runs, holds):
+        if found := self.solved(known, runs, holds):
             return found
-        pairs = list(combinations(self.kinds(runs[0]), 2))
+        pairs = list(combinations(self.kinds(known[0], runs[0]), 2))
         if len(pairs) > self.pairs:
             return []
         self.pairs -= len(pairs)
-        some = [pair for pair in pairs if self.holding(runs[:1], holds, [(pair[0][0], pair[1][0])])]
+        some = [
+            (one, other)
+            for one, other in pairs
+            if self.holding(known, runs[:1], holds, [(one[0], other[0])])
+        ]
         both = (forms for pair in some for forms in product(*pair))
-        return self.holding(runs, holds, both)
+        return self.holding(known, runs, holds, both)
 
-    def solved(self, runs: Sequence[Run], holds: Holds) -> list[Explanation]:
+    def solved(
+        self, known: Sequence[Explanation], runs: Sequence[Run], holds: Holds
+    ) -> list[Explanation]:
         """What is known, with a number that is another one."""
         found = []
-        for known in self.found:
-            for forms in solved(known.stages, runs[0].probe.problem, runs[0].trajectory):
-                longer = (self.longer(known, [form]) for form in forms)
-                held = (each for each in longer if each and all(holds(run, each) for run in runs))
-                found += list(islice(held, 1))
+        for each in known:
+            for forms in solved(each.stages, runs[0].probe.problem, runs[0].trajectory):
+                found += self.holding([each], runs, holds, zip(forms))[:1]
         return found[:BEAM]
 
-    def kinds(self, run: Run) -> list[list[Form]]:
-        """The forms that change a run, those together that do the same to it."""
+    def kinds(self, known: Explanation, run: Run) -> list[list[Form]]:
+        """The forms of one more mistake, those together that do the same to a run."""
         found: dict[bytes, list[Form]] = {}
         for form in self.forms:
-            longer = self.longer(self.found[0], (form,))
+            longer = self.longer(known, (form,))
             quick = self.replay(run, longer).quick if longer else None
             if quick is not None:
                 scale = np.max([abs(theta).max() for theta in quick], initial=1e-300)
@@ -273,10 +279,14 @@ class Search:
         return list(found.values())
 
     def holding(
-        self, runs: Sequence[Run], holds: Holds, choices: Iterable[tuple[Form, ...]]
+        self,
+        known: Sequence[Explanation],
+        runs: Sequence[Run],
+        holds: Holds,
+        choices: Iterable[tuple[Form, ...]],
     ) -> list[Explanation]:
         """What is known with some forms more, where that holds for all runs."""
-        longer = (self.longer(known, forms) for forms in choices for known in self.found)
+        longer = (self.longer(each, forms) for forms in choices for each in known)
         held = (each for each in longer if each and all(holds(run, each) for run in runs))
         return list(islice(held, BEAM))
 
@@ -322,7 +332,7 @@ class Search:
             return
         more = [
             self.observed(each)
-            for each in self.holding(self.runs, self.reproduces, zip(self.forms))
+            for each in self.holding(self.found, self.runs, self.reproduces, zip(self.forms))
         ]
         self.found += [each for each in more if len(each.differing) < least]
 

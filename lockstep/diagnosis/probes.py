@@ -1,8 +1,8 @@
 """The problems that a port is driven with: each is small, and shows what the others do not.
 
 At most seven micro-batches, of seven features and three outputs but for a few: a port compiles few
-shapes. Each
-probe names its ingredients, so that what differs, and what does not, tells where a port goes wrong.
+shapes. Each probe names its ingredients, so that what differs, and what does not, tells where a
+port goes wrong.
 """
 
 from __future__ import annotations

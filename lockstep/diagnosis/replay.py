@@ -6,7 +6,7 @@ whatever its stages are. For a few updates that is tight, and it holds for mista
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -57,11 +57,9 @@ class Replays:
     def quick(self) -> list[Array] | None:
         """W above b in float64, whatever the probe's dtype."""
         try:
-            with np.errstate(all="ignore"):
-                found = list(loop.run(self.probe.problem, "float64", self.stages))
+            return list(in_floats(self.probe.problem, self.stages))
         except FAILURES:
             return None
-        return [each.theta for each in found]
 
     @cached_property
     def careful(self) -> Replay | None:
@@ -97,11 +95,10 @@ class Replays:
         """Whether float64 comes near a trajectory; at the first number that is off, it ends."""
         far, count = self.far(trajectory, share), 0
         try:
-            with np.errstate(all="ignore"):
-                for found in loop.run(self.probe.problem, "float64", self.stages):
-                    if count == len(trajectory) or not agrees(found.theta, trajectory[count], far):
-                        return False
-                    count += 1
+            for theta in in_floats(self.probe.problem, self.stages):
+                if count == len(trajectory) or not agrees(theta, trajectory[count], far):
+                    return False
+                count += 1
         except FAILURES:
             return False
         return count == len(trajectory)
@@ -121,6 +118,13 @@ class Replays:
             if not same:
                 found.append(name)
         return found
+
+
+def in_floats(problem: Problem, stages: Stages) -> Iterator[Array]:
+    """W above b after each update, in float64; raises one of FAILURES where the loop fails."""
+    with np.errstate(all="ignore"):
+        for found in loop.run(problem, "float64", stages):
+            yield found.theta
 
 
 @lru_cache(maxsize=512)

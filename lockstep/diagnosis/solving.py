@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.diagnosis.forms import Form, described
-from lockstep.diagnosis.replay import FAILURES, merged
+from lockstep.diagnosis.replay import FAILURES, in_floats, merged
 from lockstep.oracle import loop
 from lockstep.oracle.loop import Number, Place, Stages, Theta
 from lockstep.problem import Array, Problem
@@ -142,8 +142,7 @@ def first_wrong(
 def replayed(stages: Stages, problem: Problem) -> Iterator[Array]:
     """W above b after each update, in float64, until it fails."""
     try:
-        with np.errstate(all="ignore"):
-            yield from (found.theta for found in loop.run(problem, "float64", stages))
+        yield from in_floats(problem, stages)
     except FAILURES:
         return
 

@@ -14,8 +14,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lockstep import mistakes
+from lockstep.diagnosis.forms import Form
 from lockstep.diagnosis.matrix import coefficient_matrix, in_words, plain
-from lockstep.diagnosis.naming import Diagnosis, Explanation, separation
+from lockstep.diagnosis.naming import Diagnosis, Explanation, Part, separation
 from lockstep.diagnosis.probes import Probe, probes
 from lockstep.frameworks import KERAS_ON, NAMES
 from lockstep.problem import Array
@@ -131,10 +132,10 @@ class Report:
                 return coefficient_matrix(run.trajectory), run.probe
         return None
 
-    def mend(self, mistake: str) -> str:
+    def mend(self, form: Form) -> str:
         """The diff that mends a mistake in the port's own framework, "" where there is none."""
-        known = self.framework in NAMES and mistake in mistakes.names()
-        return mistakes.mend(mistake, self.framework) if known else ""
+        able = form.known and self.framework in NAMES
+        return mistakes.mend(form.name, self.framework) if able else ""
 
     def uncovered(self, probe: str) -> str:
         """Why the port was not driven with a probe; "" if it was."""
@@ -200,9 +201,9 @@ def explained(report: Report, explanation: Explanation, width: int) -> Iterator[
         yield Line(f"  replaces {', '.join(form.stages.replaced)} of the reference loop", "aside")
         for row in textwrap.wrap(mistake.explanation, width - 2, break_on_hyphens=False):
             yield Line(f"  {row}")
-        if name not in mistakes.names():
+        if not form.known:
             continue
-        if mend := report.mend(name):
+        if mend := report.mend(form):
             yield Line(f"  what mends it, in {report.framework}_impl:", "aside")
             yield from (Line(f"  {row}", "diff") for row in first_lines(mend))
         yield Line(f"  lockstep mistakes {name}    all that is known of it", "aside")
@@ -233,7 +234,7 @@ def headline(report: Report) -> str:
     if all(len(each.names) == 1 for each in found):
         kinds = {form.mistake.kind for each in found for form in each.forms}
         what = KINDS.get(frozenset(kinds), "makes a known mistake")
-        if not any(each.names[0] in mistakes.names() for each in found):
+        if not any(form.known for each in found for form in each.forms):
             what = "differs, and no known mistake does that"
         named = " or ".join(each.names[0] for each in found[:FEW])
         said = f"{what}: {named}" + (" or another" if len(found) > FEW else "")
@@ -298,11 +299,7 @@ def told(first: Explanation, other: Explanation) -> str:
 def parted(report: Report) -> Iterator[Line]:
     """Where the port parts from the correct loop, and what its matrix says."""
     yield Line("\nwhere it first differs", "heading")
-    parts = report.diagnosis.parts
-    for part in parts[:FEW]:
-        yield Line(f"  {part.probe.title}: {part}")
-    if len(parts) > FEW:
-        yield Line(f"  and on {', '.join(part.probe.name for part in parts[FEW:])}")
+    yield from places(report.diagnosis.parts)
     if stage := stage_words(report):
         yield Line(f"  what must differ: {stage}")
     for sentence in report.words:
@@ -320,11 +317,15 @@ def unexplained(report: Report) -> Iterator[Line]:
     if not left:
         return
     yield Line("\nwhat these do not explain", "heading")
-    for part in left[:FEW]:
-        size = ", of float32 size" if part.small else ""
-        yield Line(f"  {part.probe.title}: {part}{size}")
-    if len(left) > FEW:
-        yield Line(f"  and on {', '.join(part.probe.name for part in left[FEW:])}")
+    yield from places(left, ", of float32 size")
+
+
+def places(parts: Sequence[Part], small: str = "") -> Iterator[Line]:
+    """The first places where a port differs, and what to say of one that is small."""
+    for part in parts[:FEW]:
+        yield Line(f"  {part.probe.title}: {part}{small if part.small else ''}")
+    if len(parts) > FEW:
+        yield Line(f"  and on {', '.join(part.probe.name for part in parts[FEW:])}")
 
 
 def matrix_rows(matrix: Array) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lockstep import mistakes
 from lockstep.diagnosis.probes import Probe, probes
-from lockstep.diagnosis.replay import Replays
+from lockstep.diagnosis.replay import Replays, correct
 from lockstep.oracle import loop
 from lockstep.oracle.compare import Comparison, compare_bounds, relative
 from lockstep.oracle.loop import Stages
@@ -53,7 +53,7 @@ def shown_by(name: str) -> Probe:
 
 def changes(stages: Stages, probe: Probe) -> bool:
     """Whether a mistake changes the parameters on a probe, and its loop does not fail there."""
-    right, wrong = Replays(probe).quick, Replays(probe, stages)
+    right, wrong = correct(probe).quick, Replays(probe, stages)
     return right is not None and wrong.quick is not None and not wrong.reproduces(right)
 
 
@@ -74,15 +74,15 @@ def run(name: str, probe: Probe, workers: Mapping[str, Worker]) -> Planted:
         planted = {each: f"{mistakes.plant(name, each, Path(folder))}.recipe" for each in workers}
         wrong = trajectories(workers, planted, probe)
     right = trajectories(workers, {each: f"{each}_impl.recipe" for each in workers}, probe)
-    correct = Replays(probe)
+    own = correct(probe)
     forms = [Replays(probe, stages) for stages in (mistake.stages, *mistake.forms)]
     return Planted(
         name,
         probe,
-        {each: distances(correct, run) for each, run in wrong.items()},
+        {each: distances(own, run) for each, run in wrong.items()},
         {each: compare(closest(forms, run), run) for each, run in wrong.items()},
-        {each: compare(correct, run) for each, run in right.items()},
-        (losses(correct), losses(forms[0])),
+        {each: compare(own, run) for each, run in right.items()},
+        (losses(own), losses(forms[0])),
     )
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lockstep.diagnosis.matrix import correct_matrix, plain
 from lockstep.diagnosis.naming import Part
-from lockstep.diagnosis.replay import Replays
+from lockstep.diagnosis.replay import correct
 from lockstep.diagnosis.verdict import FEW, Report, apart, covered, headline, lines, stage_words
 from lockstep.views.console import finite, say
 
@@ -100,7 +100,7 @@ def html(report: Report) -> str:
         covered=covered(report),
         stage=stage_words(report),
         explanations=[
-            [(form.name, form.mistake, report.mend(form.name)) for form in e.forms]
+            [(form.name, form.mistake, report.mend(form)) for form in e.forms]
             for e in report.diagnosis.explanations[:FEW]
         ],
         apart=list(apart(report)),
@@ -140,7 +140,7 @@ def plot(report: Report) -> dict[str, Any] | None:
     usual = [part.probe for part in report.diagnosis.parts if part.probe.name not in UNUSUAL]
     probe = (usual or [report.diagnosis.parts[0].probe])[0]
     (run,) = [run for run in report.diagnosis.runs if run.probe is probe]
-    right = Replays(probe).quick or []
+    right = correct(probe).quick or []
     start = np.vstack([probe.problem.W, probe.problem.b]).astype(np.float64)
     common = min(len(right), len(run.trajectory))
     if not common or not all(np.isfinite(theta).all() for theta in run.trajectory):

@@ -14,7 +14,7 @@ from lockstep import mistakes
 from lockstep.diagnosis import verdict
 from lockstep.diagnosis.naming import observable
 from lockstep.diagnosis.probes import Probe, probes
-from lockstep.diagnosis.replay import Replays
+from lockstep.diagnosis.replay import Replays, correct
 from lockstep.frameworks import FRAMEWORKS
 from lockstep.mistakes import FAMILIES, Mistake
 from lockstep.oracle.loop import STAGES
@@ -22,7 +22,7 @@ from lockstep.problem.settings import OPTIMIZERS
 from lockstep.workers.pool import Observed, Refused, Worker, WorkerError
 
 PROBES = probes()
-CORRECT = {probe: Replays(probe) for probe in PROBES}
+CORRECT = {probe: correct(probe) for probe in PROBES}
 KNOWN = mistakes.names()
 PLANTED = [
     pytest.param(
