@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 import weakref
@@ -26,13 +27,20 @@ class TemporaryFolder:
     def __init__(self) -> None:
         """Make it; it has its final name only when it is marked and locked."""
         _sweep()
-        made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
-        (made / MARK).touch()
-        self._lock = os.open(made, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks: nobody will remove it
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.name = str(made.rename(made.with_name(made.name[1:])))
-        self.cleanup = weakref.finalize(self, _remove, self.name, self._lock, os.getpid())
+        temporary, name = Path(tempfile.gettempdir()), PREFIX + secrets.token_hex(8)
+        made, self.name = temporary / f".{name}", str(temporary / name)
+        # Named before it is there: an interruption at any place removes what it finds.
+        try:
+            made.mkdir(0o700)
+            (made / MARK).touch()
+            self._lock = os.open(made, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks: nobody will remove it
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self.cleanup = weakref.finalize(self, _remove, self.name, self._lock, os.getpid())
+            made.rename(self.name)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
 
     def __enter__(self) -> str:
         return self.name

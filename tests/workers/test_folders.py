@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from lockstep.workers.folders import MARK
+from lockstep.workers.folders import MARK, TemporaryFolder
 
 PORT = ROOT / "tests/diagnosis/hand_written/plain_numpy.py"
 HOLD = """
@@ -136,4 +137,15 @@ def test_a_fork_leaves_its_parents_folder(tmp_path) -> None:
         env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     assert (done.returncode, done.stdout) == (0, "True\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_while_a_folder_is_made_leaves_none(tmp_path, monkeypatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Path, "rename", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        TemporaryFolder()
     assert not list(tmp_path.iterdir())
