@@ -87,13 +87,15 @@ def unread(problem: Problem, read: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in used if name not in read)
 
 
-def ignoring(setting: str, known: Sequence[Form], problem: Problem) -> Form:
-    """The form in which a setting is not there, under the name that the catalogue has for it."""
+def ignoring(setting: str, known: Sequence[Form], problem: Problem) -> tuple[Form, ...]:
+    """The forms in which a setting makes no difference, under the catalogue's name if it has one.
+
+    What stands in its place may be another library's default: all forms of that name are given.
+    """
     plain = ignored(setting, problem.optimizer.name)
-    for form in known:
-        if set(form.stages.replaced) == {"settings"} and alike(form, plain, problem):
-            return form
-    return plain
+    settled = [form for form in known if set(form.stages.replaced) == {"settings"}]
+    names = {form.name for form in settled if alike(form, plain, problem)}
+    return tuple(form for form in settled if form.name in names) or (plain,)
 
 
 @cache

@@ -235,12 +235,13 @@ class Search:
         What a port never read makes no difference to it, whatever else it does.
         """
         problem = runs[0].probe.problem
-        unread = tuple(ignoring(setting, self.forms, problem) for setting in runs[0].unread)
-        for first in dict.fromkeys((unread, ())):
-            if first and (found := self.holding(known, runs, holds, [first])):
+        ways = [ignoring(setting, self.forms, problem) for setting in runs[0].unread]
+        for unread in dict.fromkeys((tuple(product(*ways)), ((),))):
+            if any(unread) and (found := self.holding(known, runs, holds, unread)):
                 return found
             for forms in (self.forms, CLEARED):
-                if found := self.holding(known, runs, holds, ((*first, form) for form in forms)):
+                longer = ((*first, form) for form in forms for first in unread)
+                if found := self.holding(known, runs, holds, longer):
                     return found
         if found := self.solved(known, runs, holds):
             return found
