@@ -13,6 +13,9 @@ import numpy as np
 
 from lockstep.problem import Array
 
+# From so many units in the last place on, a number is another one.
+FAR = 10**6
+
 
 @dataclass(frozen=True)
 class Divergence:
@@ -31,9 +34,13 @@ class Divergence:
         return f"{self.parameter}[{', '.join(map(str, self.index))}]"
 
     def __str__(self) -> str:
+        # Of what is far off, the last digits say nothing, and each processor has its own.
+        far = self.ulps > FAR
+        actual, expected = (f"{x:.9g}" if far else repr(x) for x in (self.actual, self.expected))
+        ulps = f"{self.ulps:.1e}" if far else self.ulps
         return (
-            f"update {self.update}, {self.where}: {self.actual!r} instead of {self.expected!r},"
-            f" {self.actual - self.expected:+.1e} or {self.ulps} ULP"
+            f"update {self.update}, {self.where}: {actual} instead of {expected},"
+            f" {self.actual - self.expected:+.1e} or {ulps} ULP"
         )
 
 
