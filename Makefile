@@ -27,7 +27,7 @@ test-lowest: $(LOWEST)/installed
 
 check: .venv/installed
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check lockstep tests benchmarks docs
+	$(BIN)/ruff format --check lockstep tests benchmarks docs gallery
 	$(BIN)/ruff format --check --config 'line-length = 62' *_impl
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
@@ -38,7 +38,7 @@ docs: .venv/installed
 
 format: .venv/installed
 	$(BIN)/ruff check --fix-only -q .
-	$(BIN)/ruff format -q lockstep tests benchmarks docs
+	$(BIN)/ruff format -q lockstep tests benchmarks docs gallery
 	$(BIN)/ruff format -q --config 'line-length = 62' *_impl
 
 clean:

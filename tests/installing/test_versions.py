@@ -11,7 +11,7 @@ from packaging.version import Version
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # For work on lockstep itself, in the tested versions alone.
-OURS = ("style", "docs", "browser")
+OURS = ("style", "docs", "browser", "gallery")
 
 
 def requirements(*extras: str) -> dict[str, Requirement]:
@@ -33,7 +33,7 @@ def test_what_was_tested_is_allowed_and_here() -> None:
         if name in here:
             assert Version(here[name]).public == version, name
             compared += 1
-    elsewhere = set(requirements("browser")) - set(requirements())
+    elsewhere = set(requirements("browser", "gallery")) - set(requirements())
     assert compared >= len(tested) - len(elsewhere) - 1  # one of tensorflow and tensorflow-cpu
 
 
