@@ -16,6 +16,7 @@ extensions = [
     "docs._ext.columns",
     "docs._ext.guide_plots",
     "docs._ext.region",
+    "docs._ext.gallery_pages",
     "docs._ext.mistake_pages",
     "docs._ext.mistake_links",
     "docs._ext.optimizer_pages",

@@ -1,4 +1,4 @@
-"""Lightning Fabric: a plain loop; and its guide's page on accumulation, word for word."""
+"""Lightning Fabric: a plain loop, and the loop of its guide to accumulation."""
 
 import torch
 from lightning.fabric import Fabric
