@@ -111,9 +111,6 @@ WHY: dict[str, dict[str, str]] = {
         "low-precision-accumulator": (
             "By design: the default of `accumulator_dtype` is float32, whatever the parameters are."
         ),
-        "of float32 size": (
-            "A schedule is called with an int32 count, which makes JAX compute it in float32."
-        ),
     },
     "optax_apply_every.py": {
         "apply-every": (

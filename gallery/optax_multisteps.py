@@ -9,13 +9,9 @@ jax.config.update("jax_enable_x64", True)
 
 
 def make_rule(problem):
-    s, lr, schedule = problem.optimizer, problem.optimizer.learning_rate, problem.schedule
+    s, lr = problem.optimizer, problem.optimizer.learning_rate
     if problem.learning_rates is not None:
         lr = jnp.asarray(problem.learning_rates).__getitem__
-    if schedule is not None:
-        if schedule.decay != "cosine":
-            raise NotImplementedError("a warm-up with cosine decay alone")
-        lr = optax.warmup_cosine_decay_schedule(0.0, lr, schedule.warmup, schedule.updates)
     if s.name == "adamw" and not s.amsgrad:
         return optax.adamw(lr, *s.betas, s.eps, weight_decay=s.weight_decay)
     if s.name == "sgd" and not s.dampening:
@@ -42,9 +38,9 @@ def loop(problem, optimizer):
 
 
 def clip(problem):
-    used = "max_norm", "learning_rates", "schedule", "partial_windows"
+    used = "max_norm", "learning_rates", "partial_windows"
     if not problem.uses_only(*used) or problem.partial_windows == "drop":
-        raise NotImplementedError("clipping, rates, schedules and carried windows alone")
+        raise NotImplementedError("clipping, learning rates and carried windows alone")
     return optax.clip_by_global_norm(problem.max_norm) if problem.max_norm else optax.identity()
 
 
