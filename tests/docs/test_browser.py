@@ -24,6 +24,7 @@ OTHERS = (
     *("porting/index", "porting/pytorch-to-jax", "porting/jax-to-tensorflow"),
     *("mistakes/index", "mistakes/zeroing", "mistakes/missing-zero-grad", "optimizers/adamw"),
     *("reference/check", "reference/command", "reference/implementations/training"),
+    *("gallery/index", "gallery/fabric_loop"),
 )
 # Preloading would ask for style sheets, which a browser does not give out under file:. The elements
 # that keep a rule are as many as a page has, and nobody reads a list of them.
