@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from lockstep.diagnosis.naming import Run
 from lockstep.diagnosis.probes import probes
 from lockstep.diagnosis.verdict import headline
 from lockstep.experiments.planted import changes
+from lockstep.workers.installed import installed
 
 FOLDER = Path(__file__).parent.parent / "gallery"
 FILE = Path(__file__).parent / "measured" / "gallery.json"
@@ -32,7 +32,6 @@ LIBRARIES = {
     "flax": "Flax", "optax": "optax", "keras": "Keras", "tensorflow": "TensorFlow",
     "torch": "PyTorch", "jax": "JAX",
 }  # fmt: skip
-PACKAGES = {"tensorflow": "tensorflow-cpu"}
 BACKENDS = {"keras-pytorch": "torch", "keras-jax": "jax", "tensorflow": "tensorflow"}
 # What the table asks of a loop, and the ingredients of the probes that show it.
 ASPECTS = {
@@ -100,7 +99,7 @@ def imports(file: Path) -> frozenset[str]:
 def versions(file: Path, framework: str) -> dict[str, str]:
     """The versions of what a file uses, the most particular library first."""
     used = imports(file) | {BACKENDS.get(framework, framework)}
-    found = {name: version(PACKAGES.get(name, name)) for name in LIBRARIES if name in used}
+    found = {name: installed(name) or "" for name in LIBRARIES if name in used}
     # A wheel may say for which machine it was built: 2.13.0+cpu.
     return {name: each.partition("+")[0] for name, each in found.items()}
 

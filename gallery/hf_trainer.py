@@ -39,7 +39,7 @@ def train(problem, **settings):
     momentum = f"momentum={s.momentum},dampening={s.dampening},nesterov={s.nesterov}"
     adam = {"adam_beta1": s.betas[0], "adam_beta2": s.betas[1], "adam_epsilon": s.eps}
     arguments = TrainingArguments(
-        tempfile.mkdtemp(),
+        tempfile.gettempdir(),  # nothing is saved
         num_train_epochs=problem.epochs,
         max_steps=schedule.updates if schedule else -1,
         gradient_accumulation_steps=problem.accumulation_steps,
