@@ -19,6 +19,12 @@ def add_clipped_mean(accumulator: Theta, gradient: Theta, at: Place) -> Theta:
     return accumulator + clip_to(gradient, norm)
 
 
+def add_clipped_equal(accumulator: Theta, gradient: Theta, at: Place) -> Theta:
+    """Clip the micro-batch's mean gradient, of which a window has the mean."""
+    norm = scaled(at.max_norm, at)
+    return accumulator + clip_to(gradient, None if norm is None else norm / at.window_length)
+
+
 def scaled(norm: Number | None, at: Place) -> Number | None:
     """The norm that a gradient of this norm has under the loss scale."""
     return None if norm is None else norm * at.number(at.scale)
@@ -51,6 +57,7 @@ MISTAKE = Mistake(
     forms=(
         replace(STAGES, accumulate=add_clipped),
         replace(STAGES, accumulate=add_clipped_mean),
+        replace(STAGES, accumulate=add_clipped_equal),
     ),
     look_alikes={
         "clip-per-microbatch": "a window whose shares are below max_norm and whose sum is not:"

@@ -35,6 +35,12 @@ def low_betas(problem: Problem) -> Problem:
     return replace(problem, optimizer=optimizer)
 
 
+def low_momentum(problem: Problem) -> Problem:
+    """The momentum of SGD and RMSprop."""
+    optimizer = replace(problem.optimizer, momentum=low(problem.optimizer.momentum))
+    return replace(problem, optimizer=optimizer)
+
+
 def low_powers(rate: Number, at: Place) -> Constants:
     """Keras's Adam: only the powers of the bias corrections are of float32 betas."""
     settings = low_betas(at.problem).optimizer
@@ -65,7 +71,8 @@ MISTAKE = Mistake(
         "Every update is off by the same relative error, up to 6e-8, from the first on: 1.5e-8"
         " for a learning rate of 0.05, and 0 for one that float32 holds, such as 1/16. Betas near"
         " 1 suffer more: 1 - 0.999 becomes smaller by a relative 1.3e-5. Forms: the learning rate"
-        " alone, the betas, the betas in Adam's bias corrections alone as in Keras, all settings."
+        " alone, the betas, the betas in Adam's bias corrections alone or the momentum alone as in"
+        " Keras, all settings."
     ),
     family="precision",
     frequency=4,
@@ -73,6 +80,7 @@ MISTAKE = Mistake(
     stages=replace(STAGES, settings=low_rate),
     forms=(
         replace(STAGES, settings=low_betas),
+        replace(STAGES, settings=low_momentum),
         replace(STAGES, constants=low_powers),
         replace(STAGES, settings=all_low),
     ),

@@ -12,6 +12,11 @@ def everywhere(problem: Problem) -> Problem:
     return replace(problem, decay_bias=True)
 
 
+def where_decoupled(problem: Problem) -> Problem:
+    """One group of parameters where decay is the optimizer's, after its rule."""
+    return everywhere(problem) if problem.optimizer.name in ("adamw", "lion") else problem
+
+
 MISTAKE = Mistake(
     title="Weight decay acts on the bias too",
     explanation=(
@@ -27,6 +32,7 @@ MISTAKE = Mistake(
     frequency=4,
     severity=2,
     stages=replace(STAGES, settings=everywhere),
+    forms=(replace(STAGES, settings=where_decoupled),),
     look_alikes={
         "wd-ignored": "a problem with decay_bias: that one differs there, and this one does not",
     },
