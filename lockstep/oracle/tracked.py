@@ -114,9 +114,9 @@ class Rounded:
         sign = float((self.value > 0) - (self.value < 0))
         return type(self)(sign, 2.0 if self.error and abs(self.value) <= self.error else 0.0)
 
-    def averaged(self, moment: Rounded, new: Rounded) -> Rounded:
+    def averaged(self, moment: Any, new: Any) -> Rounded:
         """The average of both, if it may have been made as moment + (new - moment) (1 - beta)."""
-        both = abs(moment.value) + abs(new.value)
+        both = abs(self._other(moment).value) + abs(self._other(new).value)
         return type(self)(self.value, self.error + self.unit * both)
 
 
