@@ -14,7 +14,7 @@ MOMENTUM = (
 )
 NO_DECAY = (
     "By design: the Trainer puts every parameter whose name has `bias` in it in a group of its own,"
-    " without decay. No mistake of the catalogue does that."
+    " without decay, whatever the problem says. No mistake of the catalogue does that."
 )
 KERAS = {
     "mean-of-means": f"By design: `gradient_accumulation_steps` averages gradients. {MEAN}.",
@@ -33,6 +33,10 @@ WHY: dict[str, dict[str, str]] = {
     "torch_module.py": {
         "mean-of-means": f"{MEAN}, since each loss is a mean and is divided by `k`.",
         "leftover-divided-by-k": LEFTOVER,
+        "sched-with-skipped-window": (
+            "The loop steps the scheduler after every window, also where the scaler has skipped the"
+            " optimizer's step, as PyTorch's own recipe for AMP does."
+        ),
         "clip-epsilon": CLIP,
     },
     "accelerate_loop.py": {
@@ -75,7 +79,7 @@ WHY: dict[str, dict[str, str]] = {
             f" micro-batches in the window. {MEAN}; a partial window is right."
         ),
         "clip-epsilon": f"{CLIP[:-1]}, and the Trainer calls it.",
-        "not explained": NO_DECAY,
+        "biases never decay": NO_DECAY,
     },
     "hf_trainer_items.py": {
         "mean-over-outputs": (
@@ -83,10 +87,14 @@ WHY: dict[str, dict[str, str]] = {
             " each output. Ragged and partial windows are right."
         ),
         "clip-epsilon": f"{CLIP[:-1]}, and the Trainer calls it.",
-        "not explained": NO_DECAY,
+        "biases never decay": NO_DECAY,
     },
     "keras_fit.py": KERAS
-    | {"of float32 size": f"Not by design: {MOMENTUM}. `gallery/upstream/` shows it."},
+    | {
+        "float32-settings": (
+            f"Not by design: {MOMENTUM}. It is the momentum. `gallery/upstream/` shows it."
+        )
+    },
     "keras_on_jax.py": KERAS,
     "keras_on_pytorch.py": KERAS
     | {
@@ -98,12 +106,13 @@ WHY: dict[str, dict[str, str]] = {
     "keras_train_step.py": {
         "mean-of-means": f"{MEAN}, since each gradient is a mean and is divided by K.",
         "leftover-carried": f"The model knows batches and no epochs, so that {CARRIED}.",
-        "of float32 size": f"{MOMENTUM}: that is the momentum.",
+        "float32-settings": f"{MOMENTUM}: that is the momentum.",
     },
     "tf_function.py": {
         "adam-eps-hat": "By design: Keras's Adam adds eps before it corrects the bias.",
         "momentum-lr-placement": KERAS["momentum-lr-placement"],
-        "of float32 size": f"{MOMENTUM}: these are momentum, betas and decay.",
+        "float32-settings": f"{MOMENTUM}: here the momentum.",
+        "of float32 size": "The same, of Adam's betas and decay, beside its other place for eps.",
     },
     "optax_multisteps.py": {
         "mean-of-means": f"By design: `MultiSteps` keeps a running mean of gradients. {MEAN}.",
@@ -125,12 +134,12 @@ WHY: dict[str, dict[str, str]] = {
     "lax_scan.py": {},
     "optax_microbatching.py": {},
 }
-WHY["optax_multisteps.py:clip_outside"] = WHY["optax_multisteps.py"] | {
-    "not explained": (
-        "By design: what stands before `MultiSteps` in a chain sees every micro-batch's gradient,"
-        " and clips it to the whole norm, before the mean is taken."
-    )
-}
+OUTSIDE = WHY["optax_multisteps.py:clip_outside"] = dict(WHY["optax_multisteps.py"])
+OUTSIDE["of float32 size"] = OUTSIDE.pop("low-precision-accumulator")
+OUTSIDE["clip-each-microgradient"] = (
+    "By design: what stands before `MultiSteps` in a chain sees every micro-batch's gradient, and"
+    " clips it to the whole norm, before the mean is taken."
+)
 
 # Of the pages, in their order.
 TITLES = {

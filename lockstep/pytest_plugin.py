@@ -5,7 +5,10 @@
 
 The port is a name as `lockstep check` takes it, or a function. It runs once, in a process of its
 own; a closure or a lambda runs in this one, once a test if the test makes it anew. What it does not
-support is skipped; where it differs, the test says which mistake it makes.
+support is skipped; where it differs, the test says which mistake it makes. The last test is about
+all that the port supports, together. What is accepted and what must be looked at stands under
+[tool.lockstep] in the project's pyproject.toml, or is an argument: lockstep_probe(train,
+accept=["clip-epsilon"], require=["all"]).
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ FIXTURE = "lockstep_probe"
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each probe."""
     if FIXTURE in metafunc.fixturenames:
+        from lockstep.diagnosis.fitting import TOGETHER
         from lockstep.diagnosis.probes import probes
 
-        metafunc.parametrize(FIXTURE, [probe.name for probe in probes()], indirect=True)
+        names = [*(probe.name for probe in probes()), TOGETHER]
+        metafunc.parametrize(FIXTURE, names, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -38,16 +43,22 @@ def lockstep_reports() -> dict[Any, Report]:
 @pytest.fixture
 def lockstep_probe(
     request: pytest.FixtureRequest, lockstep_reports: dict[Any, Report]
-) -> Callable[[Port], None]:
+) -> Callable[..., None]:
     """Require that a port takes the same update on one probe."""
-    from lockstep.diagnosis import check
+    from lockstep.diagnosis import check, policy
+    from lockstep.diagnosis.fitting import TOGETHER
 
     name: str = request.param
+    settings = policy(request.config.rootpath)
 
-    def require(port: Port) -> None:
-        if port not in lockstep_reports:
-            lockstep_reports[port] = check(port)
-        report = lockstep_reports[port]
+    def require(port: Port, **more: Any) -> None:
+        asked = settings | more
+        key = port, repr(asked)
+        if key not in lockstep_reports:
+            lockstep_reports[key] = check(port, **asked)
+        report = lockstep_reports[key]
+        if name == TOGETHER and report.verdict == "incomplete":
+            pytest.fail(f"{report.port}\n{report}", pytrace=False)
         if why := report.uncovered(name):
             pytest.skip(why)
         if report.fails(name):

@@ -125,12 +125,12 @@ def random_problem(seed: int, **settings: object) -> Problem:
     )
 
 
-def lockstep(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def lockstep(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "lockstep.cli", *arguments],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=cwd,
         env=os.environ | {"COLUMNS": "100"} | environment,
     )
 

@@ -24,6 +24,16 @@ def check(
         str | None, typer.Option("--probes", help="which probes, separated by commas")
     ] = None,
     seed: Annotated[int, typer.Option(help="other numbers in the probes", min=0)] = 0,
+    accept: Annotated[
+        str | None, typer.Option(help="mistakes that are this port's policy, separated by commas")
+    ] = None,
+    require: Annotated[
+        str | None,
+        typer.Option(help="what must be looked at: all, clip, adamw, ..., separated by commas"),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 for a port that is float32 in parts")
+    ] = None,
     json_file: Json = None,
     html_file: Annotated[
         Path | None, typer.Option("--html", help="write it as one page, with pictures")
@@ -33,19 +43,28 @@ def check(
 
     A port is a function train(problem) that yields W and b, as NumPy arrays, after every update,
     and raises NotImplementedError for what it does not support. Exit status 0 if its update is the
-    same, 1 if it differs, 2 if the port or the call is broken.
+    same, 1 if it differs, 2 if the port or the call is broken, 3 if what is required was not looked
+    at. What to accept and to require, and the dtype, may stand in pyproject.toml: tool.lockstep.
     """
     check_outputs("check", {"--json": json_file, "--html": html_file})
     from lockstep.diagnosis import check as check_port
+    from lockstep.diagnosis import policy
     from lockstep.views import console, report
 
     out, progress = console.consoles()
-    names = [each.strip() for each in only.split(",")] if only is not None else None
+    asked = {"accept": separated(accept), "require": separated(require), "dtype": dtype}
+    given = {name: value for name, value in asked.items() if value is not None}
+    settings = policy(Path.cwd()) | given
     with progress.status(f"driving {port}"):
-        found = check_port(port, timeout, pairs, names, seed)
+        found = check_port(port, timeout, pairs, separated(only), seed, **settings)
     report.show(out, found)
     if json_file is not None:
         write_json(json_file, report.as_json(found), "check")
     if html_file is not None:
         write_text(html_file, report.html(found), "--html", "check")
     raise typer.Exit(found.status)
+
+
+def separated(names: str | None) -> list[str] | None:
+    """The names of a comma-separated list; None where there is none."""
+    return None if names is None else [each for name in names.split(",") if (each := name.strip())]

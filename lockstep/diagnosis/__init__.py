@@ -5,7 +5,8 @@ It knows the oracle, the mistakes and the workers, and must not know how anythin
 
 from lockstep.diagnosis.driving import Port, check
 from lockstep.diagnosis.naming import Diagnosis, diagnose
+from lockstep.diagnosis.policy import policy
 from lockstep.diagnosis.probes import Probe
 from lockstep.diagnosis.verdict import Report
 
-__all__ = ["Diagnosis", "Port", "Probe", "Report", "check", "diagnose"]
+__all__ = ["Diagnosis", "Port", "Probe", "Report", "check", "diagnose", "policy"]

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lockstep import mistakes
+from lockstep.diagnosis.fitting import NARROWER, alone, narrowed, together
 from lockstep.diagnosis.forms import unread
-from lockstep.diagnosis.naming import Run, diagnose
+from lockstep.diagnosis.naming import Run, accepting, diagnose
 from lockstep.diagnosis.probes import Probe, probes
-from lockstep.diagnosis.verdict import Failure, Report
-from lockstep.problem import Problem
-from lockstep.problem.settings import require
+from lockstep.diagnosis.verdict import REQUIRABLE, Failure, Report
+from lockstep.problem import DTYPES, Problem
+from lockstep.problem.settings import require as demand
 from lockstep.workers import ports
 from lockstep.workers.folders import TemporaryFolder
 from lockstep.workers.pool import INSIDE, Observed, Refused, Worker, WorkerError
@@ -38,56 +40,95 @@ def check(
     pairs: bool = True,
     only: Sequence[str] | None = None,
     seed: int = 0,
+    accept: Sequence[str] = (),
+    require: Sequence[str] = (),
+    dtype: str = "float64",
 ) -> Report:
     """Drive a port with the probes and find what it does otherwise.
 
     port: "file.py", "file.py:function", "module", "module:function", or a function; one that its
     file does not define at the top, a closure or a lambda, runs in this process and has no time
     limit. timeout: seconds for a probe. pairs: whether to look for more than one difference. only:
-    the names of the probes. seed: other numbers in the probes.
+    the names of the probes. seed: other numbers in the probes. accept: mistakes of the catalogue
+    that are the port's policy, and part of the loop that it is held against. require: what must be
+    looked at, ingredients of probes or "all". dtype: "float32" for a port that is float32 in parts.
 
-    Raises ProblemError for an unknown probe.
+    Raises ProblemError for an unknown probe, mistake, ingredient or dtype.
     """
     if INSIDE in os.environ:
         raise RuntimeError(
             "lockstep.check was called while a port's file was imported: put the call under"
             ' if __name__ == "__main__", or into a test'
         )
+    known("mistake", accept, mistakes.names())
+    known("ingredient", require, ["all", *REQUIRABLE])
+    known("dtype", [dtype], DTYPES)
     chosen = select(probes(seed), only)
     name, spec = describe(port)
     with running(spec if spec is not None else port) as drive:
-        found = collect(drive, chosen, timeout)
-        dtype = "float64"
-        if not found.runs and not any(f.kind in LAST for f in found.failures.values()):
-            single = collect(drive, [p.in_dtype("float32") for p in chosen if fits(p)], timeout)
-            single.refused |= {
-                probe.name: "float32 cannot hold what this is about"
-                for probe in chosen
-                if not fits(probe)
-            }
+        found = driven(drive, chosen, timeout, dtype)
+        if not found.runs and dtype == "float64" and not found.ended:
+            single = driven(drive, chosen, timeout, "float32")
             if single.runs:
                 # A port that says it has no float64 is checked without; one that does not is wrong.
                 failures = {n: f for n, f in found.failures.items() if f.kind == "dtype"}
                 single.failures |= dict(list(failures.items())[:1])
                 found, dtype = single, "float32"
+        if only is None:
+            fit(drive, found, timeout, dtype, seed)
+    runs, notes = accepting(found.runs, accept)
     return Report(
         name,
-        diagnose(found.runs, pairs=pairs),
+        diagnose(runs, pairs=pairs),
         found.refused,
         found.failures,
         dtype,
-        sorted(found.notes),
+        sorted(found.notes | notes),
         found.framework,
         found.seconds,
+        tuple(accept),
+        tuple(require),
     )
 
 
-def select(known: Sequence[Probe], only: Sequence[str] | None) -> list[Probe]:
+def driven(drive: Drive, chosen: Sequence[Probe], timeout: float, dtype: str) -> Found:
+    """What a port does on the probes in a dtype, as far as that holds what they are about."""
+    able = [p.in_dtype(dtype) for p in chosen if dtype == "float64" or fits(p)]
+    found = collect(drive, able, timeout)
+    left = {probe.name for probe in chosen} - {probe.name for probe in able}
+    found.refused |= dict.fromkeys(sorted(left), "float32 cannot hold what this is about")
+    return found
+
+
+def fit(drive: Drive, found: Found, timeout: float, dtype: str, seed: int) -> None:
+    """Ask for what was refused again, in narrower windows, and for all that meets in a port."""
+    for windows in NARROWER:
+        asked_of = (run.probe.ingredients for run in found.runs)
+        if found.ended or any({"ragged", "partial"} <= each for each in asked_of):
+            break
+        refused = [probe for probe in probes(seed) if probe.name in found.refused]
+        asked = {probe.name: again for probe in refused if (again := narrowed(probe, windows))}
+        more = driven(drive, list(asked.values()), timeout, dtype)
+        for name, again in asked.items():
+            if again.name not in more.refused:
+                del found.refused[name]
+        found.add(more)
+    for meeting in (alone, together):
+        if not found.ended:
+            supported = [run.probe for run in found.runs]
+            found.add(driven(drive, meeting(supported, seed), timeout, dtype))
+
+
+def select(every: Sequence[Probe], only: Sequence[str] | None) -> list[Probe]:
     """The probes of these names; all of them unless names are given."""
-    names = [probe.name for probe in known]
-    for name in only or ():
-        require(name in names, f"{name}: no such probe, they are {', '.join(names)}")
-    return [probe for probe in known if only is None or probe.name in only]
+    known("probe", only or (), [probe.name for probe in every])
+    return [probe for probe in every if only is None or probe.name in only]
+
+
+def known(what: str, names: Sequence[str], every: Sequence[str]) -> None:
+    """Raise ProblemError for a name that is not one of these."""
+    for name in names:
+        demand(name in every, f"{name}: no such {what}, they are {', '.join(every)}")
 
 
 def fits(probe: Probe) -> bool:
@@ -119,6 +160,18 @@ class Found:
     notes: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
     framework: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to drive."""
+        return any(failure.kind in LAST for failure in self.failures.values())
+
+    def add(self, more: Found) -> None:
+        """What it did on more probes; what it refuses of these, it refused before."""
+        self.runs += more.runs
+        self.failures |= more.failures
+        self.notes |= more.notes
+        self.seconds |= more.seconds
 
 
 def collect(drive: Drive, chosen: Sequence[Probe], timeout: float) -> Found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from lockstep import mistakes
@@ -43,7 +43,14 @@ def forms_of(name: str) -> tuple[Form, ...]:
         if set(stages.replaced) == {"learning_rate"}
         for field in ("schedule", "learning_rates")
     ]
-    return tuple(Form(name, stages, mistake) for stages in each)
+    return tuple(Form(name, reading_once(stages), mistake) for stages in each)
+
+
+def reading_once(stages: Stages) -> Stages:
+    """Stages that read a problem's settings once, since checking a problem takes time."""
+    if stages.settings is STAGES.settings:
+        return stages
+    return replace(stages, settings=lru_cache(maxsize=None)(stages.settings))
 
 
 def rate_where(at: Place, field: str, rate: Callable[[Place], Number]) -> Number:
@@ -54,7 +61,7 @@ def rate_where(at: Place, field: str, rate: Callable[[Place], Number]) -> Number
 def described(name: str, title: str, **stages: Any) -> Form:
     """A form that no catalogue has: its name, a title that says it all, the stages it replaces."""
     mistake = Mistake(title, f"{title}.", "", "model", 1, 3, replace(STAGES, **stages))
-    return Form(name, mistake.stages, mistake)
+    return Form(name, reading_once(mistake.stages), mistake)
 
 
 def cleared(accumulator: Theta, gradient: Theta, at: Place, every: int) -> Theta:
@@ -63,28 +70,45 @@ def cleared(accumulator: Theta, gradient: Theta, at: Place, every: int) -> Theta
     return gradient if empty else accumulator + gradient
 
 
-CLEARED = tuple(
+def spare_bias(problem: Problem) -> Problem:
+    """A problem in which W alone decays, where anything does."""
+    return replace(problem, decay_bias=False)
+
+
+# What people do, and would not call a mistake or a policy of their own.
+UNNAMED = (
     described(
-        f"cleared every {every} micro-batches",
-        f"After every {every} micro-batches of an epoch, the accumulator is emptied",
-        accumulate=partial(cleared, every=every),
-    )
-    for every in range(2, MICRO_BATCHES)
+        "biases never decay",
+        "Weight decay spares the biases, whether or not it is meant to act on them",
+        settings=spare_bias,
+    ),
+    *(
+        described(
+            f"cleared every {every} micro-batches",
+            f"After every {every} micro-batches of an epoch, the accumulator is emptied",
+            accumulate=partial(cleared, every=every),
+        )
+        for every in range(2, MICRO_BATCHES)
+    ),
 )
+
+
+def used(problem: Problem) -> list[str]:
+    """The settings of a problem that are not plain, "optimizer.eps" of an optimizer's."""
+    plain = Optimizer(problem.optimizer.name)
+    found = [name for name, value in PLAIN.items() if getattr(problem, name) != value]
+    return found + [
+        WITHIN + each.name
+        for each in fields(Optimizer)
+        if getattr(problem.optimizer, each.name) != getattr(plain, each.name)
+    ]
 
 
 def unread(problem: Problem, read: Collection[str]) -> tuple[str, ...]:
     """The settings of a problem that are in use, and that nobody read."""
     if "__dict__" in read:
         return ()
-    plain = Optimizer(problem.optimizer.name)
-    used = [name for name, value in PLAIN.items() if getattr(problem, name) != value]
-    used += [
-        WITHIN + each.name
-        for each in fields(Optimizer)
-        if getattr(problem.optimizer, each.name) != getattr(plain, each.name)
-    ]
-    return tuple(name for name in used if name not in read)
+    return tuple(name for name in used(problem) if name not in read)
 
 
 def ignoring(setting: str, known: Sequence[Form], problem: Problem) -> tuple[Form, ...]:

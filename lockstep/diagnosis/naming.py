@@ -9,48 +9,64 @@ together, and what is left unexplained is said.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations, islice, product
+from itertools import combinations, islice, product, takewhile
 
 import numpy as np
 
 from lockstep import mistakes
-from lockstep.diagnosis.forms import CLEARED, Form, forms_of, ignoring
-from lockstep.diagnosis.probes import Probe
-from lockstep.diagnosis.replay import Replay, Replays, correct, merged
+from lockstep.diagnosis.forms import UNNAMED, Form, forms_of, ignoring, used
+from lockstep.diagnosis.probes import OPTIMIZERS, Probe
+from lockstep.diagnosis.replay import FAR, NEAR, Replay, Replays, correct, merged
 from lockstep.diagnosis.solving import solved
 from lockstep.oracle.compare import Divergence, compare_bounds
 from lockstep.oracle.loop import STAGES, Stages
-from lockstep.problem import Array
+from lockstep.problem import PLAIN, Array
+from lockstep.problem.settings import require
 from lockstep.workers.ports import OFFERED
 
 # What the recipe yields for its logs; it is of no use here.
 KNOWN = {"norm", "updates", "loss_scale", "step"}
 # Relative to the parameters: a few float32 roundings.
 FLOAT32 = 1e-6
-# How many differences are looked for, how many explanations go on together, and how many pairs of
-# what two forms do are tried on probes that show two differences at once.
-MOST, BEAM, PAIRS = 6, 24, 8000
+# How many differences are looked for, and how many explanations go on together.
+MOST, BEAM = 12, 24
+# To how many digits two explanations do the same, and have the same bound.
+ALIKE, EXACT = 12, 15
+# How many micro-steps are replayed before what is left stays unexplained: a few seconds.
+BUDGET = 60_000
+# The stages that several ingredients are about.
+STAGE_OF = {
+    **dict.fromkeys(("rates", "schedule", "linear", "cosine"), "rates"),
+    **dict.fromkeys(("drop", "carry"), "policy"),
+    **dict.fromkeys(("momentum", *OPTIMIZERS), "rule"),
+    **dict.fromkeys((each.name for _, each in OPTIMIZERS.values() if each.name != "sgd"), "rule"),
+    **{name: name for name in ("clip", "decay", "groups", "weights", "skip")},
+}
+# The ingredients of windows, which every loop has.
+WINDOWED = {"windows", "ragged", "partial", "epochs"}
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """What a port did on a probe: W above b after every update, and what else it offered.
 
-    unread: the settings of the probe that the port never read, "optimizer.eps" of an optimizer's.
+    unread: the settings of the probe that the port never read, "optimizer.eps" of an optimizer's;
+    reference: the loop that it is held against, with what is accepted in it.
     """
 
     probe: Probe
     trajectory: list[Array]
     more: Mapping[str, list[Array]] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    reference: Stages = STAGES
 
     @property
     def correct(self) -> Replays:
         """The correct loop on this probe."""
-        return correct(self.probe)
+        return correct(self.probe, self.reference)
 
     @cached_property
     def same(self) -> bool:
@@ -153,12 +169,19 @@ class Diagnosis:
 
     @cached_property
     def suspects(self) -> list[str]:
-        """The ingredients of all probes that differ and of none that does not."""
-        wrong = {part.probe.name for part in self.parts}
-        sets = [run.probe.ingredients for run in self.runs if run.probe.name in wrong]
-        fine = [run.probe.ingredients for run in self.runs if run.probe.name not in wrong]
-        shared = frozenset.intersection(*sets) if sets else frozenset()
-        return sorted(shared.difference(*fine))
+        """What must differ: the ingredients, or at least the stages, of all probes that do."""
+        return common(self.runs, {part.probe.name for part in self.parts})
+
+
+def common(runs: Sequence[Run], wrong: Collection[str]) -> list[str]:
+    """The ingredients of all wrong probes and of no other; if there are none, the stages."""
+    found = [(run.probe.name in wrong, run.probe.ingredients) for run in runs]
+    sets = [each for off, each in found if off]
+    shared = frozenset.intersection(*sets) if sets else frozenset()
+    if only := shared.difference(*(each for off, each in found if not off)):
+        return sorted(only)
+    stages = [{STAGE_OF[each] for each in some if each in STAGE_OF} for some in sets]
+    return sorted(set.intersection(*stages)) if stages else []
 
 
 def part_of(run: Run, replays: Replays | None = None) -> Part:
@@ -179,6 +202,12 @@ def part_of(run: Run, replays: Replays | None = None) -> Part:
 Holds = Callable[["Run", "Explanation"], bool]
 
 
+def order(run: Run) -> tuple[int, int, int]:
+    """Where a run stands among the others: by what it has beyond windows, by all that it has."""
+    ingredients = run.probe.ingredients
+    return len(ingredients - WINDOWED), len(ingredients), run.cost
+
+
 class Search:
     """The differences of a port, found one after the other on the probes that isolate them.
 
@@ -190,17 +219,49 @@ class Search:
 
     def __init__(self, runs: Sequence[Run], catalogue: Sequence[str], most: int) -> None:
         """Find up to `most` differences: the gross ones first, then those of rounding size."""
-        self.runs = sorted(runs, key=lambda run: (len(run.probe.ingredients), run.cost))
+        self.runs = sorted(runs, key=order)
         self.forms = [form for name in catalogue for form in forms_of(name)]
         self.most = most
-        self.pairs = PAIRS
+        self.budget = BUDGET
         self.replays: dict[tuple[str, Stages], Replays] = {}
         self.matches: dict[tuple[str, Stages], bool] = {}
-        self.found = [Explanation()]
+        self.proved: dict[tuple[str, bytes], bool] = {}
+        self.found = self.facts()
         self.left: list[Run] = []
         for holds in (self.resembles, self.reproduces):
             self.explain(holds)
+        self.found = [self.needed(each) for each in self.found]
         self.observe()
+
+    def facts(self) -> list[Explanation]:
+        """What is known beforehand: a setting that a port never reads makes no difference to it."""
+        known = [Explanation((), self.runs[0].reference)]
+        if self.most == 1:
+            return known
+        # Backwards, since a setting builds on those before it, as a loss scale does.
+        for setting in reversed(PLAIN):
+            using = [run for run in self.runs if setting in used(run.probe.problem)]
+            read = any(setting not in run.unread for run in using)
+            if read or all(run.same for run in using):
+                continue
+            ways = ignoring(setting, self.forms, using[0].probe.problem)
+            longer = (self.longer(each, (form,)) for each in known for form in ways)
+            known = [each for each in longer if each][:BEAM] or known
+        return known
+
+    def needed(self, explanation: Explanation) -> Explanation:
+        """An explanation without the forms that make no difference to any run."""
+        near = [run for run in self.runs if self.resembles(run, explanation)]
+        exact = [run for run in self.runs if run not in self.left]
+        for form in explanation.forms:
+            rest = Explanation((), self.runs[0].reference)
+            for other in explanation.forms:
+                rest = rest if other is form else self.longer(rest, (other,)) or explanation
+            if not rest.forms or not self.all_hold(near, rest, self.resembles):
+                continue
+            if self.all_hold(exact, rest, self.reproduces):
+                explanation = rest
+        return explanation
 
     def explain(self, holds: Holds) -> None:
         """Go through the runs, and add to what is known where it does not hold."""
@@ -239,16 +300,22 @@ class Search:
         for unread in dict.fromkeys((tuple(product(*ways)), ((),))):
             if any(unread) and (found := self.holding(known, runs, holds, unread)):
                 return found
-            for forms in (self.forms, CLEARED):
+            for forms in (self.forms, UNNAMED):
                 longer = ((*first, form) for form in forms for first in unread)
                 if found := self.holding(known, runs, holds, longer):
                     return found
         if found := self.solved(known, runs, holds):
             return found
-        pairs = list(combinations(self.kinds(known[0], runs[0]), 2))
-        if len(pairs) > self.pairs:
+        if holds == self.reproduces:
+            # Two at once are told apart by what is gross alone.
             return []
-        self.pairs -= len(pairs)
+        # Two that are right together where one alone is not would cancel each other.
+        right = [run for run in runs if run.same]
+        each = {form: self.longer(known[0], (form,)) for form in self.forms}
+        forms = [f for f, e in each.items() if e and self.all_hold(right, e, self.resembles)]
+        pairs = list(combinations(self.kinds(known[0], runs[0], forms), 2))
+        if len(pairs) * runs[0].cost > self.budget:
+            return []
         some = [
             (one, other)
             for one, other in pairs
@@ -267,16 +334,13 @@ class Search:
                 found += self.holding([each], runs, holds, zip(forms))[:1]
         return found[:BEAM]
 
-    def kinds(self, known: Explanation, run: Run) -> list[list[Form]]:
-        """The forms of one more mistake, those together that do the same to a run."""
+    def kinds(self, known: Explanation, run: Run, forms: Sequence[Form]) -> list[list[Form]]:
+        """Forms of one more mistake, those together that do the same to a run."""
         found: dict[bytes, list[Form]] = {}
-        for form in self.forms:
+        for form in forms:
             longer = self.longer(known, (form,))
-            quick = self.replay(run, longer).quick if longer else None
-            if quick is not None:
-                scale = np.max([abs(theta).max() for theta in quick], initial=1e-300)
-                key = np.round(np.array(quick) / scale, 12).tobytes()
-                found.setdefault(key, []).append(form)
+            if longer and (trace := self.trace(run, longer)):
+                found.setdefault(trace, []).append(form)
         return list(found.values())
 
     def holding(
@@ -286,10 +350,35 @@ class Search:
         holds: Holds,
         choices: Iterable[tuple[Form, ...]],
     ) -> list[Explanation]:
-        """What is known with some forms more, where that holds for all runs."""
-        longer = (self.longer(each, forms) for forms in choices for each in known)
-        held = (each for each in longer if each and all(holds(run, each) for run in runs))
-        return list(islice(held, BEAM))
+        """What is known with some forms more, where that holds for all runs.
+
+        Of what is known, those that do the same to the first run are tried together on it.
+        """
+        alike: dict[bytes, list[Explanation]] = {}
+        for each in known:
+            alike.setdefault(self.trace(runs[0], each), []).append(each)
+        longer = (
+            [more for each in some if (more := self.longer(each, forms))]
+            for forms in choices
+            for some in alike.values()
+        )
+        affordable = takewhile(lambda _: self.budget > 0, longer)
+        near = (each for some in affordable if some and holds(runs[0], some[0]) for each in some)
+        return list(islice((e for e in near if self.all_hold(runs, e, holds)), BEAM))
+
+    def all_hold(self, runs: Sequence[Run], explanation: Explanation, holds: Holds) -> bool:
+        """Whether an explanation holds for all runs; in floats first, which sorts out most."""
+        return all(self.resembles(run, explanation) for run in runs) and (
+            holds == self.resembles or all(holds(run, explanation) for run in runs)
+        )
+
+    def trace(self, run: Run, explanation: Explanation, digits: int = ALIKE) -> bytes:
+        """What an explanation does to a run, to so many digits; b"" where it fails."""
+        quick = self.replay(run, explanation).quick
+        if quick is None:
+            return b""
+        scale = np.max([abs(theta).max() for theta in quick], initial=1e-300)
+        return np.round(np.array(quick) / scale, digits).tobytes()
 
     def longer(self, known: Explanation, forms: Sequence[Form]) -> Explanation | None:
         """What is known, and forms of other mistakes; None where they do not go together."""
@@ -304,17 +393,27 @@ class Search:
         return longer
 
     def resembles(self, run: Run, explanation: Explanation) -> bool:
-        """Whether an explanation gives a run but for differences of rounding size."""
+        """Whether an explanation gives a run but for differences of rounding size.
+
+        To a run that is right, no difference makes one of any size.
+        """
         key = run.probe.name, explanation.stages
         if key not in self.matches:
-            self.matches[key] = self.replay(run, explanation).resembles(run.trajectory)
+            share = NEAR if run.same else FAR
+            self.matches[key] = self.replay(run, explanation).resembles(run.trajectory, share)
         return self.matches[key]
 
     def reproduces(self, run: Run, explanation: Explanation) -> bool:
-        """Whether an explanation gives a run within the rounding bound."""
-        return self.resembles(run, explanation) and self.replay(run, explanation).reproduces(
-            run.trajectory
-        )
+        """Whether an explanation gives a run within the rounding bound.
+
+        What gives the same in floats has the same bound.
+        """
+        if not self.resembles(run, explanation):
+            return False
+        key = run.probe.name, self.trace(run, explanation, EXACT)
+        if key not in self.proved:
+            self.proved[key] = self.replay(run, explanation).reproduces(run.trajectory)
+        return self.proved[key]
 
     def replay(self, run: Run, explanation: Explanation) -> Replays:
         """The replays of an explanation on a run's probe, each of them made once."""
@@ -323,6 +422,7 @@ class Search:
         key = run.probe.name, explanation.stages
         if key not in self.replays:
             self.replays[key] = Replays(run.probe, explanation.stages)
+            self.budget -= run.cost
         return self.replays[key]
 
     def observe(self) -> None:
@@ -331,16 +431,23 @@ class Search:
         least = min(len(each.differing) for each in self.found)
         if not least or self.left:
             return
-        more = [
-            self.observed(each)
-            for each in self.holding(self.found, self.runs, self.reproduces, zip(self.forms))
-        ]
+        # On one run first, where something differs.
+        (first, *_) = (run for run in self.runs if self.off(run, self.found[0]))
+        longer = (self.longer(each, [form]) for form in self.forms for each in self.found)
+        near = (each for each in longer if each and self.resembles(first, each))
+        better = (each for each in near if len(self.off(first, each)) < least)
+        exact = (each for each in better if self.all_hold(self.runs, each, self.reproduces))
+        more = [self.observed(each) for each in exact]
         self.found += [each for each in more if len(each.differing) < least]
+
+    def off(self, run: Run, explanation: Explanation) -> list[str]:
+        """What a port offers in a run, and an explanation has otherwise."""
+        return self.replay(run, explanation).differing(run.more) if run.more else []
 
     def observed(self, known: Explanation) -> Explanation:
         """An explanation, and what the port offers that it has otherwise."""
-        runs = [run for run in self.runs if run.more and run not in self.left]
-        names = (name for run in runs for name in self.replay(run, known).differing(run.more))
+        runs = (run for run in self.runs if run not in self.left)
+        names = (name for run in runs for name in self.off(run, known))
         return replace(known, differing=tuple(dict.fromkeys(names)))
 
 
@@ -359,10 +466,31 @@ def diagnose(
     search = Search(runs, names, MOST if pairs else 1)
     found = best(search.found, bool(parts))
     left = [part_of(run, search.replay(run, found[0])) for run in search.left] if found else parts
-    # What explains less than it leaves only happens to fit.
-    if 2 * sum(not part.small for part in left) > len(parts):
+    # What explains less than it leaves, or takes a right run for a wrong one, only happens to fit.
+    if 2 * sum(not part.small for part in left) > len(parts) or any(r.same for r in search.left):
         found, left = [], parts
     return Diagnosis(runs, parts, differing, found, left)
+
+
+def accepting(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Run], set[str]]:
+    """The runs, held against a loop with these mistakes in it, and what is to be said of that.
+
+    In whichever of its forms each fits best, and the port must do it.
+    """
+    choices = [STAGES]
+    for name in names:
+        longer = (merged(some, form.stages) for some in choices for form in forms_of(name))
+        choices = [stages for stages in longer if stages is not None]
+        require(bool(choices), f"{', '.join(names)}: these cannot all be accepted, they meet")
+
+    def fitting(stages: Stages) -> list[int]:
+        held = [replace(run, reference=stages) for run in runs]
+        return [sum(run.same for run in held), sum(r.correct.resembles(r.trajectory) for r in held)]
+
+    stages = max(choices, key=fitting) if len(choices) > 1 else choices[0]
+    better = bool(names) and fitting(STAGES) > fitting(stages)
+    notes = {f"{' and '.join(names)}: accepted, but more is right without"} if better else set()
+    return [replace(run, reference=stages) for run in runs], notes
 
 
 def best(explanations: Sequence[Explanation], differ: bool) -> list[Explanation]:
@@ -370,7 +498,12 @@ def best(explanations: Sequence[Explanation], differ: bool) -> list[Explanation]
 
     Where the parameters do not `differ`, an explanation must have all that the port offers.
     """
-    found = [each for each in explanations if each.names]
+    # What the catalogue has comes first.
+    found = [
+        replace(each, forms=tuple(sorted(each.forms, key=lambda form: not form.known)))
+        for each in explanations
+        if each.names
+    ]
     least = min((len(each.differing) for each in found), default=0)
     if least and not differ:
         return []

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lockstep import mistakes
+from lockstep.diagnosis.fitting import RULES, TOGETHER
 from lockstep.diagnosis.forms import Form
 from lockstep.diagnosis.matrix import coefficient_matrix, in_words, plain
 from lockstep.diagnosis.naming import Diagnosis, Explanation, Part, separation
@@ -22,8 +23,8 @@ from lockstep.frameworks import KERAS_ON, NAMES
 from lockstep.problem import Array
 from lockstep.workers import ports
 
-Verdict = Literal["same", "differs", "broken"]
-STATUS: dict[Verdict, int] = {"same": 0, "differs": 1, "broken": 2}
+Verdict = Literal["same", "differs", "broken", "incomplete"]
+STATUS: dict[Verdict, int] = {"same": 0, "differs": 1, "broken": 2, "incomplete": 3}
 HINTS = {
     "dtype": ": raise NotImplementedError for the dtype that the port does not have (JAX has"
     ' float64 after jax.config.update("jax_enable_x64", True))',
@@ -34,7 +35,10 @@ WIDTH = 100
 FEW = 4
 # And how many lines of a diff.
 LINES = 24
-WAYS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+WAYS = (
+    *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve"),
+)
 # What an ingredient of a probe stands for, in words.
 INGREDIENTS = {
     "windows": "the accumulation over a window: reset, weight, boundary",
@@ -52,11 +56,30 @@ INGREDIENTS = {
     "single": "an axis of one element, which broadcasts or is squeezed",
     "precision": "the accumulator's precision",
     "weights": "weighted examples",
+    "policy": "the policy for partial windows",
+    "rule": "the optimizer's rule",
     "drop": "the policy for partial windows",
     "carry": "the policy for partial windows",
     "skip": "a window that is not finite",
     "scale": "the loss scale",
 }
+
+# What every kind of training can meet, by an ingredient of the probes that ask for it.
+AREAS = {
+    "windows": "several micro-batches an update",
+    "ragged": "ragged windows",
+    "partial": "partial windows",
+    "rates": "learning rates that change",
+    "clip": "clipping",
+    "groups": "decay of W alone",
+}
+# What some kinds meet.
+MORE = {
+    "weights": "weighted examples",
+    "skip": "windows that are not finite",
+    "scale": "loss scale",
+}
+REQUIRABLE = sorted(set[str]().union(*(probe.ingredients for probe in probes())) | set(RULES))
 
 KINDS = {
     frozenset({"policy"}): "follows another policy",
@@ -89,7 +112,8 @@ class Report:
     port: its name; diagnosis: of what it did; refused: by probe, what it does not support;
     failures: by probe; dtype: what was compared, and whether it was what was asked for; notes: what
     to tell its author; framework: what it is written in, "" where that is not known; seconds: in
-    the port, by probe.
+    the port, by probe; accepted: the mistakes that are its policy; required: what must be looked
+    at.
     """
 
     port: str
@@ -100,18 +124,43 @@ class Report:
     notes: Sequence[str] = ()
     framework: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    accepted: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
         """Whether the port takes the same update on all that it supports."""
         if not self.diagnosis.same:
             return "differs"
-        return "broken" if self.failures or not self.compared else "same"
+        if self.failures or not self.compared:
+            return "broken"
+        return "incomplete" if self.missing else "same"
 
     @property
     def status(self) -> int:
-        """The exit status: 0 the same update, 1 it differs, 2 the port is broken."""
+        """The exit status: 0 the same update, 1 differs, 2 broken, 3 not all looked at."""
         return STATUS[self.verdict]
+
+    @cached_property
+    def asked(self) -> frozenset[str]:
+        """What was looked at: the ingredients of the probes that the port was driven with."""
+        of = [run.probe for run in self.diagnosis.runs]
+        rules = {probe.problem.optimizer.name for probe in of}
+        found = rules.union(*(probe.ingredients for probe in of))
+        return frozenset(found | ({"rates"} if "schedule" in found else set()))
+
+    @property
+    def unasked(self) -> list[str]:
+        """Which of the areas were not looked at; without decay, there are no groups to have."""
+        needed = [area for area in AREAS if area != "groups" or "decay" in self.asked]
+        return [area for area in needed if area not in self.asked]
+
+    @property
+    def missing(self) -> list[str]:
+        """What is required and was not looked at."""
+        names = [name for name in self.required if name != "all"]
+        names += self.unasked if "all" in self.required else []
+        return [name for name in dict.fromkeys(names) if name not in self.asked]
 
     @property
     def compared(self) -> int:
@@ -138,14 +187,21 @@ class Report:
         return mistakes.mend(form.name, self.framework) if able else ""
 
     def uncovered(self, probe: str) -> str:
-        """Why the port was not driven with a probe; "" if it was."""
-        return self.refused.get(probe, "")
+        """Why the port was not driven with a probe, or with those that fit it; "" if it was."""
+        nothing = "it supports nothing that could meet"
+        able = not self.compared or self.driven(probe) or probe != TOGETHER
+        return self.refused.get(probe, "" if able else nothing)
 
     def fails(self, probe: str) -> bool:
-        """Whether the port differs or breaks on a probe."""
-        compared = {run.probe.name for run in self.diagnosis.runs}
+        """Whether the port differs or breaks on a probe, or on one of those that fit it."""
         wrong = {part.probe.name for part in self.diagnosis.parts} | set(self.diagnosis.differing)
-        return probe in wrong or probe not in compared
+        names = self.driven(probe)
+        return not names or any(name in wrong or name in self.failures for name in names)
+
+    def driven(self, probe: str) -> list[str]:
+        """The names under which a port was driven with a probe, or with those made of it for it."""
+        names = [*(run.probe.name for run in self.diagnosis.runs), *self.failures]
+        return [name for name in names if name == probe or name.startswith(f"{probe}.")]
 
     def assert_same_update(self) -> None:
         """Raise AssertionError, which tells what was found, unless the update is the same."""
@@ -222,10 +278,15 @@ def first_lines(diff: str) -> list[str]:
 
 def headline(report: Report) -> str:
     """The verdict in a line."""
-    if report.verdict == "same":
-        return "takes the same update"
     if report.verdict == "broken":
         return "is broken, as a port"
+    if report.verdict != "differs":
+        return "takes the same update" + looked_at(report) + accepted(report)
+    return difference(report) + accepted(report)
+
+
+def difference(report: Report) -> str:
+    """What a port does otherwise, in a line."""
     found, left = report.diagnosis.explanations, report.diagnosis.left
     small = bool(left) and all(part.small for part in left)
     if not found:
@@ -240,14 +301,40 @@ def headline(report: Report) -> str:
         said = f"{what}: {named}" + (" or another" if len(found) > FEW else "")
     else:
         *names, last = found[0].names
-        ways = WAYS.get(len(names) + 1, "many")
+        ways = WAYS[len(names) + 1]
         said = f"differs in {ways} ways: {', '.join(names)} and {last}"
         if others := len(found) - 1:
-            said += f", or {others} other sets that no probe separates"
+            said += f", or {others} other set{'s' * (others > 1)} that no probe separates"
     if small:
         return f"{said}, and a difference of float32 size"
     count = len(report.diagnosis.runs)
     return said + (f", and more: {len(left)} of {count} probes are not explained" if left else "")
+
+
+def accepted(report: Report) -> str:
+    """What is part of the loop that a port is held against."""
+    return f"; accepted: {', '.join(report.accepted)}" if report.accepted else ""
+
+
+def looked_at(report: Report) -> str:
+    """What was looked at, and what was not; "" if it is all that there is to meet."""
+    unasked = [AREAS[name] for name in report.unasked]
+    lacking = [(AREAS | MORE).get(name, RULES.get(name, name)) for name in report.missing]
+    if not unasked and not lacking:
+        return ""
+    rules = [title for name, title in RULES.items() if name in report.asked]
+    areas = [title for name, title in (AREAS | MORE).items() if name in report.asked]
+    said = f" in all that it supports: {listed(rules)}"
+    said += f", with {listed(areas)}" if areas else ""
+    if lacking:
+        return f"{said}; required and not looked at: {', '.join(lacking)}"
+    return f"{said}; not looked at: {', '.join(unasked)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def covered(report: Report) -> str:

@@ -15,7 +15,12 @@ from lockstep.diagnosis.replay import correct
 from lockstep.diagnosis.verdict import FEW, Report, apart, covered, headline, lines, stage_words
 from lockstep.views.console import finite, say
 
-VERDICTS = {"same": "bold green", "differs": "bold red", "broken": "bold yellow"}
+VERDICTS = {
+    "same": "bold green",
+    "differs": "bold red",
+    "broken": "bold yellow",
+    "incomplete": "bold yellow",
+}
 STYLES = {"heading": "bold", "aside": "dim", "differs": "red", "warning": "yellow"}
 DIFF = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -79,6 +84,9 @@ def as_json(report: Report) -> dict[str, Any]:
         "stage": stage_words(report),
         "words": report.words,
         "coefficients": None if matrix is None else [finite(row) for row in matrix[0].tolist()],
+        "accepted": list(report.accepted),
+        "unasked": report.unasked,
+        "missing": report.missing,
         "refused": dict(report.refused),
         "unread": {run.probe.name: list(run.unread) for run in report.diagnosis.runs if run.unread},
         "failures": {name: str(failure) for name, failure in report.failures.items()},

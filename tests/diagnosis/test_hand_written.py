@@ -11,16 +11,16 @@ from lockstep.workers.pool import Worker
 FOLDER = Path(__file__).parent / "hand_written"
 # How many probes each supports.
 PORTS = {
-    "torch_module": 27,
-    "torch_functional": 22,
-    "plain_numpy": 26,
-    "optax_by_hand": 27,
-    "optax_multisteps": 25,
-    "flax_style": 19,
-    "lax_scan": 23,
-    "keras_train_step": 14,
-    "keras_accumulation": 9,
-    "tf_function": 20,
+    "torch_module": 35,
+    "torch_functional": 29,
+    "plain_numpy": 34,
+    "optax_by_hand": 40,
+    "optax_multisteps": 33,
+    "flax_style": 25,
+    "lax_scan": 30,
+    "keras_train_step": 17,
+    "keras_accumulation": 12,
+    "tf_function": 28,
 }
 # These take more than a few seconds.
 SLOW = ("optax_multisteps", "flax_style", "lax_scan", "keras_train_step", "keras_accumulation",

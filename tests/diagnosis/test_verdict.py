@@ -40,6 +40,8 @@ def report(runs=(), parts=(), differing=None, found=(), **more) -> Report:
     ("found", "said", "status"),
     [
         (report(["plain"]), "same", 0),
+        (report(["plain"], required=("adam",)), "incomplete", 3),
+        (report(["plain", "adam"], required=("adam",)), "same", 0),
         (report(["plain"], ["plain"]), "differs", 1),
         (report(["plain"], differing={"plain": ["loss"]}), "differs", 1),
         (report(["plain"], ["plain"], failures={"clip": Failure("it hangs")}), "differs", 1),
@@ -51,7 +53,9 @@ def test_the_verdict_and_its_status(found, said, status) -> None:
     assert (found.verdict, found.status) == (said, status)
     if said == "same":
         return found.assert_same_update()
-    with pytest.raises(AssertionError, match=r"^port.py:train\nport.py:train (differs|is broken)"):
+    with pytest.raises(
+        AssertionError, match=r"^port.py:train\nport.py:train (differs|is broken|.*required)"
+    ):
         found.assert_same_update()
 
 
@@ -74,7 +78,7 @@ def test_the_verdict_and_its_status(found, said, status) -> None:
         ([("no-divide", "clip-epsilon")], "differs in two ways: no-divide and clip-epsilon"),
         (
             [("no-divide", "clip-epsilon")] * 2,
-            "differs in two ways: no-divide and clip-epsilon, or 1 other sets that no probe"
+            "differs in two ways: no-divide and clip-epsilon, or 1 other set that no probe"
             " separates",
         ),
         (
@@ -89,7 +93,18 @@ def test_a_headline_of_what_was_found(names, said) -> None:
 
 
 def test_a_headline_of_what_was_not() -> None:
-    assert verdict.headline(report(["plain"])) == "takes the same update"
+    every = ["ragged", "partial", "rates", "clip"]
+    assert verdict.headline(report(every)) == "takes the same update"
+    assert verdict.headline(report(["adam-decay", "weights"])) == (
+        "takes the same update in all that it supports: Adam and SGD, with several micro-batches"
+        " an update, ragged windows, partial windows and weighted examples; not looked at: learning"
+        " rates that change, clipping, decay of W alone"
+    )
+    assert verdict.headline(report(every, required=("clip", "lion", "groups"))) == (
+        "takes the same update in all that it supports: SGD, with several micro-batches an update,"
+        " ragged windows, partial windows, learning rates that change and clipping;"
+        " required and not looked at: Lion, decay of W alone"
+    )
     assert verdict.headline(report()) == "is broken, as a port"
 
 

@@ -64,7 +64,7 @@ def test_the_code_of_the_tables_takes_the_same_update(framework) -> None:
     found = check(str(program(framework)))
     assert found.verdict == "same", verdict.text(found)
     assert not found.notes
-    assert len(found.diagnosis.runs) == 28
+    assert len(found.diagnosis.runs) == 41
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -95,7 +95,7 @@ def test_a_page_has_what_the_others_have(name) -> None:
     assert last.startswith("`lockstep check my_port.py`")
     first, second = re.findall(r"^my_port\.py (.*)$", text.split("## A port")[1], re.MULTILINE)
     assert named(first)
-    assert second == "takes the same update"
+    assert second.startswith("takes the same update")
 
 
 @pytest.mark.parametrize("name", PAGES)
