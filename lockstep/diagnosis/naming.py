@@ -36,7 +36,9 @@ MOST, BEAM = 12, 24
 # To how many digits two explanations do the same, and have the same bound.
 ALIKE, EXACT = 12, 15
 # How many micro-steps are replayed before what is left stays unexplained: a few seconds.
-BUDGET = 60_000
+BUDGET = 30_000
+# How many replays it takes to solve for the numbers of a problem.
+SOLVING = 10
 # The stages that several ingredients are about.
 STAGE_OF = {
     **dict.fromkeys(("rates", "schedule", "linear", "cosine"), "rates"),
@@ -254,14 +256,17 @@ class Search:
         near = [run for run in self.runs if self.resembles(run, explanation)]
         exact = [run for run in self.runs if run not in self.left]
         for form in explanation.forms:
-            rest = Explanation((), self.runs[0].reference)
-            for other in explanation.forms:
-                rest = rest if other is form else self.longer(rest, (other,)) or explanation
-            if not rest.forms or not self.all_hold(near, rest, self.resembles):
+            rest = self.without(explanation, form)
+            if rest is None or not rest.forms or not self.all_hold(near, rest, self.resembles):
                 continue
             if self.all_hold(exact, rest, self.reproduces):
                 explanation = rest
         return explanation
+
+    def without(self, explanation: Explanation, form: Form) -> Explanation | None:
+        """An explanation without one of its forms."""
+        others = [other for other in explanation.forms if other is not form]
+        return self.longer(Explanation((), self.runs[0].reference), others)
 
     def explain(self, holds: Holds) -> None:
         """Go through the runs, and add to what is known where it does not hold."""
@@ -306,38 +311,51 @@ class Search:
                     return found
         if found := self.solved(known, runs, holds):
             return found
-        if holds == self.reproduces:
+        if holds == self.reproduces or self.budget <= 0:
             # Two at once are told apart by what is gross alone.
             return []
-        # Two that are right together where one alone is not would cancel each other.
-        right = [run for run in runs if run.same]
-        each = {form: self.longer(known[0], (form,)) for form in self.forms}
-        forms = [f for f, e in each.items() if e and self.all_hold(right, e, self.resembles)]
-        pairs = list(combinations(self.kinds(known[0], runs[0], forms), 2))
+        pairs = list(combinations(self.kinds(known[0], runs[0]), 2))
         if len(pairs) * runs[0].cost > self.budget:
             return []
-        some = [
-            (one, other)
-            for one, other in pairs
-            if self.holding(known, runs[:1], holds, [(one[0], other[0])])
-        ]
+        firsts = [each for each, *_ in self.alike(known, runs[0])]
+        tried = (
+            (pair, [self.longer(e, [kind[0] for kind in pair]) for e in firsts]) for pair in pairs
+        )
+        some = [pair for pair, each in tried if any(e and holds(runs[0], e) for e in each)]
         both = (forms for pair in some for forms in product(*pair))
-        return self.holding(known, runs, holds, both)
+        found = self.holding(known, runs, holds, both)
+        return [each for each in found if not self.cancels(each, runs)]
+
+    def cancels(self, explanation: Explanation, runs: Sequence[Run]) -> bool:
+        """Whether a run is right only since one of the last two forms undoes the other."""
+        right = [run for run in runs if run.same]
+        rests = [self.without(explanation, form) for form in explanation.forms[-2:]]
+        return not all(rest and self.all_hold(right, rest, self.resembles) for rest in rests)
 
     def solved(
         self, known: Sequence[Explanation], runs: Sequence[Run], holds: Holds
     ) -> list[Explanation]:
         """What is known, with a number that is another one."""
         found = []
-        for each in known:
+        for each, *_ in self.alike(known, runs[0]):
+            if self.budget <= 0:
+                break
+            self.budget -= SOLVING * runs[0].cost
             for forms in solved(each.stages, runs[0].probe.problem, runs[0].trajectory):
                 found += self.holding([each], runs, holds, zip(forms))[:1]
         return found[:BEAM]
 
-    def kinds(self, known: Explanation, run: Run, forms: Sequence[Form]) -> list[list[Form]]:
-        """Forms of one more mistake, those together that do the same to a run."""
+    def alike(self, known: Sequence[Explanation], run: Run) -> list[list[Explanation]]:
+        """What is known, those together that do the same to a run."""
+        found: dict[bytes, list[Explanation]] = {}
+        for each in known:
+            found.setdefault(self.trace(run, each), []).append(each)
+        return list(found.values())
+
+    def kinds(self, known: Explanation, run: Run) -> list[list[Form]]:
+        """The forms of one more mistake, those together that do the same to a run."""
         found: dict[bytes, list[Form]] = {}
-        for form in forms:
+        for form in self.forms:
             longer = self.longer(known, (form,))
             if longer and (trace := self.trace(run, longer)):
                 found.setdefault(trace, []).append(form)
@@ -354,13 +372,11 @@ class Search:
 
         Of what is known, those that do the same to the first run are tried together on it.
         """
-        alike: dict[bytes, list[Explanation]] = {}
-        for each in known:
-            alike.setdefault(self.trace(runs[0], each), []).append(each)
+        alike = self.alike(known, runs[0])
         longer = (
             [more for each in some if (more := self.longer(each, forms))]
             for forms in choices
-            for some in alike.values()
+            for some in alike
         )
         affordable = takewhile(lambda _: self.budget > 0, longer)
         near = (each for some in affordable if some and holds(runs[0], some[0]) for each in some)
