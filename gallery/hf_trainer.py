@@ -34,14 +34,14 @@ class BatchedTrainer(Trainer):
 def train(problem, **settings):
     s, schedule, recorder = problem.optimizer, problem.schedule, Recorder()
     plain = problem.uses_only("max_norm", "schedule", "decay_bias")
-    if not plain or s.name not in ("sgd", "adamw") or s.amsgrad:
+    longer = schedule and schedule.updates < problem.updates  # the Trainer ends with its schedule
+    if not plain or longer or s.name not in ("sgd", "adamw") or s.amsgrad:
         raise NotImplementedError("SGD, AdamW, clipping and schedules alone")
     momentum = f"momentum={s.momentum},dampening={s.dampening},nesterov={s.nesterov}"
     adam = {"adam_beta1": s.betas[0], "adam_beta2": s.betas[1], "adam_epsilon": s.eps}
     arguments = TrainingArguments(
         tempfile.gettempdir(),  # nothing is saved
-        num_train_epochs=problem.epochs,
-        max_steps=schedule.updates if schedule else -1,
+        max_steps=(schedule or problem).updates,
         gradient_accumulation_steps=problem.accumulation_steps,
         learning_rate=s.learning_rate,
         lr_scheduler_type=SCHEDULES[schedule.decay if schedule else "constant"],

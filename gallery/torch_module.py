@@ -28,7 +28,7 @@ def factor(update, problem):
         return 1.0
     if update < s.warmup:
         return update / s.warmup
-    p = (update - s.warmup) / (s.updates - s.warmup)
+    p = min(1, (update - s.warmup) / (s.updates - s.warmup))
     return {"constant": 1.0, "linear": 1 - p, "cosine": (1 + math.cos(math.pi * p)) / 2}[s.decay]
 
 

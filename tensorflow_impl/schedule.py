@@ -24,7 +24,8 @@ def learning_rates(problem: Problem) -> list[float]:
 def factor(schedule: Any, update: int) -> float:
     """Return what multiplies the peak, from update 0 on.
 
-    A warm-up starts at 0: update 0 moves nothing.
+    A warm-up starts at 0: update 0 moves nothing. A decay
+    ends at 0, and a run that is longer stays there.
     """
     if schedule is None:
         return 1.0
@@ -32,6 +33,8 @@ def factor(schedule: Any, update: int) -> float:
         return update / schedule.warmup
     if schedule.decay == "constant":
         return 1.0
+    if update >= schedule.updates:
+        return 0.0
     decaying = schedule.updates - schedule.warmup
     progress = (update - schedule.warmup) / decaying
     if schedule.decay == "linear":

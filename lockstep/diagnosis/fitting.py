@@ -243,7 +243,9 @@ def meeting(row: Row, seed: int) -> Probe:
         scale = row.optimizer.learning_rate / 0.05
         problem = replace(problem, learning_rates=[scale * rate for rate in rates(problem)])
     elif row.rate:
-        problem = replace(problem, schedule=Schedule(30, warmup=3, decay=row.rate))
+        # A linear decay ends before the run does, a cosine after it.
+        schedule = Schedule({"linear": 4, "cosine": 30}[row.rate], warmup=1, decay=row.rate)
+        problem = replace(problem, schedule=schedule)
     problem = replace(problem, decay_bias=not row.groups)
     if row.clip:
         problem = lifted(problem)

@@ -230,10 +230,19 @@ class Search:
         self.proved: dict[tuple[str, bytes], bool] = {}
         self.found = self.facts()
         self.left: list[Run] = []
-        for holds in (self.resembles, self.reproduces):
-            self.explain(holds)
+        self.explain(self.resembles)
+        gross = self.found
+        self.explain(self.reproduces)
+        if any(run.same for run in self.left):
+            self.return_to(gross)
         self.found = [self.needed(each) for each in self.found]
         self.observe()
+
+    def return_to(self, known: Sequence[Explanation]) -> None:
+        """Take back what was added since: it fits some runs, and makes right ones wrong."""
+        left = [[r for r in self.runs if not self.reproduces(r, each)] for each in known]
+        self.left = min(left, key=len)
+        self.found = [each for each, some in zip(known, left, strict=True) if some == self.left]
 
     def facts(self) -> list[Explanation]:
         """What is known beforehand: a setting that a port never reads makes no difference to it."""

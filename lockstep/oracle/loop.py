@@ -174,6 +174,8 @@ def rate_of(problem: Problem, update: int) -> Number:
         return peak * update / schedule.warmup
     if schedule.decay == "constant":
         return peak
+    if update >= schedule.updates:
+        return Fraction(0)
     progress = Fraction(update - schedule.warmup, schedule.updates - schedule.warmup)
     if schedule.decay == "linear":
         return peak * (1 - progress)

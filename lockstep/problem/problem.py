@@ -206,11 +206,6 @@ class Problem:
 
     def _check_learning_rates(self) -> None:
         require(
-            self.schedule is None or self.schedule.updates >= self.updates,
-            f"schedule: {self.schedule and self.schedule.updates} updates are shorter than the"
-            f" run's {self.updates}",
-        )
-        require(
             self.schedule is None or self.learning_rates is None,
             "schedule: give a schedule or learning_rates, not both",
         )

@@ -177,7 +177,8 @@ class Schedule:
     With peak the optimizer's learning rate, update u = 0, 1, ... has peak * u / warmup while
     u < warmup, and then, with p = (u - warmup) / (updates - warmup), peak ("constant"),
     peak * (1 - p) ("linear") or peak * (1 + cos(pi p)) / 2 ("cosine"). These are
-    `get_linear_schedule_with_warmup` and `get_cosine_schedule_with_warmup` of Transformers.
+    `get_linear_schedule_with_warmup` and `get_cosine_schedule_with_warmup` of Transformers. A run
+    may be longer: where a decay has ended, the rate stays 0 (a cosine of Transformers rises again).
 
     Raises ProblemError for an unknown decay and for a warm-up longer than the schedule.
     """

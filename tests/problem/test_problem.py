@@ -129,10 +129,6 @@ GOOD = {
         ({"learning_rates": []}, "learning_rates: 0 for 1 updates"),
         ({"learning_rates": [-1.0]}, r"learning_rates\[0\]: -1.0"),
         ({"max_norm": 0.0}, "max_norm: 0.0"),
-        (
-            {"schedule": Schedule(3), "epochs": 4},
-            "schedule: 3 updates are shorter than the run's 4",
-        ),
         ({"schedule": Schedule(3), "learning_rates": [0.1]}, "a schedule or learning_rates"),
         ({"partial_windows": "keep"}, "partial_windows: 'keep' must be one of apply, drop, carry"),
         (

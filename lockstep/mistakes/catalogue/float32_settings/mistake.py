@@ -23,10 +23,16 @@ def low_rate(problem: Problem) -> Problem:
     """The learning rate, and all of a schedule's."""
     rates, schedule = problem.learning_rates, problem.schedule
     if schedule is not None:
-        rates = [float(rate_of(problem, update)) for update in range(schedule.updates)]
+        rates = [float(rate_of(problem, update)) for update in range(problem.updates)]
     rate = low(problem.optimizer.learning_rate)
     optimizer = replace(problem.optimizer, learning_rate=rate)
     return replace(problem, optimizer=optimizer, schedule=None, learning_rates=low(rates))
+
+
+def low_peak(problem: Problem) -> Problem:
+    """The optimizer's learning rate, and a schedule's peak with it; other rates are their own."""
+    rate = low(problem.optimizer.learning_rate)
+    return replace(problem, optimizer=replace(problem.optimizer, learning_rate=rate))
 
 
 def low_betas(problem: Problem) -> Problem:
@@ -70,15 +76,16 @@ MISTAKE = Mistake(
     signature=(
         "Every update is off by the same relative error, up to 6e-8, from the first on: 1.5e-8"
         " for a learning rate of 0.05, and 0 for one that float32 holds, such as 1/16. Betas near"
-        " 1 suffer more: 1 - 0.999 becomes smaller by a relative 1.3e-5. Forms: the learning rate"
-        " alone, the betas, the betas in Adam's bias corrections alone or the momentum alone as in"
-        " Keras, all settings."
+        " 1 suffer more: 1 - 0.999 becomes smaller by a relative 1.3e-5. Forms: the learning"
+        " rates alone, the optimizer's alone, the betas, the betas in Adam's bias corrections alone"
+        " or the momentum alone as in Keras, all settings."
     ),
     family="precision",
     frequency=4,
     severity=1,
     stages=replace(STAGES, settings=low_rate),
     forms=(
+        replace(STAGES, settings=low_peak),
         replace(STAGES, settings=low_betas),
         replace(STAGES, settings=low_momentum),
         replace(STAGES, constants=low_powers),
