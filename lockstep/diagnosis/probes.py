@@ -278,7 +278,7 @@ def of_the_recipe(rng: np.random.Generator) -> Iterator[Row]:
     scale = LossScale(initial=1024.0, growth_interval=2)
     scaled = overflowing(replace(random_problem(rng), optimizer=momentum), 4)
     title = "a loss scale, and a window that is not finite"
-    ingredients = f"{WINDOWED} momentum scale skip"
+    ingredients = f"{WINDOWED} momentum decay scale skip"
     yield "scale-overflow", title, ingredients, replace(scaled, loss_scale=scale)
     clipped = replace(random_problem(rng), loss_scale=scale, non_finite="skip", max_norm=10.0)
     yield "loss-scale", "a loss scale, and clipping", f"{WINDOWED} clip scale", clipped

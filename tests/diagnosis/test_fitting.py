@@ -245,3 +245,20 @@ def test_a_project_that_asks_wrongly_is_told(text, said, tmp_path) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(ProblemError, match=said):
         policy(tmp_path)
+
+
+@pytest.mark.parametrize("probe", probes(), ids=lambda probe: probe.name)
+def test_a_probe_has_the_ingredients_of_its_problem(probe) -> None:
+    problem, has = probe.problem, probe.ingredients
+    assert ("decay" in has) == (problem.optimizer.weight_decay > 0)
+    assert ("clip" in has) == (problem.max_norm is not None)
+    assert ("groups" in has) == (not problem.decay_bias)
+    assert ("schedule" in has) == (problem.schedule is not None)
+    assert ("rates" in has) == (problem.learning_rates is not None)
+    assert ("weights" in has) == (problem.example_weights is not None)
+    assert ("scale" in has) == (problem.loss_scale is not None)
+    assert problem.optimizer.name == "sgd" or problem.optimizer.name in has
+    sizes = {len(x) for x, _ in problem.micro_batches}
+    assert ("ragged" in has) == (len(sizes) > 1)
+    partial = len(problem.micro_batches) % problem.accumulation_steps > 0
+    assert partial or "partial" not in has
