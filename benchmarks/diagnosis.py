@@ -1,426 +1,371 @@
 """How well `lockstep check` diagnoses: `python -m benchmarks.diagnosis`.
 
-Plants every mistake of the catalogue in every framework, and pairs of them in PyTorch, from their
-diffs; drives the planted ports with the probes; and counts what the diagnosis says of each. Takes
-about half an hour on two cores; `--quick` plants in PyTorch alone.
+Plants the mistakes of the catalogue in the real folders, alone and together, and with settings that
+are read otherwise; drives them with the probes; and counts what the diagnosis says of each. Right
+ports must be called the same, and mistakes in ports that support little must not. Takes two hours
+of a core; `--share 0.25` draws less, and `--quick` a tenth, in PyTorch alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import random
-import shutil
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations, pairwise, product
+from functools import cached_property
+from itertools import chain, combinations, islice, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import judging, subsets
+from benchmarks.planting import Port, collect, drive, hides, submit
+from benchmarks.reading import Change
 from lockstep import mistakes
+from lockstep.diagnosis import check
 from lockstep.diagnosis.naming import Diagnosis, Run, diagnose
 from lockstep.diagnosis.probes import MICRO_BATCHES, Probe, probes, random_problem
-from lockstep.diagnosis.replay import Replays, merged
-from lockstep.frameworks import FRAMEWORKS, NAMES
+from lockstep.frameworks import FRAMEWORKS
 from lockstep.optimizers.variants import VARIANTS
 from lockstep.paths import IMPLEMENTATIONS
-from lockstep.problem import Problem
 from lockstep.workers.folders import TemporaryFolder
-from lockstep.workers.pool import Refused, Worker, WorkerError, workers
+from lockstep.workers.pool import workers
 
+CONSOLE = Console(stderr=True)
 FILE = Path(__file__).with_suffix(".json")
+HAND_WRITTEN = IMPLEMENTATIONS / "tests" / "diagnosis" / "hand_written"
 SEED = 2026
-PAIRS = 100
-# A worker compiles for every planted port, and keeps it; a new one after so many ports.
-RENEW = 20
-# Mistakes that every framework's port can make, for the time of a whole check.
-WHOLE = (
-    "missing-zero-grad",
-    "no-divide",
-    "clip-per-microbatch",
-    "sched-off-by-one",
-    "l2-vs-decoupled",
-)
+TOGETHER = {"two": 200, "three": 200, "four": 100}
+SAME_STAGE, SUBSETS = 60, 2000
 # Accumulation steps and seeds of the clean ports.
-STEPS, SEEDS = (1, 3, 9), (0, 1)
+STEPS, SEEDS = (1, 3, 9), (0, 1, 2)
+# Settings that a port may never read, and constants that it may hold in float32.
+UNREAD = (
+    *("optimizer.amsgrad", "optimizer.centered", "optimizer.dampening", "optimizer.nesterov"),
+    *("optimizer.lr_decay", "optimizer.initial_accumulator_value", "optimizer.eps", "decay_bias"),
+)
+SINGLE = ("optimizer.learning_rate", "optimizer.betas")
+# Numbers that a port may have otherwise, and the stages that they are of.
+NUMBERS: dict[str, tuple[tuple[Change, ...], set[str]]] = {
+    "learning rate": (
+        (Change("optimizer.learning_rate", "nine tenths"), Change("learning_rates", "nine tenths")),
+        {"learning_rate"},
+    ),
+    "momentum": ((Change("optimizer.momentum", 0.85, "sgd"),), {"constants", "rule"}),
+    "alpha": ((Change("optimizer.alpha", 0.7, "rmsprop"),), {"constants", "rule"}),
+    "eps": ((Change("optimizer.eps", 0.03, "adam"),), {"constants", "rule"}),
+    "weight_decay": ((Change("optimizer.weight_decay", 0.3, "adamw"),), {"constants", "rule"}),
+    "max_norm": ((Change("max_norm", 11.0),), {"clip"}),
+}
 
 
 @dataclass
 class Score:
-    """What came of one kind of trial."""
+    """What came of one kind of trial; wrong: what was not there was said to be."""
 
     trials: int = 0
-    detected: int = 0
-    first: int = 0
-    named: int = 0
+    right: int = 0
+    wrong: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def count(self, label: str, right: bool, said: str, wrong: bool = False) -> None:
+        """Count a trial, and keep what was said of it if that is not right."""
+        self.trials += 1
+        self.right += right
+        self.wrong += wrong
+        if not right:
+            self.failures.append(f"{label}: {'WRONG ' * wrong}{said}")
+            CONSOLE.print(self.failures[-1], markup=False, highlight=False, soft_wrap=True)
+
+    def diagnose(self, runs: Sequence[Run], label: str, **settings: Any) -> Diagnosis:
+        """A diagnosis, and the processor time that it took: it has one thread."""
+        started = time.process_time()
+        found = diagnose(runs, **settings)
+        self.seconds[label] = time.process_time() - started
+        return found
 
     def as_json(self) -> dict[str, Any]:
-        """The counts, and the times' median and maximum in seconds."""
+        """The counts, and the median and the maximum of the seconds."""
         times = list(self.seconds.values()) or [0.0]
         return {
             "trials": self.trials,
-            "detected": self.detected,
-            "first": self.first,
-            "named": self.named,
+            "right": self.right,
+            "wrong": self.wrong,
             "median_seconds": round(statistics.median(times), 2),
             "longest_seconds": round(max(times), 2),
             "longest": max(self.seconds, key=self.seconds.__getitem__, default=""),
-            "wrong": self.wrong,
+            "failures": self.failures,
         }
 
 
-def submit(worker: Worker, port: str, chosen: Sequence[Probe], folder: Path) -> None:
-    """Hand a port and the probes to its worker."""
-    for probe in chosen:
-        file = folder / f"{probe.name}.safetensors"
-        if not file.exists():
-            probe.problem.save(file)
-        worker.submit(port, file)
+@dataclass
+class Bench:
+    """Where trials are made: frameworks, the share of the draws, a folder, and whom to tell."""
+
+    frameworks: Sequence[str]
+    share: float
+    folder: Path
+    tell: Callable[[str], None]
+    chosen: Sequence[Probe] = field(default_factory=probes)
+    kept: dict[Port, list[Run]] = field(default_factory=dict)
+
+    def draws(self, count: int) -> int:
+        """How many of so many draws are made."""
+        return round(self.share * count)
+
+    def drive(self, ports: Sequence[Port]) -> Iterator[tuple[Port, list[Run]]]:
+        """What ports do on the probes, each driven once; single mistakes are kept."""
+        new = drive([port for port in ports if port not in self.kept], self.chosen, self.folder)
+        for index, port in enumerate(ports, 1):
+            self.tell(f"{index} of {len(ports)}: {port}")
+            runs = self.kept[port] if port in self.kept else next(new)[1]
+            if len(port.names) == 1 and not port.changes:
+                self.kept[port] = runs
+            yield port, runs
+
+    @cached_property
+    def singles(self) -> list[Port]:
+        """Every mistake in every framework."""
+        each = (Port(f, (name,)) for name in mistakes.names() for f in self.frameworks)
+        return [port for port in each if port.possible]
+
+    def visible(self, candidates: Iterator[Port], count: int) -> Iterator[tuple[Port, list[Run]]]:
+        """What so many candidates do, each of whose differences shows beside the others."""
+        while more := list(islice((port for port in candidates if port.possible), count)):
+            for port, runs in self.drive(more):
+                if not hides(port, runs, self.chosen):
+                    count -= 1
+                    yield port, runs
+
+    def random(self, name: str) -> random.Random:
+        """A generator of its own for a figure, the same in every run."""
+        return random.Random(f"{SEED} {name}")
 
 
-def collect(worker: Worker, chosen: Sequence[Probe]) -> list[Run]:
-    """What a port did on the probes; those on which it failed are left out, as in a check."""
-    runs = []
-    for probe in chosen:
-        try:
-            found = worker.observe()
-            runs.append(Run(probe, found.trajectory, found.more))
-        except (WorkerError, Refused):
-            continue
-    return runs
-
-
-def timed(runs: Sequence[Run], score: Score, label: str, **settings: Any) -> Diagnosis:
-    """A diagnosis, and the processor time that it took: it has one thread."""
-    started = time.process_time()
-    found = diagnose(runs, **settings)
-    score.seconds[label] = time.process_time() - started
-    return found
-
-
-def judge(score: Score, label: str, names: set[str], found: Diagnosis) -> None:
-    """Count a diagnosis of a port in which these mistakes were planted."""
-    score.trials += 1
-    score.detected += not found.same
-    explanations = [set(each.names) for each in found.explanations]
-    score.first += explanations[:1] == [names]
-    score.named += names in explanations
-    if names not in explanations[:1]:
-        said = [" + ".join(each.names) for each in found.explanations[:3]]
-        verdict = "same" if found.same else ", ".join(said) or "unknown"
-        score.wrong.append(f"{label}: {verdict}")
-
-
-def singles(
-    frameworks: Sequence[str], chosen: Sequence[Probe], folder: Path, tell: Any
-) -> tuple[Score, dict[tuple[str, str], list[Run]]]:
-    """Every single mistake in every framework; also what each did."""
-    score, kept = Score(), {}
-    for names in batched(mistakes.names(), RENEW):
-        with workers(frameworks) as started:
-            for worker in started.values():
-                worker.path.append(str(folder))
-            for name in names:
-                tell(f"{name}, after {score.trials} ports")
-                able = [f for f in frameworks if f not in mistakes.load(name).impossible]
-                for framework in able:
-                    package = mistakes.plant(name, framework, folder)
-                    submit(started[framework], f"{package}.recipe", chosen, folder)
-                for framework in able:
-                    runs = kept[name, framework] = collect(started[framework], chosen)
-                    label = f"{name} in {framework}"
-                    judge(score, label, {name}, timed(runs, score, label, pairs=False))
-    return score, kept
-
-
-def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """The items, so many at a time."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def withheld(kept: Mapping[tuple[str, str], list[Run]], tell: Any) -> Score:
-    """Every mistake, in one framework, with the catalogue lacking it.
-
-    Right is "unknown", or one of its look-alikes.
-    """
-    score, seen = Score(), set()
-    for (name, framework), runs in kept.items():
-        if name in seen:
-            continue
-        seen.add(name)
-        tell(f"without {name}")
-        rest = [each for each in mistakes.names() if each != name]
-        found = timed(runs, score, name, catalogue=rest)
-        alike = {name, *mistakes.load(name).look_alikes}
-        alike |= {each for each in rest if name in mistakes.load(each).look_alikes}
-        score.trials += 1
-        score.detected += not found.same
-        score.named += found.unknown
-        if found.unknown or (not found.same and set(found.explanations[0].names) <= alike):
-            score.first += 1
-        else:
-            said = [" + ".join(each.names) for each in found.explanations[:3]]
-            score.wrong.append(f"{name} in {framework}: {', '.join(said) or 'same'}")
-    return score
-
-
-def draw_pairs(
-    frameworks: Sequence[str], chosen: Sequence[Probe], count: int
-) -> Iterator[tuple[str, str, str]]:
-    """Pairs of mistakes of different stages, with a fixed seed, whose diffs can be combined.
-
-    Neither hides the other: on some probe, both together are neither the one nor the other.
-    """
-    rng = random.Random(SEED)
-    pairs = list(combinations(mistakes.names(), 2))
-    rng.shuffle(pairs)
-    drawn = 0
-    for one, other in pairs:
-        if drawn == count:
-            return
-        framework = rng.choice(list(frameworks))
-        stages = [mistakes.load(name).stages for name in (one, other)]
-        both = merged(*stages)
-        able = all(framework not in mistakes.load(name).impossible for name in (one, other))
-        if both is None or not able or combined(one, other, framework) is None:
-            continue
-        if any(hidden(both, alone, chosen) for alone in stages):
-            continue
-        drawn += 1
-        yield one, other, framework
-
-
-def hidden(both: Any, alone: Any, chosen: Sequence[Probe]) -> bool:
-    """Whether two mistakes do what one of them does alone."""
-    for probe in chosen:
-        pair, single = Replays(probe, both), Replays(probe, alone)
-        if (pair.quick is None) != (single.quick is None):
-            return False
-        if pair.quick is not None and not single.reproduces(pair.quick):
-            return False
-    return True
-
-
-def combined(one: str, other: str, framework: str) -> dict[str, str] | None:
-    """The files of an implementation with two mistakes; None where their changes meet."""
-    with tempfile.TemporaryDirectory() as folder:
-        copies = [
-            Path(folder, mistakes.plant(name, framework, Path(folder))) for name in (one, other)
-        ]
-        found = {}
-        for file in (IMPLEMENTATIONS / f"{framework}_impl").glob("*.py"):
-            base = file.read_text()
-            texts = [(copy / file.name).read_text() for copy in copies]
-            both = merge(base, *texts)
-            if both is None:
-                return None
-            found[file.name] = both
-    return found
-
-
-def merge(base: str, one: str, other: str) -> str | None:
-    """Both changes to a text; None where they touch the same lines."""
-    lines = base.splitlines(keepends=True)
-    changes = []
-    for text in (one, other):
-        new = text.splitlines(keepends=True)
-        matcher = difflib.SequenceMatcher(None, lines, new, autojunk=False)
-        changes += [
-            (start, end, new[first:last])
-            for tag, start, end, first, last in matcher.get_opcodes()
-            if tag != "equal"
-        ]
-    changes.sort(key=lambda change: change[:2], reverse=True)
-    for later, earlier in pairwise(changes):
-        if earlier[1] > later[0] or earlier[0] == later[0]:
-            return None
-    for start, end, new in changes:
-        lines[start:end] = new
-    return "".join(lines)
-
-
-def pairs(
-    frameworks: Sequence[str], chosen: Sequence[Probe], folder: Path, count: int, tell: Any
-) -> Score:
-    """Pairs of mistakes, planted together."""
+def singles(bench: Bench) -> Score:
+    """Every mistake in every framework: named first."""
     score = Score()
-    for drawn in batched(list(draw_pairs(frameworks, chosen, count)), RENEW):
-        with workers(frameworks) as started:
-            for worker in started.values():
-                worker.path.append(str(folder))
-            for one, other, framework in drawn:
-                tell(f"{one} and {other} in {framework}, after {score.trials}")
-                package = f"{framework}_impl_pair_{score.trials}"
-                shutil.copytree(IMPLEMENTATIONS / f"{framework}_impl", folder / package)
-                for file, text in (combined(one, other, framework) or {}).items():
-                    (folder / package / file).write_text(text)
-                submit(started[framework], f"{package}.recipe", chosen, folder)
-                runs = collect(started[framework], chosen)
-                label = f"{one} + {other} in {framework}"
-                judge(score, label, {one, other}, timed(runs, score, label))
+    for port, runs in bench.drive(bench.singles):
+        found = score.diagnose(runs, str(port))
+        score.count(str(port), judging.first(found) == set(port.names), judging.said(found))
     return score
 
 
-def clean(frameworks: Sequence[str], folder: Path, tell: Any) -> Score:
-    """The implementations as they are: optimizers, K, dtypes, seeds; every alarm is a false one."""
-    import numpy as np
+def together(bench: Bench, count: int, draws: int) -> Score:
+    """So many mistakes in different stages, none of which hides another: all named, first."""
+    rng, score = bench.random(str(count)), Score()
 
-    score, chosen = Score(), []
+    def candidates() -> Iterator[Port]:
+        while True:
+            port = Port(rng.choice(bench.frameworks), tuple(rng.sample(mistakes.names(), count)))
+            stages = [set(ways[0].replaced) for ways in port.ways]
+            apart = all(not one & other for one, other in combinations(stages, 2))
+            if apart and port.possible and not hides(port, None, bench.chosen):
+                yield port
+
+    for port, runs in bench.visible(candidates(), bench.draws(draws)):
+        found = score.diagnose(runs, str(port))
+        score.count(str(port), judging.first(found) == set(port.names), judging.said(found))
+    return score
+
+
+def same_stage(bench: Bench) -> Score:
+    """Two differences in one stage: both named, or the stage and nothing that is not there."""
+    rng, score = bench.random("same stage"), Score()
+    each = {name: set(mistakes.load(name).stages.replaced) for name in mistakes.names()}
+    pairs = [
+        Port(rng.choice(bench.frameworks), (one, other))
+        for one, other in combinations(each, 2)
+        if each[one] & each[other]
+    ]
+    numbers = [
+        Port(rng.choice(bench.frameworks), (name,), changes)
+        for name, (changes, stages) in product(each, NUMBERS.values())
+        if each[name] & stages
+    ]
+    rng.shuffle(pairs)
+    rng.shuffle(numbers)
+    candidates = chain(*zip(pairs, numbers, strict=False))
+    for port, runs in bench.visible(candidates, bench.draws(SAME_STAGE)):
+        found = score.diagnose(runs, str(port))
+        judged = judging.in_one_stage(found, port.names, [c.setting for c in port.changes])
+        score.count(str(port), judged == "right", judging.said(found), judged == "wrong")
+    return score
+
+
+def with_more(bench: Bench) -> Score:
+    """Each mistake with a setting that is never read and a float32 constant: all three told."""
+    rng, score = bench.random("more"), Score()
+    ports: list[Port] = []
+    names = rng.sample(mistakes.names(), bench.draws(len(mistakes.names())))
+    for name in names:
+        framework = rng.choice([f for f in bench.frameworks if Port(f, (name,)).possible] or [""])
+        extras = [(Change(u, "plain"), Change(s, "float32")) for u, s in product(UNREAD, SINGLE)]
+        rng.shuffle(extras)
+        each = (Port(framework, (name,), changes) for changes in extras if framework)
+        ports += islice((port for port in each if not hides(port, None, bench.chosen)), 1)
+    for port, runs in bench.drive(ports):
+        found = score.diagnose(runs, str(port))
+        setting = port.changes[0].setting
+        told = judging.with_more(found, port.names[0], setting, bench.chosen)
+        score.count(str(port), told, judging.said(found))
+    return score
+
+
+def withheld(bench: Bench) -> Score:
+    """Every mistake, in one framework, with the catalogue lacking it: its stage is told."""
+    score, rng = Score(), bench.random("withheld")
+    by_name = {port.names: port for port in rng.sample(bench.singles, len(bench.singles))}
+    for port, runs in bench.drive(list(by_name.values())):
+        rest = [each for each in mistakes.names() if each not in port.names]
+        found = score.diagnose(runs, str(port), catalogue=rest)
+        judged = judging.withheld(found, *port.names)
+        score.count(str(port), judged == "right", judging.said(found), judged == "wrong")
+    return score
+
+
+def clean(bench: Bench) -> Score:
+    """Right ports: the folders, and those by other hands; every alarm is a false one."""
+    score, chosen = Score(), list(bench.chosen)
     for (variant, optimizer), k, dtype, seed in product(
         VARIANTS.items(), STEPS, ("float64", "float32"), SEEDS
     ):
         rng = np.random.default_rng([SEED, seed, k])
-        problem: Problem = random_problem(rng, rng.integers(1, 5, MICRO_BATCHES).tolist(), k)
-        problem = replace(problem, optimizer=optimizer, dtype=dtype, max_norm=[None, 5.0][seed])
+        problem = random_problem(rng, rng.integers(1, 5, MICRO_BATCHES).tolist(), k)
+        max_norm = 5.0 if seed == 1 else None
+        problem = replace(problem, optimizer=optimizer, dtype=dtype, max_norm=max_norm)
         chosen.append(Probe(f"{variant}-{k}-{dtype}-{seed}", "", frozenset(), problem))
-    tell("clean ports")
-    with workers(frameworks) as started:
+    chosen = chosen[:: round(1 / bench.share)]
+    with workers(bench.frameworks) as started:
         for framework, worker in started.items():
-            submit(worker, f"{framework}_impl.recipe", chosen, folder)
+            submit(worker, f"{framework}_impl.recipe", chosen, bench.folder)
         for framework, worker in started.items():
+            bench.tell(f"{framework}'s own folder")
             runs = {run.probe.name: run for run in collect(worker, chosen)}
             for probe in chosen:
-                score.trials += 1
-                if (
-                    probe.name not in runs
-                    or not timed([runs[probe.name]], score, probe.name, catalogue=[]).same
-                ):
-                    score.detected += 1
-                    score.wrong.append(f"{probe.name} in {framework}")
+                run = runs.get(probe.name)
+                same = run is not None and run.same and not run.differing
+                score.count(f"{probe.name} in {framework}", same, "differs" if run else "fails")
+    files = sorted(HAND_WRITTEN.glob("*.py"))
+    for file in files[:: round(1 / bench.share)]:
+        bench.tell(file.stem)
+        report = check(str(file))
+        for run in report.diagnosis.runs:
+            name = run.probe.name
+            score.count(f"{file.stem}, {name}", not report.fails(name), report.verdict)
+        for name in report.failures:
+            score.count(f"{file.stem}, {name}", False, "fails")
     return score
 
 
-def whole(framework: str, chosen: Sequence[Probe], folder: Path, tell: Any) -> Score:
-    """Whole checks of ports with a mistake, one at a time: the port's own time, and the diagnosis.
-
-    The worker has imported its framework and has trained before.
-    """
-    score = Score()
-    with workers([framework]) as started:
-        worker = started[framework]
-        worker.path.append(str(folder))
-        submit(worker, f"{framework}_impl.recipe", chosen, folder)
-        collect(worker, chosen)
-        for name in WHOLE:
-            tell(f"{name} in {framework}, alone")
-            package = mistakes.plant(name, framework, folder)
-            began = time.perf_counter()
-            submit(worker, f"{package}.recipe", chosen, folder)
-            found = diagnose(collect(worker, chosen), pairs=False)
-            score.seconds[name] = time.perf_counter() - began
-            judge(score, f"{name} in {framework}", {name}, found)
+def unseen(bench: Bench) -> Score:
+    """Mistakes in ports that support little, and that show there: none is called the same."""
+    score, trials = Score(), subsets.Trials(SEED)
+    for form, subset in trials.draw(bench.draws(SUBSETS)):
+        bench.tell(f"{form.name}, after {score.trials}: {subset}")
+        same = trials.same(form, subset)
+        score.count(f"{form.name} by its {', '.join(form.stages.replaced)}", not same, str(subset))
     return score
 
 
-# What is measured, what was asked for, and the trials that count.
-GOALS = {
-    "single mistakes": ("every mistake in every framework: detected", 0.99, "detected"),
-    "single, named": ("the right name, alone or first", 0.95, "first"),
-    "pairs": ("pairs of mistakes in different stages, in PyTorch: both named", 0.90, "first"),
-    "clean ports": ("clean ports: false alarms", 0.0, "detected"),
-    "withheld": ("a mistake that the catalogue lacks: unknown, or a look-alike", 0.95, "first"),
+@dataclass(frozen=True)
+class Figure:
+    """What is measured: the guide's words for it, how, and which of a score's counts it is."""
+
+    title: str
+    measure: Callable[[Bench], Score]
+    what: str = "right"
+
+
+FIGURES = {
+    "single": Figure("a mistake, in each framework: named first", singles),
+    **{
+        word: Figure(
+            f"{word} in different stages: all named, first",
+            lambda bench, n=number, draws=draws: together(bench, n, draws),  # type: ignore[misc]
+        )
+        for number, (word, draws) in enumerate(TOGETHER.items(), 2)
+    },
+    "same-stage": Figure("two in one stage: named, or the stage and no wrong name", same_stage),
+    "more": Figure("a mistake, a setting never read, a float32 constant: all told", with_more),
+    "unknown": Figure("a mistake that the catalogue lacks: its stage is told", withheld),
+    "clean": Figure("probes of right ports: false alarms", clean, "failures"),
+    "unseen": Figure(
+        "a mistake that shows in the little that a port supports: called the same",
+        unseen,
+        "failures",
+    ),
 }
 
 
+def result(figure: Figure, found: Mapping[str, Any]) -> str:
+    """A figure's count, and what share of the trials it is."""
+    if figure.what == "failures":
+        return f"{found['trials'] - found['right']}"
+    share = f"{found['right']} ({100 * found['right'] / found['trials']:.1f} %)"
+    return share + (f", wrongly named {found['wrong']}" if found["wrong"] else "")
+
+
 def markdown(report: Mapping[str, Any]) -> str:
-    """The guide's table."""
-    lines = ["| what was planted | of | measured | goal |", "|---|---|---|---|"]
-    for key, (title, goal, what) in GOALS.items():
-        found = report[key.partition(",")[0] + " mistakes" if "," in key else key]
-        count, trials = found[what], found["trials"]
-        share = f"{count}" if goal == 0 else f"{count} ({100 * count / trials:.1f} %)"
-        wanted = "0" if goal == 0 else f"{100 * goal:.0f} %"
-        lines.append(f"| {title} | {trials} | {share} | {wanted} |")
-    timed = {
-        "processor seconds to explain a single mistake": ("single mistakes", 5),
-        "processor seconds to explain a pair": ("pairs", 60),
-        **{
-            f"seconds of a whole check of one in {NAMES[each]}, once imported": (
-                f"whole checks, {each}",
-                5,
-            )
-            for each in FRAMEWORKS
-        },
-    }
-    for title, (key, goal) in timed.items():
-        found = report[key]
-        seconds = f"{found['longest_seconds']:.1f} (median {found['median_seconds']:.1f})"
-        lines.append(f"| {title}, longest | {found['trials']} | {seconds} | {goal} |")
+    """The guide's table, a row for each figure that was measured."""
+    lines = ["| what was planted | trials | result |", "|---|---|---|"]
+    measured = {name: report[name] for name in FIGURES if name in report}
+    for name, found in measured.items():
+        row = FIGURES[name].title, str(found["trials"]), result(FIGURES[name], found)
+        lines.append(f"| {' | '.join(row)} |")
+    timed = [found for found in measured.values() if found["longest"]]
+    longest = max((each["longest_seconds"] for each in timed), default=0.0)
+    middle = max((each["median_seconds"] for each in timed), default=0.0)
+    trials = sum(each["trials"] for each in timed)
+    seconds = f"longest {longest:.1f}, median at most {middle:.1f}"
+    lines.append(f"| processor seconds of a diagnosis | {trials} | {seconds} |")
     return "".join(f"{line}\n" for line in lines)
 
 
 def table(scores: Mapping[str, Score]) -> Table:
     """The figures, as they are counted."""
-    found = Table("", "trials", "detected", "named first", "named", "median s", "longest s")
+    found = Table("", "trials", "right", "wrong", "median s", "longest s")
     for name, score in scores.items():
-        numbers = score.as_json()
-        cells = [str(numbers[each]) for each in list(numbers)[:-2]]
-        found.add_row(name, *cells)
+        found.add_row(name, *(str(each) for each in list(score.as_json().values())[:5]))
     return found
 
 
 def main() -> None:
-    """Measure, print, and write everything to a file if asked."""
+    """Measure, print, and write everything to a file, unless it is not everything."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="PyTorch alone")
-    parser.add_argument(
-        "--only",
-        default="single,withheld,pairs,clean,whole",
-        help="which parts, separated by commas; withheld needs single",
-    )
-    parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--json", type=Path, help="write everything that was measured to a file")
+    parser.add_argument("--quick", action="store_true", help="PyTorch alone, a tenth of the draws")
+    parser.add_argument("--share", type=float, default=1.0, help="of the draws (default: all)")
+    parser.add_argument("--only", default=",".join(FIGURES), help="some of %(default)s")
+    parser.add_argument("--json", type=Path, help="where to write, diagnosis.json unless --quick")
     arguments = parser.parse_args()
-    frameworks = FRAMEWORKS[:1] if arguments.quick else FRAMEWORKS
-    wanted = arguments.only.split(",")
-    chosen, console = probes(), Console(stderr=True)
+    frameworks, share = (FRAMEWORKS[:1], 0.1) if arguments.quick else (FRAMEWORKS, arguments.share)
+    file = arguments.json or (None if arguments.quick else FILE)
     scores: dict[str, Score] = {}
-    kept: dict[tuple[str, str], list[Run]] = {}
-    with (
-        TemporaryFolder() as name,
-        console.status("starting") as status,
-    ):
-        folder = Path(name)
-        for part in wanted:
-            if part == "single":
-                scores["single mistakes"], kept = singles(frameworks, chosen, folder, status.update)
-            elif part == "withheld":
-                scores["withheld"] = withheld(kept, status.update)
-            elif part == "pairs":
-                # In the framework that takes least time: the numbers are the same in all of them.
-                scores["pairs"] = pairs(
-                    FRAMEWORKS[:1], chosen, folder, arguments.pairs, status.update
-                )
-            elif part == "clean":
-                scores["clean ports"] = clean(frameworks, folder, status.update)
-            elif part == "whole":
-                scores |= {
-                    f"whole checks, {framework}": whole(framework, chosen, folder, status.update)
-                    for framework in frameworks
-                }
-            if arguments.json:
-                save(scores, arguments.json)
+    with TemporaryFolder() as folder, CONSOLE.status("starting") as status:
+        bench = Bench(frameworks, share, Path(folder), status.update)
+        for name in arguments.only.split(","):
+            scores[name] = FIGURES[name].measure(bench)
+            if file:
+                save(scores, file)
     Console().print(table(scores))
     for kind, score in scores.items():
-        for line in score.wrong:
+        for line in score.failures:
             print(f"{kind}: {line}")
 
 
 def save(scores: Mapping[str, Score], file: Path) -> None:
-    """Write what was measured, beside what the file holds of other parts."""
+    """Write what was measured, beside what the file holds of other figures."""
     report = json.loads(file.read_text()) if file.exists() else {}
     report |= {kind: score.as_json() for kind, score in scores.items()}
-    file.write_text(json.dumps(report, indent=1) + "\n")
+    kept = {name: report[name] for name in FIGURES if name in report}
+    file.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,6 @@ def test_the_catalogue_is_as_large_as_is_said() -> None:
 
 def test_the_diagnosis_is_as_good_as_was_measured() -> None:
     measured = json.loads((ROOT / "benchmarks" / "diagnosis.json").read_text())
-    single, clean = measured["single mistakes"], measured["clean ports"]
-    said = f"{single['first']} of {single['trials']} are named; of {clean['trials']} right ports"
-    assert f"{said}, {clean['detected']} are called wrong." in README
+    single, clean = measured["single"], measured["clean"]
+    said = f"{single['right']} of {single['trials']} are named; of {clean['trials']} runs of right"
+    assert f"{said} ports, {clean['trials'] - clean['right']} are called wrong." in README
