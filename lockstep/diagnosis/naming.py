@@ -458,9 +458,10 @@ class Search:
             return
         # On one run first, where something differs.
         (first, *_) = (run for run in self.runs if self.off(run, self.found[0]))
+        off = len(self.off(first, self.found[0]))
         longer = (self.longer(each, [form]) for form in self.forms for each in self.found)
         near = (each for each in longer if each and self.resembles(first, each))
-        better = (each for each in near if len(self.off(first, each)) < least)
+        better = (each for each in near if len(self.off(first, each)) < off)
         exact = (each for each in better if self.all_hold(self.runs, each, self.reproduces))
         more = [self.observed(each) for each in exact]
         self.found += [each for each in more if len(each.differing) < least]
