@@ -40,19 +40,28 @@ def lockstep_reports() -> dict[Any, Report]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def lockstep_policy(pytestconfig: pytest.Config) -> dict[str, Any]:
+    """What the project asks of every check."""
+    from lockstep.diagnosis import policy
+
+    return policy(pytestconfig.rootpath)
+
+
 @pytest.fixture
 def lockstep_probe(
-    request: pytest.FixtureRequest, lockstep_reports: dict[Any, Report]
+    request: pytest.FixtureRequest,
+    lockstep_reports: dict[Any, Report],
+    lockstep_policy: dict[str, Any],
 ) -> Callable[..., None]:
     """Require that a port takes the same update on one probe."""
-    from lockstep.diagnosis import check, policy
+    from lockstep.diagnosis import check
     from lockstep.diagnosis.fitting import TOGETHER
 
     name: str = request.param
-    settings = policy(request.config.rootpath)
 
     def require(port: Port, **more: Any) -> None:
-        asked = settings | more
+        asked = lockstep_policy | more
         key = port, repr(asked)
         if key not in lockstep_reports:
             lockstep_reports[key] = check(port, **asked)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lockstep.problem.settings import require
+from lockstep.problem.settings import ProblemError, require
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -14,6 +14,8 @@ else:
     import tomli as tomllib
 
 FILE = "pyproject.toml"
+# What can be set, and as what.
+KINDS = {"accept": list, "require": list, "dtype": str}
 
 
 def policy(folder: Path) -> dict[str, Any]:
@@ -28,17 +30,16 @@ def policy(folder: Path) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("lockstep", {})
+        tool = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {})
     except (OSError, ValueError) as error:
-        require(False, f"{file}: {error}")
-    lists, texts = ("accept", "require"), ("dtype",)
+        raise ProblemError(f"{file}: {error}") from None
+    require(isinstance(tool, dict), f"{file}: tool must be a table")
+    table = tool.get("lockstep", {})
+    require(isinstance(table, dict), f"{file}: tool.lockstep must be a table")
     for key, value in table.items():
         place = f"{file}: [tool.lockstep] {key}"
-        require(
-            key in (*lists, *texts), f"{place}: no such key, they are accept, require and dtype"
-        )
-        names = value if key in lists and isinstance(value, list) else [value]
-        right = isinstance(value, list) == (key in lists)
-        right = right and all(isinstance(name, str) for name in names)
-        require(right, f"{place} must be {'a list of names' if key in lists else 'a name'}")
+        require(key in KINDS, f"{place}: no such key, they are {', '.join(KINDS)}")
+        names = value if KINDS[key] is list else [value]
+        right = isinstance(value, KINDS[key]) and all(isinstance(name, str) for name in names)
+        require(right, f"{place} must be {'a list of names' if KINDS[key] is list else 'a name'}")
     return dict(table)
