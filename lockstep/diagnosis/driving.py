@@ -19,7 +19,7 @@ from lockstep.diagnosis.fitting import NARROWER, alone, narrowed, together
 from lockstep.diagnosis.forms import unread
 from lockstep.diagnosis.naming import Run, accepting, diagnose
 from lockstep.diagnosis.probes import Probe, probes
-from lockstep.diagnosis.verdict import REQUIRABLE, Failure, Report
+from lockstep.diagnosis.verdict import Failure, Report, requirable
 from lockstep.problem import DTYPES, Problem
 from lockstep.problem.settings import require as demand
 from lockstep.workers import ports
@@ -61,7 +61,7 @@ def check(
             ' if __name__ == "__main__", or into a test'
         )
     known("mistake", accept, mistakes.names())
-    known("ingredient", require, ["all", *REQUIRABLE])
+    known("ingredient", require, ["all", *requirable()])
     known("dtype", [dtype], DTYPES)
     chosen = select(probes(seed), only)
     name, spec = describe(port)
@@ -74,6 +74,9 @@ def check(
                 failures = {n: f for n, f in found.failures.items() if f.kind == "dtype"}
                 single.failures |= dict(list(failures.items())[:1])
                 found, dtype = single, "float32"
+        if found.runs and not any(run.trajectory for run in found.runs):
+            found.failures[found.runs[0].probe.name] = Failure("train yields nothing, on any probe")
+            found.runs = []
         if only is None:
             fit(drive, found, timeout, dtype, seed)
     runs, notes = accepting(found.runs, accept)
@@ -172,6 +175,7 @@ class Found:
         self.failures |= more.failures
         self.notes |= more.notes
         self.seconds |= more.seconds
+        self.framework = self.framework or more.framework
 
 
 def collect(drive: Drive, chosen: Sequence[Probe], timeout: float) -> Found:
@@ -198,9 +202,6 @@ def collect(drive: Drive, chosen: Sequence[Probe], timeout: float) -> Found:
     if found.runs:
         why = f"not driven after {last}"
         found.refused |= {p.name: why for p in chosen if p.name not in driven}
-    if found.runs and not any(run.trajectory for run in found.runs):
-        found.failures[found.runs[0].probe.name] = Failure("train yields nothing, on any probe")
-        found.runs = []
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lockstep import mistakes
-from lockstep.diagnosis.fitting import RULES, TOGETHER
+from lockstep.diagnosis.fitting import RULES, TOGETHER, having
 from lockstep.diagnosis.forms import Form
 from lockstep.diagnosis.matrix import coefficient_matrix, in_words, plain
 from lockstep.diagnosis.naming import Diagnosis, Explanation, Part, separation
@@ -79,12 +79,16 @@ MORE = {
     "skip": "windows that are not finite",
     "scale": "loss scale",
 }
-REQUIRABLE = sorted(set[str]().union(*(probe.ingredients for probe in probes())) | set(RULES))
 
 KINDS = {
     frozenset({"policy"}): "follows another policy",
     frozenset({"library"}): "does what its library does",
 }
+
+
+def requirable() -> list[str]:
+    """What can be required: the ingredients of the probes, and the optimizers' names."""
+    return sorted(having(probes()) | set(RULES))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """The probes that fit a port, what is accepted and what is required."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations, product
@@ -85,6 +88,54 @@ def test_one_optimizer_alone_is_asked_for_all_that_goes_with_it() -> None:
     assert found.verdict == "same", str(found)
     assert {"clip", "rates", "windows", "adam"} <= found.asked
     assert "sgd" not in found.asked
+
+
+def test_a_port_that_is_asked_in_its_windows_alone_is_known_by_its_framework(port) -> None:
+    refuses = (
+        "    settings = problem.optimizer\n",
+        "    settings = problem.optimizer\n"
+        "    if problem.optimizer.name != 'adam' or len({len(x) for x, _ in"
+        " problem.micro_batches}) > 1:\n"
+        "        raise NotImplementedError('Adam and equal micro-batches alone')\n",
+    )
+    found = check(port(refuses, ("import numpy as np\n", "import numpy as np\nimport torch\n")))
+    assert found.verdict == "same", str(found)
+    assert not any(run.probe in probes() for run in found.diagnosis.runs)
+    assert found.framework == "pytorch"
+
+
+def test_what_yields_nothing_on_a_few_probes_differs() -> None:
+    """It is no broken port: it takes no update there."""
+
+    def train(problem):
+        if uneven(problem):
+            raise NotImplementedError
+        if problem.optimizer.name != "adam":
+            yield from right(problem)
+
+    found = check(train)
+    assert found.verdict == "differs", str(found)
+    assert not found.failures
+
+
+def test_the_order_of_probes_hangs_on_no_hash() -> None:
+    script = (
+        "from lockstep.diagnosis.fitting import alone, together\n"
+        "from lockstep.diagnosis.probes import probes\n"
+        "some = [p for p in probes() if not {'drop', 'carry'} & p.ingredients]\n"
+        "print([p.name for make in (alone, together) for p in make(some)])\n"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "3")
+    }
+    assert len(said) == 1
 
 
 def test_each_two_things_that_a_port_supports_meet() -> None:
@@ -239,6 +290,8 @@ def test_a_project_sets_what_every_check_asks(port, tmp_path) -> None:
         ("[tool.lockstep]\nrequire = [1]\n", "require must be a list of names"),
         ("[tool.lockstep]\ndtype = 32\n", "dtype must be a name"),
         ("[tool.lockstep\n", "pyproject.toml: "),
+        ("tool = 3\n", "tool must be a table"),
+        ("[tool]\nlockstep = 3\n", "tool.lockstep must be a table"),
     ],
 )
 def test_a_project_that_asks_wrongly_is_told(text, said, tmp_path) -> None:
