@@ -13,9 +13,9 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, combinations, islice, product
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,13 @@ class Bench:
 
 def singles(bench: Bench) -> Score:
     """Every mistake in every framework: named first."""
+    return all_named(bench.drive(bench.singles))
+
+
+def all_named(trials: Iterable[tuple[Port, list[Run]]]) -> Score:
+    """What ports do, each of whose mistakes must be named first, and no other."""
     score = Score()
-    for port, runs in bench.drive(bench.singles):
+    for port, runs in trials:
         found = score.diagnose(runs, str(port))
         score.count(str(port), judging.first(found) == set(port.names), judging.said(found))
     return score
@@ -160,7 +165,7 @@ def singles(bench: Bench) -> Score:
 
 def together(bench: Bench, count: int, draws: int) -> Score:
     """So many mistakes in different stages, none of which hides another: all named, first."""
-    rng, score = bench.random(str(count)), Score()
+    rng = bench.random(str(count))
 
     def candidates() -> Iterator[Port]:
         while True:
@@ -170,10 +175,7 @@ def together(bench: Bench, count: int, draws: int) -> Score:
             if apart and port.possible and not hides(port, None, bench.chosen):
                 yield port
 
-    for port, runs in bench.visible(candidates(), bench.draws(draws)):
-        found = score.diagnose(runs, str(port))
-        score.count(str(port), judging.first(found) == set(port.names), judging.said(found))
-    return score
+    return all_named(bench.visible(candidates(), bench.draws(draws)))
 
 
 def same_stage(bench: Bench) -> Score:
@@ -289,7 +291,7 @@ FIGURES = {
     **{
         word: Figure(
             f"{word} in different stages: all named, first",
-            lambda bench, n=number, draws=draws: together(bench, n, draws),  # type: ignore[misc]
+            partial(together, count=number, draws=draws),
         )
         for number, (word, draws) in enumerate(TOGETHER.items(), 2)
     },

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Literal
 
 from lockstep import mistakes
-from lockstep.diagnosis.forms import Form, forms_of, ignoring, unread
+from lockstep.diagnosis.forms import Form, forms_of, ignoring, used
 from lockstep.diagnosis.matrix import coefficient_matrix, in_words
 from lockstep.diagnosis.naming import Diagnosis, common
 from lockstep.diagnosis.probes import OPTIMIZERS, Probe
@@ -136,5 +136,5 @@ def with_more(found: Diagnosis, name: str, setting: str, chosen: Sequence[Probe]
 def ignored(setting: str, chosen: tuple[Probe, ...]) -> set[str]:
     """What a setting that is never read is called."""
     forms = [form for name in mistakes.names() for form in forms_of(name)]
-    using = (probe.problem for probe in chosen if setting in unread(probe.problem, ()))
+    using = (probe.problem for probe in chosen if setting in used(probe.problem))
     return {form.name for problem in using for form in ignoring(setting, forms, problem)}

@@ -14,7 +14,7 @@ from lockstep import mistakes
 from lockstep.diagnosis import check
 from lockstep.diagnosis.forms import Form
 from lockstep.diagnosis.probes import Probe, overflowing, probes, random_problem, rates
-from lockstep.diagnosis.replay import FAILURES, Replays, in_floats
+from lockstep.diagnosis.replay import FAILURES, correct, in_floats
 from lockstep.optimizers.variants import VARIANTS
 from lockstep.oracle import loop
 from lockstep.oracle.loop import STAGES, Stages
@@ -73,7 +73,7 @@ def port(stages: Stages, subset: Subset) -> Callable[[Problem], Iterator[tuple[A
         if not subset.supports(problem):
             raise NotImplementedError("this port does not support it")
         with np.errstate(all="ignore"):
-            for found in loop.run(problem, problem.dtype, stages):  # type: ignore[arg-type]
+            for found in loop.run(problem, stages=stages):
                 yield found.theta[:-1], found.theta[-1]
 
     return train
@@ -176,13 +176,7 @@ class Trials:
     def _caught(self, form: Form, probe: Probe) -> bool:
         """Whether a probe shows a mutant."""
         found = floats(probe.problem, form.stages)
-        return found is None or not right(probe).reproduces(found)
-
-
-@cache
-def right(probe: Probe) -> Replays:
-    """The correct loop on a probe."""
-    return Replays(probe)
+        return found is None or not correct(probe).reproduces(found)
 
 
 def floats(problem: Problem, stages: Stages) -> Sequence[Array] | None:

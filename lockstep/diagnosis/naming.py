@@ -192,8 +192,8 @@ def part_of(run: Run, replays: Replays | None = None) -> Part:
     if right is None or not np.isfinite(right.values).all():
         right = run.correct.careful
     assert right is not None, f"the correct loop fails on {run.probe.name}"
-    common = min(len(right.values), len(run.trajectory))
-    compared = compare_bounds(right.values[:common], run.trajectory[:common], right.bounds[:common])
+    both = min(len(right.values), len(run.trajectory))
+    compared = compare_bounds(right.values[:both], run.trajectory[:both], right.bounds[:both])
     first, relative = compared.first, 0.0
     if first is not None:
         size = float(abs(right.values[first.update - 1]).max()) or 1.0
