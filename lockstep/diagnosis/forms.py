@@ -58,9 +58,9 @@ def rate_where(at: Place, field: str, rate: Callable[[Place], Number]) -> Number
     return learning_rate(at) if getattr(at.problem, field) is None else rate(at)
 
 
-def described(name: str, title: str, **stages: Any) -> Form:
+def described(name: str, title: str, family: str = "model", **stages: Any) -> Form:
     """A form that no catalogue has: its name, a title that says it all, the stages it replaces."""
-    mistake = Mistake(title, f"{title}.", "", "model", 1, 3, replace(STAGES, **stages))
+    mistake = Mistake(title, f"{title}.", "", family, 1, 3, replace(STAGES, **stages))
     return Form(name, reading_once(mistake.stages), mistake)
 
 
@@ -80,6 +80,7 @@ UNNAMED = (
     described(
         "biases never decay",
         "Weight decay spares the biases, whether or not it is meant to act on them",
+        "decay",
         settings=spare_bias,
     ),
     *(

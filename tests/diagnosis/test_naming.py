@@ -70,6 +70,7 @@ def test_two_names_that_undo_each_other_are_none(name, suspects) -> None:
 
 def test_biases_that_never_decay_are_described() -> None:
     (form,) = (form for form in UNNAMED if form.name == "biases never decay")
+    assert form.mistake.family == "decay", "the gallery's table places it by that"
     found = diagnose(runs(form.stages))
     assert [each.names for each in found.explanations] == [("biases never decay",)]
     assert not found.left
