@@ -102,7 +102,9 @@ def average(moment: Array, new: Array, betas: tuple[Number, Number]) -> Array:
     """An exponential moving average."""
     beta, gain = betas
     mixed = moment * beta + new * gain
-    if hasattr(beta, "averaged"):  # numbers that carry errors know what other forms round
+    if hasattr(mixed, "averaged"):  # numbers that carry errors know what other forms round
+        return mixed.averaged(moment, new)
+    if hasattr(beta, "averaged"):
         return np.frompyfunc(lambda n, m, g: n.averaged(m, g), 3, 1)(mixed, moment, new)
     return mixed
 

@@ -123,3 +123,86 @@ class Rounded:
 def rounded(unit: float, dtype: str = "float64") -> type[Rounded]:
     """The numbers of a dtype with this unit roundoff."""
     return type("Rounded", (Rounded,), {"__slots__": (), "unit": FORMS * unit, "dtype": dtype})
+
+
+class Band(Rounded):
+    """Arrays of such numbers, for as many as a real model has: `banded(number)` makes the class.
+
+    The largest errors that the oracle's formulas give them are the same, element by element.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, value: Any, error: Any = None) -> None:
+        """An array whose error, unless it is given, is that of storing it in the dtype."""
+        if isinstance(value, Rounded):
+            self.value, self.error = value.value, value.error
+            return
+        values: Any = np.asarray(value, dtype=np.float64)
+        stored = values.astype(type(self).dtype).astype(np.float64)
+        self.value, self.error = values, abs(values - stored) if error is None else error
+
+    def _other(self, other: Any) -> Rounded:
+        if isinstance(other, np.ndarray) and other.dtype == object:
+            other = other.flat[0]  # a column of constants: all rows alike
+        return other if isinstance(other, Rounded) else type(self)(other)
+
+    def __truediv__(self, other: Any) -> Rounded:
+        other = self._other(other)
+        if not isinstance(other, Band):
+            other = type(self)(other)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            least = abs(other.value) - other.error
+            quotient = self.value / other.value
+            error = (self.error + abs(quotient) * other.error) / least
+            new = self._new(quotient, np.where(least > 0, error, np.inf))  # type: ignore[arg-type]
+        return new
+
+    # Python asks the array first, of a number and an array, only where these are its own.
+    def __radd__(self, other: Any) -> Rounded:
+        return self + other
+
+    def __rmul__(self, other: Any) -> Rounded:
+        return self * other
+
+    def __rsub__(self, other: Any) -> Rounded:
+        return -self + other
+
+    def __rtruediv__(self, other: Any) -> Rounded:
+        return type(self)(other) / self
+
+    def sqrt(self) -> Rounded:
+        """The square root of each."""
+        value, error = np.maximum(self.value, 0.0), self.error
+        root, least = np.sqrt(value), np.sqrt(np.maximum(value - error, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inside = error / (root + least)
+        outside = np.maximum(root, np.sqrt(value + error) - root)
+        error = np.where(error < value, inside, outside)
+        return self._new(root, error)
+
+    def sign(self) -> Rounded:
+        """The sign of each."""
+        unsure = (np.asarray(self.error) > 0) & (abs(self.value) <= self.error)
+        return type(self)(np.sign(self.value), np.where(unsure, 2.0, 0.0))
+
+    def maximum(self, other: Any) -> Rounded:
+        """The larger of each two."""
+        other = self._other(other)
+        value = np.maximum(self.value, other.value)
+        return type(self)(value, np.maximum(self.error, other.error))
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **_: Any) -> Any:
+        """What the oracle's formulas call of NumPy."""
+        first, *others = (each if isinstance(each, Band) else type(self)(each) for each in inputs)
+        calls: dict[Any, str] = {
+            np.sqrt: "sqrt", np.sign: "sign", np.maximum: "maximum", np.absolute: "__abs__",
+            np.add: "__add__", np.subtract: "__sub__", np.multiply: "__mul__",
+            np.true_divide: "__truediv__",
+        }  # fmt: skip
+        return getattr(first, calls[ufunc])(*others) if ufunc in calls else NotImplemented
+
+
+def banded(number: type[Rounded]) -> type[Band]:
+    """Arrays of numbers of this kind."""
+    return type("Band", (Band, number), {"__slots__": ()})
