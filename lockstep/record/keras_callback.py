@@ -1,0 +1,727 @@
+"""Records a run in Keras, on TensorFlow, JAX or PyTorch: `fit`, and loops of one's own.
+
+What an optimizer gets is seen in its own methods, which are wrapped while the run is recorded:
+`_backend_apply_gradients` (each micro-batch), `_clip_gradients` and `_backend_update_step` (once a
+window). In a graph of TensorFlow, compiled or not, what passes there is assigned to variables of
+the recorder's, which are read when the step is over. A step of JAX's returns it beside its logs.
+
+    recorder = lockstep.record.keras("run-c/", model)
+    model.fit(..., callbacks=[recorder])
+
+A loop of one's own says which optimizer it has; `data` names what a micro-batch is made of.
+
+    recorder = lockstep.record.keras("run-c/", model, optimizer=optimizer)
+    recorder.data(x, y)  # before each micro-batch, where its fingerprint is wanted
+    recorder.update()  # after each call of a `tf.function`, in which nothing else can be seen
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from lockstep.record.writer import Array, RecordError, Writer, fingerprint, lattice
+
+# The backend's own package.
+PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+# Under which name a step of JAX's returns what was seen, beside its logs.
+SEEN = "lockstep"
+# Slots of an optimizer's that belong to no parameter stand under this name.
+NOBODY = ""
+
+
+class Recorder(keras.callbacks.Callback):
+    """Writes a trace of a run of `model`: a callback of `fit`, or attached to `optimizer`.
+
+    full, every, at: of which updates whole tensors are kept (see `Writer`). activations: keep what
+    goes into and comes out of each layer, in whole updates.
+
+    Raises RecordError where a run cannot be recorded.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        model: Any,
+        optimizer: Any = None,
+        full: int = 3,
+        every: int | None = None,
+        at: Collection[int] = (),
+        activations: bool = False,
+    ) -> None:
+        """Attach to the optimizer that is given, or the compiled one where there is one yet."""
+        super().__init__()
+        self.backend = keras.backend.backend()
+        if self.backend not in PACKAGES:
+            raise RecordError(f"Keras on {self.backend} is not recorded; use {', '.join(PACKAGES)}")
+        self.writer = Writer(folder, "keras", full, every, at)
+        # Not `model`: that property of a callback's copies JAX's state back.
+        self.network, self.activations = model, activations
+        self.cells = Cells() if self.backend == "tensorflow" else None
+        self.wrapped: list[tuple[Any, str]] = []
+        self.outer: Any = None
+        self.optimizer: Any = None
+        # What was put by the step that runs, and what a step of JAX's left of the variables.
+        self.values: dict[str, list[Any]] = {}
+        self.state: dict[int, Any] = {}
+        # Of the window that runs: its arrays, and facts of its micro-batches.
+        self.arrays: dict[str, tuple[Array, list[Any] | None]] = {}
+        self.window: list[dict[str, Any]] = []
+        self.inputs: list[dict[str, Any]] = []
+        self.slots_before: dict[str, Array] | None = None
+        self.sizes_after: dict[str, tuple[Array, list[Any]]] = {}
+        self.fitting, self.keeping, self.described = False, True, False
+        self.held = True
+        self.variables: list[Any] = []
+        self.clips = self.loss_seen = False
+        self.skipped = self.started = 0
+        self.functions: dict[bool, Any] = {}
+        optimizer = optimizer or getattr(model, "optimizer", None)
+        if optimizer is not None:
+            self.attach(optimizer)
+
+    # What is wrapped.
+
+    def attach(self, optimizer: Any) -> None:
+        """Wrap what an optimizer's updates go through."""
+        if optimizer is self.outer and self.wrapped:
+            return
+        self.detach()
+        self.outer = optimizer
+        self.optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if self.outer is not self.optimizer and self.backend == "jax":
+            raise RecordError("LossScaleOptimizer on JAX is not recorded; record on TensorFlow")
+        self.wrap(self.optimizer, "_backend_apply_gradients", self.saw_gradients)
+        self.wrap(self.optimizer, "_clip_gradients", self.saw_clipping)
+        self.wrap(self.optimizer, "_backend_update_step", self.saw_update)
+        self.wrap(self.outer, "scale_loss", self.saw_loss)
+        self.wrap(self.outer, "apply", self.saw_apply)
+        if self.activations:
+            self.wrap_layers()
+        self.started = self.iterations()
+        self.scale = self.loss_scale()
+
+    def wrap(self, owner: Any, name: str, seen: Callable[..., Any]) -> None:
+        """Put `seen` before a method: it gets the method, and what that is called with."""
+        method = getattr(owner, name)
+
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            return seen(method, *arguments, **named)
+
+        if self.backend == "tensorflow":
+            import tensorflow as tf
+
+            # In a loop of one's own, AutoGraph would rewrite the recorder.
+            wrapper = tf.autograph.experimental.do_not_convert(wrapper)
+        setattr(owner, name, wrapper)
+        self.wrapped.append((owner, name))
+
+    def detach(self) -> None:
+        """Leave optimizer and model as they were."""
+        for owner, name in reversed(self.wrapped):
+            delattr(owner, name)
+        self.wrapped = []
+
+    def wrap_layers(self) -> None:
+        """See what goes through each layer of the model's."""
+        for layer in self.network._flatten_layers(include_self=False):
+
+            def seen(call: Any, *inputs: Any, layer: Any = layer, **named: Any) -> Any:
+                outputs = call(*inputs, **named)
+                self.saw_layer(layer.path, inputs, outputs)
+                return outputs
+
+            self.wrap(layer, "call", seen)
+
+    def saw_layer(self, path: str, inputs: Any, outputs: Any) -> None:
+        """Keep a layer's inputs and outputs where it is called from Python with values."""
+        if not self.keeping or self.window or f"output.0|{path}" in self.values:
+            return
+        for phase, values in (("input", inputs), ("output", outputs)):
+            found = [value for value in keras.tree.flatten(values) if hasattr(value, "shape")]
+            for index, value in enumerate(found):
+                if self.concrete(value):
+                    self.put(f"{phase}.0{f'.{index}' if index else ''}|{path}", value)
+
+    def concrete(self, value: Any) -> bool:
+        """Whether something has a value now: it is not a symbol in a graph that is being traced."""
+        if self.backend == "tensorflow":
+            return hasattr(value, "numpy") and graph() is None
+        if self.backend == "jax":
+            import jax
+
+            return not isinstance(value, jax.core.Tracer)
+        return not isinstance(value, keras.KerasTensor)
+
+    # What is seen.
+
+    def saw_loss(self, method: Any, loss: Any) -> Any:
+        """Keep a loss before it is scaled."""
+        # On JAX it is inside what is differentiated, and seen elsewhere.
+        if not (self.backend == "jax" and self.fitting) and len(loss.shape) == 0:
+            self.loss_seen = True
+            self.put("loss|", loss)
+        return method(loss)
+
+    def saw_gradients(self, method: Any, gradients: Any, variables: Any) -> Any:
+        """Keep a micro-batch's gradient, as it comes to the optimizer, unscaled."""
+        self.check_place(gradients)
+        self.variables = list(variables)
+        if self.slots_before is None:
+            self.before_first()
+        for gradient, variable in zip(gradients, variables, strict=True):
+            self.put(f"gradient|{self.name(variable)}", gradient)
+        return method(gradients, variables)
+
+    def check_place(self, gradients: Any) -> None:
+        """Refuse where what is seen cannot be read afterwards."""
+        if self.backend == "tensorflow":
+            import tensorflow as tf
+
+            if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+                raise RecordError("several replicas are not recorded; record a run on one")
+        if self.backend == "jax" and not self.fitting and not self.concrete(gradients[0]):
+            raise RecordError(
+                "stateless_apply in a loop of your own is not seen by lockstep.record.keras; use"
+                " model.fit, or call optimizer.apply outside of jax.jit"
+            )
+
+    def saw_clipping(self, method: Any, gradients: Any) -> Any:
+        """Keep the window's gradient, the parameters before, and the rate, once a window."""
+        for variable in self.variables:
+            self.put(f"before|{self.name(variable)}", variable)
+        self.put("rate|", self.optimizer.learning_rate)
+        if self.accumulation > 1:
+            for gradient, variable in zip(gradients, self.variables, strict=True):
+                self.put(f"accumulated|{self.name(variable)}", gradient)
+        clipped = method(gradients)
+        self.clips = any(new is not old for new, old in zip(clipped, gradients, strict=True))
+        return clipped
+
+    def saw_update(self, method: Any, gradients: Any, variables: Any, rate: Any) -> Any:
+        """Keep what the optimizer's rule gets."""
+        if self.clips:
+            for gradient, variable in zip(gradients, variables, strict=True):
+                self.put(f"clipped|{self.name(variable)}", gradient)
+        return method(gradients, variables, rate)
+
+    def saw_apply(self, method: Any, *arguments: Any, **named: Any) -> Any:
+        """Write an update that a loop of one's own made, where it ran eagerly."""
+        if self.fitting:
+            return method(*arguments, **named)
+        if graph() is None:
+            self.keeping = self.writer.whole(self.number)
+        result = method(*arguments, **named)
+        if graph() is None:
+            self.update()
+        return result
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep something until the step is over: whole, or its sketch, norm and sum."""
+        kept = pieces(value, self.holding)
+        if self.backend == "tensorflow" and graph() is not None:
+            assert self.cells is not None
+            self.cells.assign(self.holding, key, kept)
+        else:
+            self.values[key] = [copied(piece) for piece in kept]
+
+    @property
+    def holding(self) -> bool:
+        """Whether what is put is held whole, though it may be sketched when the step is over.
+
+        A norm in a program that XLA compiles would change the roundings of the update beside it;
+        a graph that is traced in a loop of one's own is traced once, for all updates.
+        """
+        if self.fitting:
+            return self.keeping or bool(self.network.jit_compile and not self.network.run_eagerly)
+        return self.keeping or graph() is not None
+
+    # When a step is over.
+
+    def data(self, *arrays: Any, loss: Any = None) -> None:
+        """Say what the next micro-batch of a loop of one's own is made of."""
+        found = [array for array in keras.tree.flatten(arrays) if hasattr(array, "shape")]
+        self.inputs = [fingerprint(host(array)) for array in found]
+        if loss is not None:
+            self.values["loss|"] = [loss]
+
+    def update(self) -> None:
+        """Read what the last micro-batch left, and write the window where it ended."""
+        if self.optimizer is None:
+            raise RecordError("no optimizer: lockstep.record.keras(folder, model, optimizer=...)")
+        self.describe()
+        iterations = self.iterations()
+        calls, self.started = iterations - self.started, iterations
+        scale, self.scale = self.scale, self.loss_scale()
+        if calls == 0:
+            self.skip()
+        elif calls > 1:
+            raise RecordError(
+                f"{calls} micro-batches ran in one step; apply the optimizer once a step, and call"
+                " recorder.update() after each call of a tf.function"
+            )
+        else:
+            self.micro_batch()
+            if iterations % self.accumulation == 0:
+                self.finish(scale)
+        self.values = {}
+
+    def skip(self) -> None:
+        """Count a micro-batch that was left out because its gradient was not finite."""
+        if self.outer is self.optimizer:
+            raise RecordError(
+                f"{type(self.optimizer).__name__} took no step: does the loop use another one?"
+                " lockstep.record.keras(folder, model, optimizer=...)"
+            )
+        self.skipped += 1
+        self.inputs = []
+
+    def micro_batch(self) -> None:
+        """Keep a micro-batch's gradient and facts."""
+        index = len(self.window)
+        facts: dict[str, Any] = {"data": self.inputs}
+        loss = self.read("loss|")
+        if loss is not None:
+            facts["loss"] = float(loss[0])
+        for variable in self.variables:
+            self.take(f"gradient|{self.name(variable)}", f"gradient.{index}")
+        self.window.append(facts)
+        self.inputs = []
+
+    def finish(self, scale: float | None) -> None:
+        """Write an update."""
+        number, whole = self.number, self.writer.whole(self.number)
+        for variable in self.variables:
+            name = self.name(variable)
+            self.take(f"before|{name}", "before")
+            if self.accumulation > 1:
+                self.take(f"accumulated|{name}", "accumulated")
+            else:
+                self.alias("accumulated", "gradient.0", name)
+            if self.clips:
+                self.take(f"clipped|{name}", "clipped")
+            else:
+                self.alias("clipped", "accumulated", name)
+        self.take_activations()
+        before, self.slots_before = self.slots_before, {}
+        for key, slot in (before or {}).items():
+            self.arrays[f"state-before.{key}"] = (slot, None)
+        self.arrays |= self.left(whole)
+        facts = self.facts(scale)
+        arrays, sizes = {}, {}
+        for key, (array, measured) in self.arrays.items():
+            arrays[key] = array
+            if not whole and measured is not None:
+                sizes[key] = measured
+        self.writer.update(number, arrays, facts | {"sizes": sizes})
+        self.arrays, self.window, self.skipped = {}, [], 0
+        if self.writer.whole(self.number) and not whole:
+            self.slots_before = self.slots()
+
+    @property
+    def number(self) -> int:
+        """Which update is under way."""
+        return self.writer.written + 1
+
+    @property
+    def accumulation(self) -> int:
+        """How many micro-batches a window has."""
+        return self.optimizer.gradient_accumulation_steps or 1
+
+    def iterations(self) -> int:
+        """How many micro-batches the optimizer has counted."""
+        return int(host(self.value(self.optimizer._iterations)))
+
+    def loss_scale(self) -> float | None:
+        """What the loss is multiplied by."""
+        if self.outer is self.optimizer:
+            return self.optimizer.loss_scale_factor
+        if not self.outer.built:
+            return float(self.outer.initial_scale)
+        return float(host(self.outer.dynamic_scale))
+
+    def read(self, key: str) -> list[Array] | None:
+        """What was put under a key by the step that is over: whole, or its sketch and sizes."""
+        found = self.values.get(key)
+        if found is None and self.cells is not None:
+            found = self.cells.variables.get((self.held, key))
+        if found is None:
+            return None
+        if len(found) == 1 and not self.writer.whole(self.number):
+            found = pieces(found[0], whole=False)
+        return [host(piece) for piece in found]
+
+    def take(self, key: str, phase: str) -> None:
+        """Move what was put into the window's arrays."""
+        found = self.read(key)
+        if found is None:
+            return
+        name, measured = key.split("|", 1)[1], None
+        if len(found) == 2:
+            measured = [*map(float, found[1]), list(self.shapes[name])]
+        self.arrays[f"{phase}|{name}"] = (found[0], measured)
+
+    def alias(self, phase: str, other: str, name: str) -> None:
+        """Let a phase be another one, which holds the same."""
+        if f"{other}|{name}" in self.arrays:
+            self.arrays[f"{phase}|{name}"] = self.arrays[f"{other}|{name}"]
+
+    def take_activations(self) -> None:
+        """Move what went through the layers into the window's arrays."""
+        for key in [key for key in self.values if key.startswith(("input.", "output."))]:
+            self.arrays[key] = (host(self.values[key][0]), None)
+
+    # What is known.
+
+    def name(self, variable: Any) -> str:
+        """A variable's name: its path, as the model has it."""
+        key = self.optimizer._var_key(variable)
+        if key not in self.names():
+            self.named[key] = getattr(variable, "path", None) or variable.name
+            self.shapes[self.named[key]] = tuple(variable.shape)
+        return self.named[key]
+
+    def names(self) -> dict[Any, str]:
+        """The names of the model's parameters; a path that is there twice is counted."""
+        if not hasattr(self, "named"):
+            self.named: dict[Any, str] = {}
+            self.shapes: dict[str, tuple[int, ...]] = {}
+            for variable in self.parameters():
+                path, others = variable.path, 0
+                while path in self.shapes:
+                    others += 1
+                    path = f"{variable.path}#{others}"
+                self.named[self.optimizer._var_key(variable)] = path
+                self.shapes[path] = tuple(variable.shape)
+        return self.named
+
+    def parameters(self) -> list[Any]:
+        """The model's parameters, frozen ones among them, and not its statistics or seeds."""
+        found = {}
+        for layer in self.network._flatten_layers():
+            for variable in layer._trainable_variables:
+                found[id(variable)] = variable
+        for variable in self.network.trainable_variables:
+            found[id(variable)] = variable
+        for variable in getattr(self.optimizer, "_trainable_variables", ()):
+            if hasattr(variable, "path"):
+                found[id(variable)] = variable
+        return list(found.values())
+
+    def value(self, variable: Any) -> Any:
+        """A variable's value: on JAX, `fit` has it elsewhere."""
+        return self.state.get(id(variable), variable)
+
+    def before_first(self) -> None:
+        """Keep the optimizer's state before the first update that is recorded."""
+        if self.backend == "tensorflow":
+            import tensorflow as tf
+
+            with tf.init_scope():
+                self.slots_before = self.slots()
+        else:
+            self.slots_before = self.slots()
+
+    def slots(self) -> dict[str, Array]:
+        """The optimizer's state, whole, as NumPy has it, by `NAME|P`."""
+        return {key: host(self.value(variable)) for key, variable in self.slot_variables()}
+
+    def slot_variables(self) -> Iterator[tuple[str, Any]]:
+        """The optimizer's variables, by `NAME|P`: Keras puts a parameter's path before a slot."""
+        owners: dict[str, list[str]] = {}
+        for parameter in getattr(self.optimizer, "_trainable_variables", ()):
+            path = getattr(parameter, "path", None) or parameter.name
+            prefix = path.replace("/", "_").replace(":", "_") + "_"
+            owners.setdefault(prefix, []).append(self.name(parameter))
+        taken: dict[tuple[str, str], int] = {}
+        for variable in self.outer.variables:
+            found = [prefix for prefix in owners if variable.name.startswith(prefix)]
+            if not found:
+                yield f"{variable.name}|{NOBODY}", variable
+                continue
+            prefix = max(found, key=len)
+            slot = variable.name[len(prefix) :]
+            index = taken[prefix, slot] = taken.get((prefix, slot), -1) + 1
+            yield f"{slot}|{owners[prefix][min(index, len(owners[prefix]) - 1)]}", variable
+
+    def left(self, whole: bool) -> dict[str, tuple[Array, list[Any] | None]]:
+        """What a step left: parameters and the optimizer's state."""
+        variables = {f"after|{self.name(each)}": each for each in self.parameters()}
+        variables |= {f"state.{key}": each for key, each in self.slot_variables()}
+        found: dict[str, tuple[Array, list[Any] | None]] = {}
+        for key, variable in variables.items():
+            value = self.value(variable)
+            if whole or len(variable.shape) == 0:
+                found[key] = (host(value), None)
+                continue
+            array, numbers = (host(piece) for piece in pieces(value, whole=False))
+            found[key] = (array, [*map(float, numbers), list(variable.shape)])
+        return found
+
+    def facts(self, scale: float | None) -> dict[str, Any]:
+        """What is known of an update beside its arrays."""
+        rate = self.read("rate|")
+        names = [self.name(variable) for variable in self.variables]
+        facts: dict[str, Any] = {"micro_batches": self.window}
+        if rate is not None:
+            facts["rates"] = dict.fromkeys(names, float(rate[0]))
+        decays = {self.name(each): self.decay(each) for each in self.variables}
+        if None not in decays.values():
+            facts["decays"] = decays
+        if scale is not None:
+            # What is kept is unscaled already.
+            facts["loss_scale"] = scale
+        if self.skipped:
+            facts["skipped"] = self.skipped
+        return facts
+
+    def decay(self, variable: Any) -> float | None:
+        """A variable's weight decay; a rule that is not Keras' own may have one of its own."""
+        if self.optimizer.weight_decay is None:
+            return 0.0 if type(self.optimizer).__module__.startswith("keras.") else None
+        return float(self.optimizer.weight_decay) if self.decays(variable) else 0.0
+
+    def decays(self, variable: Any) -> bool:
+        """Whether a variable is not excluded from weight decay."""
+        if self.backend == "tensorflow" and isinstance(variable, keras.Variable):
+            variable = variable.value  # whose name, not the path, is what Keras excludes by
+        return self.optimizer._use_weight_decay(variable)
+
+    def describe(self) -> None:
+        """Write what is known of the run, once there is something to describe."""
+        if self.described:
+            return
+        self.described = True
+        packages = ("keras", PACKAGES[self.backend], "numpy")
+        names = self.names()
+        self.writer.run(
+            {
+                "backend": self.backend,
+                "versions": {name: importlib.import_module(name).__version__ for name in packages},
+                "parameters": [
+                    {
+                        "name": names[self.optimizer._var_key(variable)],
+                        "shape": list(variable.shape),
+                        "dtype": keras.backend.standardize_dtype(variable.dtype),
+                        "trainable": bool(variable.trainable),
+                        "tied": [],
+                    }
+                    for variable in self.parameters()
+                ],
+                "optimizers": [self.settings()],
+                "notes": self.notes(),
+            }
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The optimizer's hyperparameters: a group for each weight decay."""
+        plain = {
+            key: value
+            for key, value in self.optimizer.get_config().items()
+            if isinstance(value, bool | int | float | str | list | np.generic)
+        }
+        groups: dict[float | None, list[str]] = {}
+        for variable in getattr(self.optimizer, "_trainable_variables", ()):
+            groups.setdefault(self.decay(variable), []).append(self.name(variable))
+        return {
+            "name": type(self.optimizer).__name__,
+            "module": type(self.optimizer).__module__,
+            "groups": [
+                plain | {"parameters": names} | ({} if decay is None else {"weight_decay": decay})
+                for decay, names in groups.items()
+            ],
+        }
+
+    def notes(self) -> list[str]:
+        """What cannot be seen."""
+        notes = ["Keras gives a tied weight one name; its other uses are not listed."]
+        if self.outer is not self.optimizer or self.optimizer.loss_scale_factor:
+            notes.append("Gradients are kept as the optimizer unscaled them.")
+        if self.accumulation > 1:
+            notes.append("Keras divides the accumulated gradient by its steps, before clipping.")
+        return notes
+
+    # fit.
+
+    def set_model(self, model: Any) -> None:
+        """Attach before `fit` makes the function that it trains with."""
+        super().set_model(model)
+        if model is not self.network:
+            raise RecordError("the recorder was made for another model than the one that is fitted")
+        if getattr(model, "steps_per_execution", 1) > 1:
+            raise RecordError("steps_per_execution > 1 is not recorded; compile the model with 1")
+        if self.backend == "torch" and model.jit_compile:
+            raise RecordError("torch.compile is not recorded; compile with jit_compile=False")
+        self.attach(model.optimizer)
+        model.train_function = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Take the place of the function that `fit` trains with."""
+        self.fitting, self.functions = True, {}
+        self.started = self.iterations()
+        if self.backend == "jax":
+            # While `fit` runs, variables have no values.
+            self.describe()
+            if self.slots_before is None:
+                self.slots_before = self.slots()
+        self.network.train_function = self.step
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leave the model as it was: what it is fitted with next is not recorded."""
+        self.detach()
+        self.fitting, self.held, self.functions = False, True, {}
+        self.network.train_function = None
+
+    def step(self, *arguments: Any) -> Any:
+        """Train on a batch as `fit` would, and record it."""
+        self.keeping = self.writer.whole(self.number)
+        batch, spec = self.batch(arguments[-1])
+        self.held = self.holding
+        if self.held not in self.functions:
+            self.functions[self.held] = self.make(spec)
+        result = self.functions[self.held](*arguments[:-1], batch)
+        if self.backend == "jax":
+            logs, state = result
+            self.values = logs.pop(SEEN)
+            variables = (self.network.trainable_variables, self.network.non_trainable_variables)
+            held = zip((*variables, self.optimizer.variables), state, strict=False)
+            self.state = {
+                id(variable): value
+                for names, values in held
+                for variable, value in zip(names, values, strict=True)
+            }
+        self.update()
+        self.state = {}
+        return result
+
+    def batch(self, source: Any) -> tuple[Any, Any]:
+        """The batch that a step is about to take, and what TensorFlow knows of its shapes."""
+        batch = source[0] if self.backend == "torch" else next(source)
+        self.data(batch)
+        return ([batch] if self.backend == "torch" else batch), getattr(
+            source, "element_spec", None
+        )
+
+    def make(self, spec: Any) -> Callable[..., Any]:
+        """Make the function that `fit` trains with again, with what is to be kept in it."""
+        model = self.network
+        if self.backend == "jax":
+            self.wrap_step()
+        model.train_function = None
+        model.make_train_function()
+        function, model.train_function = model.train_function, self.step
+        if self.backend == "torch":
+            return function
+        if self.backend == "jax":
+            return lambda state, batch: function(state, iter([batch]))
+        if model.run_eagerly or spec is None:
+            return lambda batch: function(iter([batch]))
+        import tensorflow as tf
+
+        # As `fit` calls it: in a graph that knows no more of the shapes than the data set does.
+        # Constants for what is unknown there would be folded into other roundings.
+        return tf.function(
+            lambda batch: function(iter([batch])), input_signature=[spec], autograph=False
+        )
+
+    def wrap_step(self) -> None:
+        """Let a step of JAX's return what was seen beside its logs."""
+        model = self.network
+        for name in ("train_step", "_update_metrics_variables"):
+            if (model, name) in self.wrapped:
+                self.wrapped.remove((model, name))
+                delattr(model, name)
+
+        def seen(method: Any, state: Any, data: Any) -> Any:
+            self.values = {}
+            logs, state = method(state, data)
+            values, self.values = self.values, {}
+            return dict(logs) | {SEEN: values}, state
+
+        def saw_metrics(method: Any, variables: Any, loss: Any, *others: Any) -> Any:
+            self.put("loss|", loss)
+            return method(variables, loss, *others)
+
+        self.wrap(model, "train_step", seen)
+        self.wrap(model, "_update_metrics_variables", saw_metrics)
+
+
+class Cells:
+    """Variables of TensorFlow's that a graph assigns to and that are read when it has run."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.variables: dict[tuple[bool, str], list[Any]] = {}
+
+    def assign(self, whole: bool, key: str, values: list[Any]) -> None:
+        """Assign within a graph; the variables are made outside of it."""
+        import tensorflow as tf
+
+        held = self.variables.get((whole, key), [])
+        values = [tf.convert_to_tensor(value) for value in values]
+        if [(each.shape, each.dtype) for each in held] != [(v.shape, v.dtype) for v in values]:
+            with tf.init_scope():
+                held = [tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False) for v in values]
+            self.variables[whole, key] = held
+        for variable, value in zip(held, values, strict=True):
+            variable.assign(value)
+
+
+def graph() -> Any:
+    """The graph of TensorFlow's that is being traced, if one is."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def pieces(value: Any, whole: bool) -> list[Any]:
+    """An array whole, or its sketch, and its norm and sum."""
+    value = dense(value)
+    if whole or len(value.shape) == 0:  # TensorFlow's shape of a scalar is true
+        return [value]
+    flat = ops.reshape(value, (-1,))
+    if keras.backend.standardize_dtype(flat.dtype) not in ("float32", "float64"):
+        flat = ops.cast(flat, "float32")
+    taken = value
+    for axis, length in enumerate(value.shape):
+        taken = ops.take(taken, lattice(length, len(value.shape)), axis=axis)
+    return [taken, ops.stack([norm(flat), ops.sum(flat)])]
+
+
+def norm(flat: Any) -> Any:
+    """The norm of a vector, in one pass: TensorFlow's product of two is ten times as slow."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.sqrt(2 * tf.nn.l2_loss(flat))
+    return ops.sqrt(ops.dot(flat, flat))
+
+
+def dense(value: Any) -> Any:
+    """A variable's value now, and the rows of an embedding (IndexedSlices) as an array."""
+    if isinstance(value, keras.Variable):
+        value = value.value
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Keras' own conversion returns a variable as it is, and it would go on changing.
+        return tf.convert_to_tensor(value)
+    return ops.convert_to_tensor(value)
+
+
+def copied(value: Any) -> Any:
+    """What stays as it is now; PyTorch writes into its tensors."""
+    return value.detach().clone() if keras.backend.backend() == "torch" else value
+
+
+def host(value: Any) -> Array:
+    """A value as an array of NumPy's, of its own memory."""
+    return np.array(ops.convert_to_numpy(value))

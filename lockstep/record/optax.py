@@ -1,0 +1,644 @@
+"""Record a run in JAX with optax, whatever is jitted.
+
+    recorder = lockstep.record.jax("run-b/")
+    optimizer = recorder.wrap(optimizer)
+    loss_and_gradients = recorder.gradient(jax.value_and_grad(loss))
+
+The optimizer's state keeps its form, so a checkpoint does too. Inside `jax.jit` and `lax.scan`
+arrays come to the host through ordered callbacks: the first asks how much to send, so that a
+sketch is all that leaves the device after the first updates. What was clipped is not seen from
+outside of a chain: `recorder.clipped(optax.clip_by_global_norm(1.0))` in it shows that.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Callable, Collection, Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import io_callback
+
+from lockstep.record import optax_names, writer
+from lockstep.record.writer import Array, RecordError
+
+# How much the host wants of what is next: sketches, all, or the state before as well.
+SKETCH, WHOLE, WITH_STATE = 0, 1, 2
+# Data of more numbers than this leave the device in whole updates only.
+LARGE = 1 << 20
+
+INSIDE = (
+    "optax.MultiSteps calls what it holds on every micro-batch and throws the result away: "
+    "wrap it from outside, recorder.wrap(optax.MultiSteps(optimizer, K))"
+)
+AGAIN = (
+    "an update started where the one before it had, whose result was thrown away; if the recorder "
+    "is inside optax.MultiSteps or the like, wrap that from outside: recorder.wrap(MultiSteps(...))"
+)
+VMAP = "a recorder cannot work under jax.vmap: record one run, outside of vmap"
+FORM = (
+    "recorder.gradient() wraps what returns (value, gradients) or gradients, as jax.value_and_grad "
+    "and jax.grad do"
+)
+
+Arrays = dict[str, Any]
+
+
+class Recorder:
+    """Records a run, update by update.
+
+    full: of how many first updates whole tensors are kept; every, at: of which others.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        full: int = 3,
+        every: int | None = None,
+        at: Collection[int] = (),
+    ) -> None:
+        """Make the folder, and see to it that all is written before the process ends."""
+        self.writer = writer.Writer(folder, "jax", full, every, at)
+        self.lock = threading.RLock()
+        self.facts: dict[str, Any] = {}
+        self.names: list[str] = []
+        self.decays: dict[str, float] = {}
+        self.micro_batches: list[dict[str, Any]] = []
+        self.pending: dict[str, Array] = {}
+        self.sizes: dict[str, Any] = {}
+        self.taken = 0  # how many of the micro-batches MultiSteps has seen
+        self.last: dict[str, Any] = {}
+        self.sees_gradients = False
+        self.refused: str | None = None
+        self.closed = False
+        atexit.register(self._finish)
+
+    # What a user calls.
+
+    def wrap(self, transformation: Any) -> optax.GradientTransformationExtraArgs:
+        """A transformation that does the same and is recorded; also around optax.MultiSteps."""
+        if not callable(getattr(transformation, "update", None)):
+            raise RecordError("recorder.wrap() takes an optax transformation or optax.MultiSteps")
+        several = _multi_steps(transformation)
+        inner = optax.with_extra_args_support(
+            optax.GradientTransformation(transformation.init, transformation.update)
+        ) if several is None else several  # fmt: skip
+        found = optax_names.links(transformation)
+
+        def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+            self.check()
+            _refuse_inside()
+            updates, new = inner.update(gradients, state, params, **extra)
+            call = _Call(gradients, state, params, updates, new, several, found)
+            self._describe(call)
+            self._send_update(call)
+            return updates, new
+
+        return optax.GradientTransformationExtraArgs(transformation.init, update)
+
+    def gradient(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, which returns (value, gradients) or gradients, recorded."""
+        self.sees_gradients = True
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            self.check()
+            result = function(*args, **kwargs)
+            value, gradients = _parts(result, args)
+            data = jax.tree_util.tree_leaves((args[1:], kwargs))
+            self._send_gradient(value, gradients, [d for d in data if optax_names.is_array(d)])
+            return result
+
+        return recorded
+
+    def clipped(self, clip: Any) -> optax.GradientTransformationExtraArgs:
+        """A clipping link of a chain that does the same, and of which the result is recorded.
+
+        What is recorded is clipped a second time: a product that is looked at is compiled in
+        another way, and would end in other bits.
+        """
+        inner = optax.with_extra_args_support(clip)
+
+        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+            again = jax.lax.optimization_barrier(updates) if _traced(updates) else updates
+            seen = inner.update(again, state, params, **extra)[0]
+            arrays = {f"clipped|{n}": a for n, a in optax_names.named(seen).items()}
+            self._send(self._got_clipped, arrays, {})
+            return inner.update(updates, state, params, **extra)
+
+        return optax.GradientTransformationExtraArgs(clip.init, update)
+
+    def check(self) -> None:
+        """Raise what could not be recorded, where a user sees it."""
+        if self.refused is not None:
+            raise RecordError(self.refused)
+
+    def close(self) -> None:
+        """Wait until all is written; raise what could not be recorded."""
+        jax.effects_barrier()
+        self.closed = True
+        self.check()
+
+    def __enter__(self) -> Recorder:
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        """Close, and leave an error that is under way alone."""
+        if kind is None:
+            self.close()
+
+    def _finish(self) -> None:
+        """At the process' end: wait, and say what nobody has seen yet."""
+        jax.effects_barrier()
+        if self.refused is not None and not self.closed:
+            print(f"lockstep: not recorded: {self.refused}", file=sys.stderr)
+
+    # What runs where the arrays are, traced or not.
+
+    def _send_gradient(self, value: Any, gradients: Any, data: list[Any]) -> None:
+        """Send a micro-batch's own gradient."""
+        arrays = {f"gradient|{n}": a for n, a in optax_names.named(gradients).items()}
+        always = {f"data|{i}": array for i, array in enumerate(data) if array.size <= LARGE}
+        large = {f"data|{i}": array for i, array in enumerate(data) if array.size > LARGE}
+        losses = [leaf for leaf in jax.tree_util.tree_leaves(value) if _is_scalar(leaf)]
+        if losses:
+            always["loss"] = losses[0]
+        self._send(self._got_gradient, arrays, always, large)
+
+    def _send_update(self, call: _Call) -> None:
+        """Send an update; of a micro-batch that ends no window of MultiSteps, its gradient."""
+        if call.several is None:
+            self._send(self._got_update, call.arrays(), call.scalars(), call.before())
+            return
+        own = {} if self.sees_gradients else call.own()
+        moved = call.new.mini_step != call.state.mini_step
+        boundary = call.new.gradient_step != call.state.gradient_step
+        self._send(self._got_micro_batch, own, {"taken": jnp.logical_or(moved, boundary)})
+        if not _traced(boundary):
+            if bool(boundary):
+                self._send(self._got_update, call.arrays(), call.scalars(), call.before())
+            return
+
+        def send(operands: tuple[Arrays, Arrays, Arrays]) -> None:
+            self._send(self._got_update, *operands)
+
+        operands = (call.arrays(), call.scalars(), call.before())
+        jax.lax.cond(boundary, send, lambda _: None, operands)
+
+    def _send(
+        self,
+        receive: Callable[..., None],
+        arrays: Arrays,
+        always: Arrays,
+        extra: Arrays | None = None,
+    ) -> None:
+        """Send arrays to the host: sketches or all of them; `always` in any case, `extra` rarely.
+
+        What an update has before it, and large data, are extra: they go where all is asked for.
+        """
+        extra = extra or {}
+        _refuse_vmap([*arrays.values(), *always.values(), *extra.values()])
+        if not _traced([arrays, always, extra]):
+            self._send_now(receive, arrays, always, extra)
+            return
+        level = io_callback(self._level, jax.ShapeDtypeStruct((), jnp.int32), ordered=True)
+
+        def call(
+            arrays: Arrays, always: Arrays, finish: Callable[[Arrays], tuple[Arrays, Arrays]]
+        ) -> None:
+            decode, decode_always = _forms(arrays), _forms(always)
+
+            def got(arrays: Arrays, always: Arrays) -> None:
+                arrays = _decoded(arrays, decode)
+                self._guarded(receive, *finish(arrays), _decoded(always, decode_always))
+
+            io_callback(got, None, _encoded(arrays), _encoded(always), ordered=True)
+
+        def sketched(arrays: Arrays, always: Arrays, extra: Arrays) -> None:
+            del extra
+            forms = _forms(arrays)
+            call(_pack(arrays), always, lambda packed: _unpack(packed, forms))
+
+        def whole(arrays: Arrays, always: Arrays, extra: Arrays) -> None:
+            call(arrays | extra, always, lambda found: (found, {}))
+
+        def without(arrays: Arrays, always: Arrays, extra: Arrays) -> None:
+            kept = {n: a for n, a in extra.items() if not n.startswith("state-before")}
+            whole(arrays, always, kept)
+
+        jax.lax.switch(level, [sketched, without, whole], arrays, always, extra)
+
+    def _send_now(
+        self, receive: Callable[..., None], arrays: Arrays, always: Arrays, extra: Arrays
+    ) -> None:
+        """The same, of arrays that are there."""
+        level = int(self._level())
+        if level == SKETCH:
+            packed = _pack_now(arrays)
+            self._guarded(receive, *_unpack(packed, _forms(arrays)), always)
+            return
+        kept = {n: a for n, a in extra.items()
+                if level == WITH_STATE or not n.startswith("state-before")}  # fmt: skip
+        self._guarded(receive, arrays | kept, {}, always)
+
+    # What runs on the host, one call after the other.
+
+    def _level(self) -> Array:
+        """How much is wanted of the update that is under way."""
+        number = self.writer.written + 1
+        if not self.writer.whole(number):
+            return np.int32(SKETCH)
+        known = number > 1 and self.writer.whole(number - 1)
+        return np.int32(WHOLE if known else WITH_STATE)
+
+    def _guarded(
+        self, receive: Callable[..., None], arrays: Arrays, sizes: Arrays, always: Arrays
+    ) -> None:
+        """Receive; what fails must not end the run, and is told at the next call."""
+        if self.refused is not None:
+            return
+        with self.lock:
+            try:
+                receive({n: _host(a) for n, a in arrays.items()}, sizes,
+                        {n: _host(a) for n, a in always.items()})  # fmt: skip
+            except Exception as error:
+                self._refuse(str(error) or type(error).__name__)
+
+    def _refuse(self, reason: str) -> None:
+        """Stop, and put the reason where the trace is read."""
+        self.refused = reason
+        self.facts.setdefault("notes", []).append(f"stopped: {reason}")
+        self.writer.run(self.facts)
+
+    def _keep(self, arrays: dict[str, Array], sizes: Mapping[str, Any], old: str, new: str) -> None:
+        """Keep arrays, under the phase that they have in a file."""
+        for name, array in arrays.items():
+            if name.startswith(f"{old}|"):
+                renamed = new + name[len(old) :]
+                self.pending[renamed] = array
+                if name in sizes:
+                    self.sizes[renamed] = sizes[name]
+
+    def _got_gradient(
+        self, arrays: dict[str, Array], sizes: dict[str, Any], always: dict[str, Array]
+    ) -> None:
+        """A micro-batch: its gradient, loss and data."""
+        number = len(self.micro_batches)
+        self._keep(arrays, sizes, "gradient", f"gradient.{number}")
+        data = {n: a for n, a in (arrays | always).items() if n.startswith("data|")}
+        names = sorted(data, key=lambda name: int(name.split("|")[1]))
+        facts: dict[str, Any] = {"data": [writer.fingerprint(data[name]) for name in names]}
+        if "loss" in always:
+            facts["loss"] = float(always["loss"])
+        self.micro_batches.append(facts)
+
+    def _got_clipped(
+        self, arrays: dict[str, Array], sizes: dict[str, Any], _: dict[str, Array]
+    ) -> None:
+        """What came out of clipping; inside MultiSteps, the last one of a window counts."""
+        self._keep(arrays, sizes, "clipped", "clipped")
+
+    def _got_micro_batch(
+        self, arrays: dict[str, Array], sizes: dict[str, Any], always: dict[str, Array]
+    ) -> None:
+        """A call of MultiSteps, which may leave the micro-batch out."""
+        if not bool(always["taken"]):
+            self._forget(self.taken)
+            return
+        if not self.sees_gradients:
+            self._keep(arrays, sizes, "gradient", f"gradient.{len(self.micro_batches)}")
+            self.micro_batches.append({})
+        self.taken += 1
+
+    def _forget(self, number: int) -> None:
+        """Forget the micro-batches from this one on."""
+        del self.micro_batches[number:]
+        for name in [n for n in self.pending if n.startswith("gradient.")]:
+            if int(name.split("|")[0].split(".")[1]) >= number:
+                del self.pending[name]
+                self.sizes.pop(name, None)
+
+    def _got_update(
+        self, arrays: dict[str, Array], sizes: dict[str, Any], always: dict[str, Array]
+    ) -> None:
+        """An update: write it, with the micro-batches of its window."""
+        self._look_for_repeats(arrays, always)
+        number = self.writer.written + 1
+        facts: dict[str, Any] = {}
+        if self.micro_batches:
+            facts["micro_batches"] = self.micro_batches
+        if "rate" in always:
+            facts["rates"] = dict.fromkeys(self.names, float(always["rate"]))
+        if self.decays:
+            facts["decays"] = self.decays
+        scalars = {n: a for n, a in always.items() if n.startswith("state.")}
+        if number == 1:
+            scalars |= {n: a for n, a in always.items() if n.startswith("state-before.")}
+        known = self.pending | arrays | scalars
+        self.writer.update(number, known, facts | {"sizes": self.sizes | sizes})
+        self.pending, self.sizes, self.micro_batches, self.taken = {}, {}, [], 0
+
+    def _look_for_repeats(self, arrays: dict[str, Array], always: dict[str, Array]) -> None:
+        """Refuse where what the last update gave was thrown away.
+
+        The same parameters and the same counts come in again, although the parameters had changed.
+        """
+        before = {n: a for n, a in arrays.items() if n.startswith("before|")}
+        after = {"before" + n[5:]: a for n, a in arrays.items() if n.startswith("after|")}
+        before |= {n: a for n, a in always.items() if n.startswith("state-before.")}
+        last, then = self.last.get("before", {}), self.last.get("after", {})
+        moved = any(not np.array_equal(then[n], last[n]) for n in then)
+        if moved and _equal(before, last):
+            raise RecordError(AGAIN)
+        self.last = {"before": _sketches(before), "after": _sketches(after)}
+
+    # What is known of the run.
+
+    def _describe(self, call: _Call) -> None:
+        """Write what is known, when the first update is traced."""
+        if self.facts:
+            return
+        parameters = call.named_parameters()
+        self.names, self.decays = list(parameters), call.decays()
+        self.facts = {
+            "versions": _versions(),
+            "parameters": [
+                {"name": n, "shape": list(a.shape), "dtype": str(a.dtype), "trainable": True,
+                 "tied": []}
+                for n, a in parameters.items()
+            ],
+            "optimizers": [call.settings()],
+            "notes": self._notes(call),
+        }  # fmt: skip
+        self.writer.run(self.facts)
+
+    def _notes(self, call: _Call) -> list[str]:
+        """What cannot be seen in this run, as sentences."""
+        found = []
+        if not self.sees_gradients and call.several is None:
+            found.append("Micro-batches, losses and data are not seen without recorder.gradient().")
+        elif not self.sees_gradients:
+            found.append("Losses and data are not seen without recorder.gradient().")
+        names = [link["name"] for link in call.links]
+        if any("clip" in name for name in names) and "Recorder" not in names:
+            found.append("What was clipped is not seen without recorder.clipped() in the chain.")
+        if call.params is None:
+            found.append("Parameters are not seen: update() was called without them.")
+        return found
+
+
+class _Call:
+    """A call of an optimizer: what went in and what came out, by name."""
+
+    def __init__(
+        self, gradients: Any, state: Any, params: Any, updates: Any, new: Any, several: Any,
+        links: list[dict[str, Any]],
+    ) -> None:  # fmt: skip
+        """Keep all of it."""
+        self.gradients, self.state, self.params = gradients, state, params
+        self.updates, self.new, self.several, self.links = updates, new, several, links
+
+    def named_parameters(self) -> Arrays:
+        """The parameters, or what has their names and shapes."""
+        return optax_names.named(self.gradients if self.params is None else self.params)
+
+    def own(self) -> Arrays:
+        """The micro-batch's gradient that MultiSteps got."""
+        return {f"gradient|{n}": a for n, a in optax_names.named(self.gradients).items()}
+
+    def arrays(self) -> Arrays:
+        """What is sketched or kept whole."""
+        found = {f"accumulated|{n}": a for n, a in optax_names.named(self._accumulated()).items()}
+        if self.params is not None:
+            after = optax.apply_updates(self.params, self.updates)
+            found |= {f"before|{n}": a for n, a in optax_names.named(self.params).items()}
+            found |= {f"after|{n}": a for n, a in optax_names.named(after).items()}
+        return found | {n: a for n, a in self._state("state", self.new).items() if a.ndim}
+
+    def before(self) -> Arrays:
+        """The state before, as far as it is arrays."""
+        return {n: a for n, a in self._state("state-before", self.state).items() if a.ndim}
+
+    def scalars(self) -> Arrays:
+        """The numbers in the state, before and after, and the learning rate."""
+        found = {n: a for n, a in self._state("state-before", self.state).items() if not a.ndim}
+        found |= {n: a for n, a in self._state("state", self.new).items() if not a.ndim}
+        state = self.new if _injects(self.new) else self.state
+        rate = optax_names.rate(self.links, state)
+        if rate is not None:
+            found["rate"] = jnp.asarray(rate)
+        return found
+
+    def _state(self, phase: str, state: Any) -> Arrays:
+        """The arrays of a state, by name."""
+        found = optax_names.named_state(state, self.named_parameters())
+        return {f"{phase}.{name}": array for name, array in found.items()}
+
+    def _accumulated(self) -> Any:
+        """The window's gradient: what came in, or what MultiSteps adds it to."""
+        if self.several is None:
+            return self.gradients
+        add, steps = self.several._acc_update, self.state.mini_step
+        summed = jax.tree.map(
+            lambda new, old: add(new, old, n_acc=steps), self.gradients, self.state.acc_grads
+        )
+        return optax.tree.cast_like(summed, self.gradients)
+
+    def decays(self) -> dict[str, float]:
+        """The weight decay of each parameter, where it can be seen."""
+        return optax_names.decays(self.links, self.params) if self.params is not None else {}
+
+    def settings(self) -> dict[str, Any]:
+        """The links of the chain, with their settings."""
+        shown = [
+            {key: value for key, value in link.items() if isinstance(value, (bool, int, float, str))
+             and not (key == "partial" and not value)}
+            for link in self.links
+            if link["name"] != "Recorder"
+        ]  # fmt: skip
+        group = {"parameters": list(self.named_parameters()), "links": shown}
+        return {"name": "optax", "groups": [group]}
+
+
+# Arrays.
+
+
+def _traced(tree: Any) -> bool:
+    """Whether any of it is traced, so that there are no values yet."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(tree))
+
+
+def _is_scalar(leaf: Any) -> bool:
+    """Whether a leaf may be a loss."""
+    return optax_names.is_array(leaf) and leaf.ndim == 0
+
+
+def _host(array: Any) -> Array:
+    """An array on the host, in a type that files have, and the host's own."""
+    found = np.array(array)
+    return (
+        found.astype(np.int64) if found.dtype.kind in "ui" and found.dtype.itemsize < 8 else found
+    )
+
+
+def _pack(arrays: Arrays) -> dict[str, Any]:
+    """Sketches, norms and sums of arrays, in one array for each type of number."""
+    if not arrays:
+        return {}
+    parts: dict[str, list[Any]] = {}
+    squares, sums = [], []
+    # JAX hands a dict on in the order of its keys, whatever order it had.
+    for _, array in sorted(arrays.items()):
+        flat = writer.sketch(array).reshape(-1)
+        parts.setdefault(str(flat.dtype), []).append(flat)
+        wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
+        squares.append(_dotted(wide, wide))
+        sums.append(_summed(wide))
+    found = {dtype: jnp.concatenate(several) for dtype, several in parts.items()}
+    for name, several in (("squares", squares), ("sums", sums)):
+        # Sums of other types than the widest are exact in it.
+        found[name] = jnp.stack([jnp.asarray(s, jnp.result_type(*several)) for s in several])
+    return found
+
+
+_pack_now = jax.jit(_pack)
+
+
+def _encoded(arrays: Arrays) -> Arrays:
+    """Arrays as a callback gets them unharmed.
+
+    It runs on a thread of its own, where `jax.enable_x64` is not on, and numbers of 64 bits are cut
+    to 32 on their way. So they go as pairs.
+    """
+    return {
+        name: jax.lax.bitcast_convert_type(array, jnp.uint32) if _wide(array.dtype) else array
+        for name, array in arrays.items()
+    }
+
+
+def _decoded(arrays: Arrays, forms: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Array]:
+    """What `_encoded` was made of, on the host."""
+    found = {}
+    for name, array in arrays.items():
+        dtype, shape = forms[name]
+        own = np.array(array)
+        wide = own.dtype == np.uint32 and dtype != "uint32"
+        found[name] = own.view(dtype).reshape(shape) if wide else own
+    return found
+
+
+def _wide(dtype: Any) -> bool:
+    """Whether a number has 64 bits."""
+    return str(dtype) in ("float64", "int64", "uint64")
+
+
+def _dotted(first: Any, second: Any) -> Any:
+    """The sum of products over all axes, or over the last ones where the second has fewer.
+
+    A product of matrices is many times faster than a sum on a CPU, and adds in blocks.
+    """
+    taken = range(first.ndim - second.ndim, first.ndim), range(second.ndim)
+    highest = jax.lax.Precision.HIGHEST
+    return jax.lax.dot_general(first, second, (taken, ((), ())), precision=highest)
+
+
+def _summed(array: Any) -> Any:
+    """The sum of an array: along its last axis, and then of what is left."""
+    if not array.ndim:
+        return array
+    return _dotted(array, jnp.ones(array.shape[-1], array.dtype)).sum()
+
+
+def _forms(arrays: Arrays) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The type and shape of each array, which is all of it that `_unpack` needs."""
+    return {name: (str(array.dtype), tuple(array.shape)) for name, array in arrays.items()}
+
+
+def _unpack(
+    packed: Mapping[str, Any], forms: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> tuple[Arrays, dict[str, Any]]:
+    """Sketches and sizes by name, from what `_pack` made of arrays of these forms."""
+    flat = {name: np.asarray(array) for name, array in packed.items()}
+    at = dict.fromkeys(flat, 0)
+    arrays: Arrays = {}
+    sizes: dict[str, Any] = {}
+    for number, (name, (dtype, shape)) in enumerate(sorted(forms.items())):
+        axes = len(shape)
+        small = tuple(len(writer.lattice(length, axes)) for length in shape)
+        length = int(np.prod(small, dtype=int))
+        arrays[name] = flat[dtype][at[dtype] : at[dtype] + length].reshape(small)
+        at[dtype] += length
+        norm = float(np.sqrt(np.float64(flat["squares"][number])))
+        sizes[name] = [norm, float(flat["sums"][number]), list(shape)]
+    return arrays, sizes
+
+
+def _sketches(arrays: Arrays) -> Arrays:
+    """Enough of each array to know it again."""
+    return {name: np.array(writer.sketch(array)) for name, array in arrays.items()}
+
+
+def _equal(arrays: Arrays, last: Arrays) -> bool:
+    """Whether arrays are those of which there are sketches (or whose sketches these are)."""
+    if arrays.keys() != last.keys() or not arrays:
+        return False
+    return all(np.array_equal(writer.sketch(a), last[n]) for n, a in arrays.items())
+
+
+# What is refused, and what is known from outside.
+
+
+def _refuse_inside() -> None:
+    """Refuse to be called by MultiSteps, which can be seen while its update is on the stack."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), optax.MultiSteps):
+            raise RecordError(INSIDE)
+        frame = frame.f_back  # type: ignore[assignment]
+
+
+def _refuse_vmap(arrays: list[Any]) -> None:
+    """Refuse arrays that are one of a batch of runs."""
+    if any(type(array).__name__ == "BatchTracer" for array in arrays):
+        raise RecordError(VMAP)
+
+
+def _multi_steps(transformation: Any) -> Any:
+    """The MultiSteps that a transformation is, or is made of, or None."""
+    owner = getattr(transformation.update, "__self__", None)
+    return next((t for t in (transformation, owner) if isinstance(t, optax.MultiSteps)), None)
+
+
+def _parts(result: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Value and gradients of what a function returned; the value is None where there is none."""
+    structure = jax.tree.structure(args[0]) if args else None
+    if jax.tree.structure(result) == structure:
+        return None, result
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise RecordError(FORM)
+    if jax.tree.structure(result[1]) != structure and jax.tree.structure(result[0]) == structure:
+        return None, result[0]
+    return result
+
+
+def _injects(state: Any) -> bool:
+    """Whether a state holds hyperparameters, which are those of the update that made it."""
+    return any("hyperparams" in node._fields for node in optax_names.states(state))
+
+
+def _versions() -> dict[str, str]:
+    """The versions of what takes part."""
+    found = {}
+    for package in ("jax", "jaxlib", "optax", "flax", "numpy", "equinox", "dm-haiku", "orbax"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

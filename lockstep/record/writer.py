@@ -1,0 +1,165 @@
+"""The files of a trace: one JSON for the run, and a safetensors file for each update.
+
+An array is named `phase|name`, with the name that its framework has for the parameter. Phases:
+`before` and `after` (the parameters), `gradient.0`, `gradient.1`, ... (of each micro-batch alone),
+`accumulated` (all of the window's), `clipped` (what the optimizer got), `state-before.NAME`,
+`state.NAME` (the optimizer's, under the library's own names), `input.0`, `output.0` (a module's
+in the window's micro-batch 0). What a framework does not show is absent.
+
+The facts of an update are JSON in the file's metadata; `sizes` holds the norm and the sum of what
+is sketched. A sketch is the array at a few indices of each axis, which depend on the axis' length
+alone: the sketch of a transposed array is the transposed sketch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+Array = np.ndarray[Any, Any]
+
+FORMAT = 1
+RUN = "trace.json"
+# What a file of an update is called.
+UPDATE = "update-{:08}.safetensors"
+# The key of the facts, and that of the checksum over facts and arrays, in a file's metadata.
+FACTS, CHECKSUM = "lockstep", "checksum"
+# What a checksum is multiplied by before the next part is added.
+ODD = 0x9E3779B97F4A7C15
+# How many numbers a sketch has, at most.
+SAMPLED = 256
+# What safetensors and NumPy have in common, beside the half precisions, which float32 holds.
+STORED = ("float64", "float32", "int64", "int32", "uint8", "bool")
+
+
+class RecordError(ValueError):
+    """A run that cannot be recorded so; the message says what to write instead."""
+
+
+class Writer:
+    """Writes a trace into a new folder.
+
+    full: of how many first updates whole tensors are kept; every, at: of which others, by their
+    number, which counts from 1. Of the rest there are sketches.
+
+    Raises RecordError where the folder holds anything.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        framework: str,
+        full: int = 3,
+        every: int | None = None,
+        at: Collection[int] = (),
+    ) -> None:
+        """Make the folder."""
+        self.folder = Path(folder)
+        self.framework = framework
+        self.full, self.every, self.at = full, every, frozenset(at)
+        self.written = 0
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise RecordError(f"{self.folder}: there is something; name a new folder for the trace")
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def whole(self, update: int) -> bool:
+        """Whether whole tensors are kept of an update."""
+        return (
+            update <= self.full
+            or update in self.at
+            or (self.every is not None and update % self.every == 0)
+        )
+
+    def run(self, facts: Mapping[str, Any]) -> None:
+        """Write what is known of the run: versions, parameters, settings."""
+        known = {"written_by": "lockstep record", "format": FORMAT, "framework": self.framework}
+        text = json.dumps(known | dict(facts), indent=1, default=plain)
+        self.put(RUN, text.encode())
+
+    def update(self, number: int, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Write an update: whole arrays where they are kept, sketches of what is not one yet.
+
+        Where the update is to be sketched, `facts["sizes"]` may have [norm, sum, shape] of an array
+        that is a sketch already.
+        """
+        sizes, dtypes = dict(facts.get("sizes", {})), dict(facts.get("dtypes", {}))
+        stored = {}
+        for name, array in arrays.items():
+            if not self.whole(number) and name not in sizes:
+                sizes[name] = size(array)
+                array = sketch(array)
+            if array.dtype.name not in STORED:
+                dtypes[name] = array.dtype.name
+                array = array.astype(np.float32)
+            stored[name] = np.asarray(array, order="C")  # the other makes an axis for a scalar
+        known = dict(facts) | {"update": number, "sizes": sizes, "dtypes": dtypes}
+        text = json.dumps(known, default=plain)
+        metadata = {FACTS: text, CHECKSUM: checksum(text, stored)}
+        self.put(UPDATE.format(number), save(stored, metadata))
+        self.written = number
+
+    def put(self, name: str, content: bytes) -> None:
+        """Put a file in its place in one operation, so that nobody ever reads half of it."""
+        new = self.folder / f".{name}.{os.getpid()}"
+        new.write_bytes(content)
+        new.replace(self.folder / name)
+
+
+def lattice(length: int, axes: int, most: int = SAMPLED) -> Array:
+    """Which indices of an axis a sketch has: by its length and how many axes there are, alone."""
+    count = min(length, max(1, int(most ** (1 / max(axes, 1)) + 1e-9)))
+    # Odd multiples do not fall together with the blocks that models are made of.
+    return np.unique(((np.arange(count) + 0.5) * length / count).astype(np.int64))
+
+
+def sketch(array: Any, most: int = SAMPLED) -> Any:
+    """An array at a few indices of each axis; of any framework that indexes as NumPy does."""
+    for axis, length in enumerate(array.shape):
+        array = array[(slice(None),) * axis + (lattice(length, len(array.shape), most),)]
+    return array
+
+
+def size(array: Array) -> list[Any]:
+    """The norm and the sum of an array, in float64, and its shape."""
+    flat = np.asarray(array, dtype=np.float64).ravel()
+    return [math.sqrt(float(flat @ flat)), float(flat.sum()), list(array.shape)]
+
+
+def checksum(facts: str, arrays: Mapping[str, Array]) -> str:
+    """A number that each flipped bit of the facts or arrays changes, made as fast as memory is."""
+    total = zlib.crc32(facts.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        content = array.reshape(-1).view(np.uint8)
+        words = content[: content.size // 8 * 8].view(np.uint64)
+        rest = f"{name} {array.dtype} {array.shape}".encode() + content[words.size * 8 :].tobytes()
+        # An odd factor keeps each bit of the sum.
+        total = (total * ODD + zlib.crc32(rest) + int(words.sum(dtype=np.uint64))) % 2**64
+    return f"{total:016x}"
+
+
+def fingerprint(array: Array) -> dict[str, Any]:
+    """What tells data apart, whatever framework and integer type hold it: no value is kept."""
+    values = np.ascontiguousarray(array, dtype=np.float64)
+    return {
+        "shape": list(values.shape),
+        "sum": float(values.sum()),
+        "crc": f"{zlib.crc32(values.reshape(-1).view(np.uint8).tobytes()):08x}",
+    }
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy's or a framework's as JSON has it; of anything else, its text."""
+    if isinstance(value, np.ndarray) and value.size != 1:
+        return value.tolist()
+    if hasattr(value, "item"):
+        return value.item()
+    return str(value)

@@ -1,0 +1,297 @@
+"""What a recorder writes of a run in Keras, and that it changes nothing."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+keras = pytest.importorskip("keras")
+tf = pytest.importorskip("tensorflow")
+
+import lockstep.record  # noqa: E402
+from benchmarks.real import common  # noqa: E402
+from benchmarks.real import keras as real  # noqa: E402
+from lockstep.record.writer import RecordError, size, sketch  # noqa: E402
+
+MODES = ("eager", "graph", "jit")
+BATCHES, SIZE = 8, 4
+
+
+def read(folder: Path) -> tuple[dict, list[tuple[dict, dict]]]:
+    """A trace: its facts, and each update's facts and arrays."""
+    updates = []
+    for path in sorted(folder.glob("update-*")):
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            updates.append((json.loads(file.metadata()["lockstep"]), arrays))
+    return json.loads((folder / "trace.json").read_text()), updates
+
+
+def small(width=4) -> "keras.Model":
+    keras.utils.set_random_seed(0)
+    inner = keras.layers.Dense(width, activation="tanh", name="inner")
+    return keras.Sequential(
+        [keras.Input((3,)), inner, keras.layers.Dense(2, name="outer")], name="small"
+    )
+
+
+def data() -> tuple[np.ndarray, np.ndarray]:
+    numbers = np.random.default_rng(0)
+    shapes = (BATCHES * SIZE, 3), (BATCHES * SIZE, 2)
+    return tuple(numbers.standard_normal(shape).astype("float32") for shape in shapes)
+
+
+def fit(optimizer, folder=None, mode="eager", model=None, epochs=1, **options) -> dict:
+    """Fit a small model; return its values, and the optimizer's."""
+    model = model or small()
+    model.compile(
+        optimizer=optimizer, loss="mse", run_eagerly=mode == "eager", jit_compile=mode == "jit"
+    )
+    callbacks = [lockstep.record.keras(folder, model, **options)] if folder else []
+    x, y = data()
+    model.fit(x, y, SIZE, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=0)
+    variables = [*model.variables, *optimizer.variables]
+    return {f"{index} {each.path}": each.numpy() for index, each in enumerate(variables)}
+
+
+def loop(optimizer, folder=None, mode="eager", model=None, spoiled=(), **options) -> dict:
+    """Train in a loop of one's own."""
+    model = model or small()
+    if folder:
+        recorder = lockstep.record.keras(folder, model, optimizer=optimizer, **options)
+    x, y = data()
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+            scaled = optimizer.scale_loss(loss)
+        variables = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables))
+
+    run_step = step if mode == "eager" else tf.function(step, jit_compile=mode == "jit")
+    for batch in range(BATCHES):
+        rows = slice(batch * SIZE, (batch + 1) * SIZE)
+        factor = np.float32(np.inf if batch in spoiled else 1)
+        run_step(tf.constant(x[rows] * factor), tf.constant(y[rows]))
+        if folder and mode != "eager":
+            recorder.update()
+    variables = [*model.variables, *optimizer.variables]
+    return {f"{index} {each.path}": each.numpy() for index, each in enumerate(variables)}
+
+
+def same(one: dict, other: dict) -> bool:
+    values = zip(one.values(), other.values(), strict=True)
+    return all(np.array_equal(each, that) for each, that in values)
+
+
+def adam(**settings) -> "keras.Optimizer":
+    return keras.optimizers.Adam(0.01, **settings)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("train", [fit, loop])
+def test_a_recorder_changes_no_bit(tmp_path, train, mode) -> None:
+    # Two updates are whole, two sketched: that is four programs where all are compiled.
+    settings = {"global_clipnorm": 0.1, "weight_decay": 0.1, "gradient_accumulation_steps": 2}
+    recorded = train(adam(**settings), tmp_path / "run", mode, full=2)
+    assert same(recorded, train(adam(**settings), mode=mode))
+    facts, updates = read(tmp_path / "run")
+    assert len(updates) == BATCHES // 2
+    check(facts, updates, clip=0.1)
+
+
+def check(facts, updates, clip) -> None:
+    """What one phase says of another."""
+    names = [each["name"] for each in facts["parameters"]]
+    layers = ("inner", "outer")
+    assert names == [f"small/{layer}/{kind}" for layer in layers for kind in ("kernel", "bias")]
+    for index, (known, arrays) in enumerate(updates):
+        assert len(known["micro_batches"]) == 2
+        clipped = {name: arrays[f"clipped|{name}"] for name in names}
+        for name in names:
+            mean = (arrays[f"gradient.0|{name}"] + arrays[f"gradient.1|{name}"]) / 2
+            np.testing.assert_allclose(arrays[f"accumulated|{name}"], mean, rtol=1e-5, atol=1e-7)
+            if index:
+                assert np.array_equal(
+                    arrays[f"before|{name}"],
+                    shrunk(updates[index - 1][1][f"after|{name}"], arrays, name),
+                )
+            assert f"state.momentum|{name}" in arrays
+            assert known["rates"][name] == pytest.approx(0.01)
+            assert known["decays"][name] == pytest.approx(0.1)
+        if not known["sizes"]:
+            total = np.sqrt(sum(np.sum(value.astype("float64") ** 2) for value in clipped.values()))
+            assert total == pytest.approx(clip, rel=1e-5)
+        assert arrays["state.iteration|"] == 2 * (index + 1)
+
+
+def shrunk(before, arrays, name) -> np.ndarray:
+    """An array as the other update has it: whole, or a sketch."""
+    return before if before.shape == arrays[f"before|{name}"].shape else sketch(before)
+
+
+def test_losses_and_data_are_those_of_each_batch(tmp_path) -> None:
+    for train in (fit, loop):
+        train(keras.optimizers.SGD(0.0), tmp_path / train.__name__, "graph")
+    x, y = data()
+    model = small()
+    for train in (fit, loop):
+        for index, (facts, _) in enumerate(read(tmp_path / train.__name__)[1]):
+            rows = slice(index * SIZE, (index + 1) * SIZE)
+            loss = float(np.mean((model(x[rows]).numpy() - y[rows]) ** 2))
+            (micro_batch,) = facts["micro_batches"]
+            assert micro_batch["loss"] == pytest.approx(loss, rel=1e-5)
+            if train is fit:
+                found = [each["sum"] for each in micro_batch["data"]]
+                assert found == [float(each[rows].astype("float64").sum()) for each in (x, y)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_sketch_has_the_norm_and_sum_of_the_whole(tmp_path, mode) -> None:
+    fit(adam(), tmp_path / "whole", mode, small(400), full=100)
+    fit(adam(), tmp_path / "sketch", mode, small(400), full=0)
+    pairs = zip(read(tmp_path / "whole")[1], read(tmp_path / "sketch")[1], strict=True)
+    for (_, whole), (facts, sketched) in pairs:
+        assert whole.keys() == sketched.keys()
+        for name, array in whole.items():
+            assert np.array_equal(sketch(array), sketched[name]), name
+            if array.size > 1:
+                *numbers, shape = facts["sizes"][name]
+                assert numbers == pytest.approx(size(array)[:2], rel=1e-5, abs=1e-6), name
+                assert shape == list(array.shape)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path, mode) -> None:
+    def scaled() -> "keras.Optimizer":
+        return keras.optimizers.LossScaleOptimizer(adam(), initial_scale=1024.0)
+
+    recorded = loop(scaled(), tmp_path / "run", mode, spoiled=(0, 3, 4))
+    assert same(recorded, loop(scaled(), mode=mode, spoiled=(0, 3, 4)))
+    _, updates = read(tmp_path / "run")
+    assert [known.get("skipped", 0) for known, _ in updates] == [1, 0, 2, 0, 0]
+    assert [known["loss_scale"] for known, _ in updates] == [512, 512, 128, 128, 128]
+    for index, (_, arrays) in enumerate(updates):
+        # Unscaled: as small as the momentum that it goes into.
+        gradient = arrays["gradient.0|small/inner/kernel"]
+        if index == 0:
+            momentum = arrays["state.momentum|small/inner/kernel"]
+            np.testing.assert_allclose(gradient * (1 - 0.9), momentum, rtol=1e-4)
+        assert arrays["state.iteration|"] == index + 1
+
+
+def test_rules_that_clip_and_decay_are_seen(tmp_path) -> None:
+    settings = {"clipnorm": 0.01, "clipvalue": 0.01, "global_clipnorm": 0.01}
+    for name, value in settings.items():
+        optimizer = adam(weight_decay=0.1, **{name: value})
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        fit(optimizer, tmp_path / name, "graph")
+        facts, updates = read(tmp_path / name)
+        for known, arrays in updates:
+            decays = known["decays"]
+            assert decays["small/inner/bias"] == 0
+            assert decays["small/inner/kernel"] == 0.1
+            gradient, clipped = (
+                arrays[f"{phase}|small/inner/kernel"] for phase in ("accumulated", "clipped")
+            )
+            assert not np.array_equal(gradient, clipped)
+            norm = np.linalg.norm(clipped)
+            assert np.abs(clipped).max() <= 0.01001 if name == "clipvalue" else norm <= 0.01001
+        groups = facts["optimizers"][0]["groups"]
+        assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+        assert (groups[0][name], groups[0]["beta_1"]) == (0.01, 0.9)
+
+
+def test_an_average_frozen_and_embedded_parameters_are_seen(tmp_path) -> None:
+    def model() -> "keras.Model":
+        keras.utils.set_random_seed(0)
+        frozen = keras.layers.Dense(3, name="frozen", trainable=False)
+        embedding = keras.layers.Embedding(5, 3, name="embedding")
+        flat = keras.layers.Flatten(name="flat")
+        outer = keras.layers.Dense(2, name="outer")
+        return keras.Sequential([keras.Input((3,)), embedding, frozen, flat, outer], name="bag")
+
+    def train(folder=None, mode="eager"):
+        network, optimizer = model(), adam(use_ema=True, ema_overwrite_frequency=3)
+        network.compile(optimizer, "mse", run_eagerly=mode == "eager", jit_compile=mode == "jit")
+        callbacks = [lockstep.record.keras(folder, network)] if folder else []
+        x = np.tile([[1, 1, 2]], (12, 1))
+        network.fit(x, data()[1][:12], 3, callbacks=callbacks, shuffle=False, verbose=0)
+        return {each.path: each.numpy() for each in [*network.variables, *optimizer.variables]}
+
+    for mode in MODES:
+        assert same(train(tmp_path / mode, mode), train(mode=mode))
+        facts, updates = read(tmp_path / mode)
+        trainable = {each["name"]: each["trainable"] for each in facts["parameters"]}
+        assert not trainable["bag/frozen/kernel"]
+        assert trainable["bag/embedding/embeddings"]
+        for _, arrays in updates:
+            rows = np.abs(arrays["gradient.0|bag/embedding/embeddings"]).sum(1) > 0
+            assert rows.tolist() == [False, True, True, False, False]
+            assert "gradient.0|bag/frozen/kernel" not in arrays
+            assert "state.average|bag/outer/bias" in arrays
+        # Every third update, the average takes the parameters' place.
+        third = updates[2][1]
+        after, average = (third[f"{name}|bag/outer/bias"] for name in ("after", "state.average"))
+        assert np.array_equal(after, average)
+
+
+def test_rates_are_those_that_were_used(tmp_path) -> None:
+    table = keras.optimizers.schedules.PiecewiseConstantDecay([2, 5], [0.3, 0.2, 0.1])
+    optimizer = keras.optimizers.SGD(table, gradient_accumulation_steps=2)
+    fit(optimizer, tmp_path / "run", "graph")
+    rates = [known["rates"]["small/inner/bias"] for known, _ in read(tmp_path / "run")[1]]
+    # Keras' schedules count micro-batches: an update has the rate of its last.
+    assert rates == pytest.approx([0.3, 0.2, 0.2, 0.1])
+
+
+def test_state_before_is_there_where_no_update_left_it(tmp_path) -> None:
+    fit(adam(), tmp_path / "run", "graph", model=small(400), full=1, at=(5,))
+    _, updates = read(tmp_path / "run")
+    has = [any(name.startswith("state-before.") for name in arrays) for _, arrays in updates]
+    assert has == [True, False, False, False, True, False, False, False]
+    left = updates[3][1]["state.velocity|small/inner/kernel"]
+    before = updates[4][1]["state-before.velocity|small/inner/kernel"]
+    assert np.array_equal(sketch(before), left)
+
+
+def test_what_cannot_be_recorded_is_refused_in_one_line(tmp_path) -> None:
+    model = small()
+    model.compile("sgd", "mse", steps_per_execution=2)
+    with pytest.raises(RecordError, match=r"^steps_per_execution > 1 .* compile the model with 1$"):
+        model.fit(*data(), callbacks=[lockstep.record.keras(tmp_path / "1", model)], verbose=0)
+    other = small()
+    other.compile("sgd", "mse")
+    with pytest.raises(RecordError, match="another model"):
+        other.fit(*data(), callbacks=[lockstep.record.keras(tmp_path / "2", model)], verbose=0)
+    with pytest.raises(RecordError, match=r"optimizer=\.\.\."):
+        lockstep.record.keras(tmp_path / "3", small()).update()
+    optimizer = keras.optimizers.SGD(0.1)
+    recorder = lockstep.record.keras(tmp_path / "4", model, optimizer=optimizer)
+    apply = tf.function(lambda: optimizer.apply(gradients, model.trainable_variables))
+    gradients = [tf.ones(variable.shape) for variable in model.trainable_variables]
+    apply()
+    apply()
+    with pytest.raises(RecordError, match=r"after each call of a tf\.function"):
+        recorder.update()
+
+
+@pytest.mark.parametrize("model", common.MODELS)
+def test_a_real_run_is_recorded_and_not_changed(tmp_path, model) -> None:
+    recorded = real.run(tmp_path / "run", model, "float64", 2, updates=2)
+    plain = real.run(None, model, "float64", 2, updates=2, record=False)
+    assert same(recorded, plain)
+    facts, updates = read(tmp_path / "run")
+    assert {each["dtype"] for each in facts["parameters"]} == {"float64"}
+    for known, arrays in updates:
+        assert [len(each["data"]) for each in known["micro_batches"]] == [2, 2]
+        for name, value in recorded.items():
+            means = (arrays[f"gradient.0|{name}"] + arrays[f"gradient.1|{name}"]) / 2
+            np.testing.assert_allclose(arrays[f"accumulated|{name}"], means, atol=1e-12)
+            assert value.shape == arrays[f"after|{name}"].shape
+    assert keras.config.floatx() == "float32"
