@@ -9,6 +9,11 @@ support is skipped; where it differs, the test says which mistake it makes. The 
 all that the port supports, together. What is accepted and what must be looked at stands under
 [tool.lockstep] in the project's pyproject.toml, or is an argument: lockstep_probe(train,
 accept=["clip-epsilon"], require=["all"]).
+
+    def test_same_run(lockstep_traces):
+        lockstep_traces("run-a/", "run-b/")
+
+compares two recorded runs, see `lockstep trace`.
 """
 
 from __future__ import annotations
@@ -72,5 +77,19 @@ def lockstep_probe(
             pytest.skip(why)
         if report.fails(name):
             pytest.fail(f"{report.port}\n{report}", pytrace=False)
+
+    return require
+
+
+@pytest.fixture
+def lockstep_traces() -> Callable[..., None]:
+    """Require that a recorded run takes the same updates as another."""
+    from lockstep.trace import compare_traces
+    from lockstep.trace.words import text
+
+    def require(right: Any, port: Any, names: Any = None) -> None:
+        found = compare_traces(right, port, names)
+        if found.verdict != "same":
+            pytest.fail(text(found), pytrace=False)
 
     return require

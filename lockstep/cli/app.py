@@ -16,6 +16,7 @@ from lockstep.cli.mistakes import mistakes
 from lockstep.cli.optimizers import optimizers
 from lockstep.cli.read import read
 from lockstep.cli.run import run
+from lockstep.cli.trace import trace
 
 try:
     from typer.exceptions import TyperException
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The same training step in PyTorch, TensorFlow and JAX, compared bit for bit.",
 )
-for command in (run, optimizers, check, read, mistakes):
+for command in (run, optimizers, check, trace, read, mistakes):
     app.command()(command)
 
 

@@ -1,0 +1,116 @@
+"""One recorded run held against its own settings: no second framework is needed for that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lockstep.problem import Optimizer
+from lockstep.trace.comparison import (
+    Comparison,
+    between,
+    left_of,
+    rates_of,
+    rule_findings,
+    settings_of,
+    size,
+)
+from lockstep.trace.findings import ordered
+from lockstep.trace.identify import Identified
+from lockstep.trace.matching import Match, Matching
+from lockstep.trace.naming import (
+    Moment,
+    average_findings,
+    decay_findings,
+    decays,
+    rule_of,
+    window_findings,
+)
+from lockstep.trace.numbers import Number
+from lockstep.trace.reading import Trace, TraceError, read
+from lockstep.trace.steps import steps
+
+
+def check_trace(folder: str | Path) -> Comparison:
+    """Whether each update of a run is what its recorded settings say, and its windows are its own.
+
+    Raises TraceError where the trace cannot be read, or knows no settings to hold it against.
+    """
+    trace = read(folder)
+    given = groups(trace)
+    if not given:
+        raise TraceError(
+            f"{folder}: the recorder could see no settings of the optimizer, so there is nothing to"
+            " hold the run against; name a second run"
+        )
+    run = Identified(steps(trace), Optimizer())
+    run.optimizer = settings_of(run.steps, run)
+    accumulation = max(update.micro_batches for update in trace.updates)
+    expected = rates_of(run, None)
+    rule = rule_of(run, expected, accumulation)
+    found = list(between(trace))
+    found += window_findings((), run)
+    found += average_findings(settings_moments(run, given[0]), run)
+    found += rule_findings(rule, expected, accumulation, run.optimizer)
+    own = decays(run, rule)
+    found += decay_findings(settings_decays(trace, own), own, itself(trace))
+    notes = ["whether a window is the mean of its examples shows beside a second run alone"]
+    if not expected:
+        notes.append("the recorder saw no learning rates: they were not looked at")
+    return Comparison(
+        trace, trace, itself(trace), ordered(found), (), list(left_of(rule)), notes, size(run), True
+    )
+
+
+def groups(trace: Trace) -> list[dict[str, object]]:
+    """The groups of a run's optimizers, with their settings."""
+    return [dict(g) for each in trace.facts.get("optimizers", ()) for g in each.get("groups", ())]
+
+
+def itself(trace: Trace) -> Matching:
+    """Each parameter as its own counterpart."""
+    return Matching({name: Match(name, (), (name,)) for name in trace.parameters})
+
+
+def settings_moments(run: Identified, given: dict[str, object]) -> tuple[Moment, Moment]:
+    """How the moments should go on, by the settings."""
+    if run.steps.family == "sgd":
+        momentum, dampening = (float(str(given.get(k, 0.0))) for k in ("momentum", "dampening"))
+        first = Moment(Number(momentum, 0.0), None if dampening else Number(1.0, 0.0))
+        return first, Moment(None, None)
+    known = given.get("betas") or (given.get("beta_1"), given.get("beta_2"))
+    betas = [float(str(beta)) for beta in known if beta is not None]  # type: ignore[attr-defined]
+    if len(betas) != 2:
+        return Moment(None, None), Moment(None, None)
+    first, second = (Moment(Number(b, ROUNDED * b), Number(1 - b, ROUNDED * b)) for b in betas)
+    return first, second
+
+
+# What a library keeps of a setting that is held in float32.
+ROUNDED = 2.0**-23
+
+
+# Where the decay goes in the libraries' own optimizers.
+DECOUPLED = ("AdamW", "Lion")
+COUPLED = ("Adam", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam")
+
+
+def settings_decays(
+    trace: Trace, own: Mapping[str, tuple[str, Number]]
+) -> dict[str, tuple[str, Number]]:
+    """How each tensor should decay, by the settings of the first update, where they were seen.
+
+    Of a class that somebody wrote it is not known where the decay should go.
+    """
+    classes = [str(each.get("name", "")) for each in trace.facts.get("optimizers", ())]
+    how = dict.fromkeys(DECOUPLED, "decoupled") | dict.fromkeys(COUPLED, "coupled")
+    right = how.get(classes[0]) if len(classes) == 1 and trace.framework == "pytorch" else None
+    weights = trace.updates[0].facts.get("decays") or {}
+    return {
+        name: (
+            right or own.get(name, ("coupled",))[0],
+            Number(float(weight), ROUNDED * float(weight)),
+        )
+        for name, weight in weights.items()
+        if weight is not None
+    }

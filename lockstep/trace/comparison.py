@@ -1,0 +1,377 @@
+"""Two recorded runs held against each other: where they part, and what the second does otherwise.
+
+The first run is taken for the right one. Gradients are compared where both begin at the same
+parameters; everything after them from the state that each run itself had recorded, so that one
+difference makes nothing that follows look wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from lockstep.oracle.loop import STAGES
+from lockstep.problem import Optimizer
+from lockstep.trace.findings import Finding, ordered
+from lockstep.trace.gradients import Pair, pairs
+from lockstep.trace.identify import Identified
+from lockstep.trace.matching import Matching, constant, matched
+from lockstep.trace.naming import (
+    Rule,
+    average_findings,
+    clip_findings,
+    decay_findings,
+    decays,
+    listed,
+    moments,
+    rate_name,
+    rule_of,
+    ruled,
+    threshold_of,
+    window_findings,
+)
+from lockstep.trace.numbers import Number, agreed
+from lockstep.trace.reading import Trace, TraceError, read
+from lockstep.trace.steps import Steps, parameters_between, steps
+
+Verdict = Literal["same", "differs"]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What was found.
+
+    mine, theirs: the runs; matching: of their parameters; findings: in the order of the stages;
+    pairs: the micro-batches' gradients that could be compared; left: what no name explains, a
+    sentence each; notes: what the runs did not show, or not exercise; compared: how many numbers;
+    alone: whether both are one run, which was held against its own settings.
+    """
+
+    mine: Trace
+    theirs: Trace
+    matching: Matching
+    findings: Sequence[Finding]
+    pairs: Sequence[Pair] = ()
+    left: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    compared: int = 0
+    alone: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether both take the same updates, but for policies that are said."""
+        real = [finding for finding in self.findings if not finding.policy]
+        return "differs" if real or self.left else "same"
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 the same, 1 not."""
+        return 0 if self.verdict == "same" else 1
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the differences."""
+        return tuple(dict.fromkeys(finding.name for finding in self.findings))
+
+    @cached_property
+    def first(self) -> Finding | None:
+        """Where the runs part: the finding of the first update, and stage, that shows one."""
+        real = [each for each in self.findings if not each.policy]
+        return min(real, key=lambda each: each.update, default=None)
+
+    def assert_same_updates(self) -> None:
+        """Raise AssertionError, which tells what was found, unless the updates are the same."""
+        if self.verdict != "same":
+            said = [f"{each.name}: {each.said}" for each in self.findings] + list(self.left)
+            raise AssertionError(f"{self.theirs.folder} differs\n" + "\n".join(said))
+
+
+def compare_traces(
+    mine: str | Path, theirs: str | Path, names: Mapping[str, str] | str | Path | None = None
+) -> Comparison:
+    """Compare the trace of a run, which is taken for right, with that of its port.
+
+    names: parameters that are known to belong together, the first run's to the other's, or a JSON
+    file of them. Raises TraceError where a trace cannot be read, or the runs begin at different
+    parameters.
+    """
+    first, second = read(mine), read(theirs)
+    return compared(first, second, given_names(names, first, second))
+
+
+def given_names(
+    names: Mapping[str, str] | str | Path | None, mine: Trace, theirs: Trace
+) -> Mapping[str, str]:
+    """The names that somebody gave, checked."""
+    if names is None:
+        return {}
+    if not isinstance(names, Mapping):
+        try:
+            names = json.loads(Path(names).read_text())
+        except (OSError, ValueError) as error:
+            raise TraceError(f"{names}: no JSON file of names ({error})") from None
+    assert isinstance(names, Mapping)
+    for name, other in names.items():
+        for known, trace in ((name, mine), (other, theirs)):
+            if known not in trace.parameters:
+                raise TraceError(
+                    f"{known!r}: no parameter of {trace.folder}, which has"
+                    f" {listed(trace.parameters)}"
+                )
+    return names
+
+
+def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison:
+    """The comparison of two traces."""
+    matching = parameters_matched(mine, theirs, names)
+    first, second = Identified(steps(mine), Optimizer()), Identified(steps(theirs), Optimizer())
+    first.optimizer = settings_of(first.steps, first)
+    second.optimizer = settings_of(second.steps, second, first.optimizer)
+    found = list(between(theirs))
+    gradients = pairs(first, second, matching)
+    found += data_findings(mine, theirs)
+    found += model_findings(gradients, matching)
+    found += untied(matching)
+    found += window_findings(gradients, second)
+    found += clip_findings(first, second)
+    found += average_findings(moments(first), second)
+    accumulation = max([each.micro_batches for each in theirs.updates], default=0)
+    right = ruled(first, STAGES, first.optimizer)
+    expected = rates_of(first, right)
+    rule = rule_of(second, expected, accumulation)
+    found += rule_findings(rule, expected, accumulation, first.optimizer)
+    found += decay_findings(decays(first, right), decays(second, rule), matching)
+    left = [*left_of(rule), *unmatched(matching)]
+    return Comparison(
+        mine, theirs, matching, ordered(found), gradients, left,
+        list(notes(first, second, gradients)), size(second),
+    )  # fmt: skip
+
+
+def parameters_matched(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Matching:
+    """The parameters of two runs, by the values that they begin with."""
+    sides = [first_values(trace, "before") for trace in (mine, theirs)]
+    hints = [first_values(trace, "accumulated") for trace in (mine, theirs)]
+    found = matched(sides[0], sides[1], names, (hints[0], hints[1]))
+    drawn = [name for name, array in sides[0].items() if not constant(array)]
+    lost = [name for name in drawn if name in found.left]
+    if drawn and len(lost) == len(drawn):
+        raise TraceError(
+            f"{mine.folder} and {theirs.folder} begin at different parameters, and nothing can be"
+            " compared; record both from the same initial values"
+        )
+    return found
+
+
+def first_values(trace: Trace, phase: str) -> dict[str, Any]:
+    """A phase of the first update, of all parameters, whole."""
+    first = trace.updates[0]
+    if phase == "before" and any(
+        f"{phase}|{name}" in first.facts["sizes"] for name in trace.parameters
+    ):
+        raise TraceError(
+            f"{trace.folder}: update 1 is a sketch, and parameters are matched by whole ones;"
+            " record with full=1 or more"
+        )
+    each = {name: first.array(phase, name, whole=True) for name in trace.parameters}
+    return {name: array for name, array in each.items() if array is not None}
+
+
+# What recorders say of an optimizer, and what a setting is called here.
+SETTINGS = {
+    "betas": "betas", "eps": "eps", "epsilon": "eps", "momentum": "momentum", "alpha": "alpha",
+    "nesterov": "nesterov", "amsgrad": "amsgrad", "centered": "centered", "rho": "rho",
+    "dampening": "dampening", "lr_decay": "lr_decay", "momentum_decay": "momentum_decay",
+    "initial_accumulator_value": "initial_accumulator_value",
+}  # fmt: skip
+
+
+def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) -> Optimizer:
+    """The settings of a run's rule: as the state shows them, as they were recorded, or the other's.
+
+    What only the formula of an update shows, eps above all, is the other run's: whether it is so is
+    to be found out.
+    """
+    family = run.family
+    groups = [g for each in run.trace.facts.get("optimizers", ()) for g in each.get("groups", ())]
+    given = groups[0] if groups else {}
+    known = {SETTINGS[k]: v for k, v in given.items() if k in SETTINGS}
+    if "beta_1" in given and "beta_2" in given:
+        known["betas"] = given["beta_1"], given["beta_2"]
+    if other is not None and other.name == family:
+        known |= {"eps": other.eps} if other.eps else {}
+    own = [each.decay for each in read.averages if each.fit.exact]
+    first, second = agreed(own), agreed([e.decay for e in read.squares if e.fit.exact])
+    base = Optimizer(family)
+    betas = tuple(known.get("betas", other.betas if other and other.name == family else base.betas))
+    if family in ("adam", "adamax", "lion", "nadam"):
+        values = [first.value if first else betas[0], second.value if second else betas[1]]
+        # A number that was set is better known than one that was read off.
+        values = [
+            given if read_off is None or read_off.equals(given) else value
+            for given, value, read_off in zip(betas, values, (first, second), strict=True)
+        ]
+        known["betas"] = tuple(min(max(value, 0.0), 1 - 1e-9) for value in values)
+    elif family == "sgd" and "momentum_buffer" in run.slots:
+        given_momentum = known.get("momentum") or (other.momentum if other else 0.0)
+        value = (
+            first.value
+            if first is not None and not first.equals(given_momentum)
+            else given_momentum
+        )
+        known["momentum"] = min(max(value, 1e-6), 1.0)
+    if "max_exp_avg_sq" in run.slots:
+        known["amsgrad"] = True
+    return Optimizer(family, **settings_that(family, known))
+
+
+def settings_that(family: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings that an optimizer has; dampening shows in the state, and is no part of it."""
+    from lockstep.problem.settings import OPTIMIZERS
+
+    have = OPTIMIZERS[family]
+    return {
+        name: value
+        for name, value in known.items()
+        if name in have and value is not None and name not in ("dampening", "weight_decay")
+    }
+
+
+def between(trace: Trace) -> Iterator[Finding]:
+    """Parameters that changed between two updates."""
+    changed = parameters_between(trace)
+    if changed:
+        update = changed[0][0]
+        of = [name for number, name, _ in changed if number == update]
+        most = max(by for number, _, by in changed if number == update)
+        said = (
+            f"between update {update - 1} and {update} something else changed {listed(of)}, by up"
+            f" to {most:.2g}"
+        )
+        yield Finding("changed between updates", "between", said, update, tuple(of), "before")
+
+
+def data_findings(mine: Trace, theirs: Trace) -> Iterator[Finding]:
+    """Micro-batches whose data are other ones."""
+    for first, second in zip(mine.updates, theirs.updates, strict=False):
+        batches = zip(
+            first.facts.get("micro_batches", ()),
+            second.facts.get("micro_batches", ()),
+            strict=False,
+        )
+        for index, (one, other) in enumerate(batches):
+            here, there = one.get("data") or (), other.get("data") or ()
+            if len(here) != len(there):
+                continue
+            for each, another in zip(here, there, strict=True):
+                if each["crc"] != another["crc"] and each["shape"] == another["shape"]:
+                    said = (
+                        f"micro-batch {index + 1} of update {first.number} has other data: of shape"
+                        f" {each['shape']}, sums {each['sum']:.6g} and {another['sum']:.6g}"
+                    )
+                    yield Finding("other data", "data", said, first.number, phase="data")
+                    return
+
+
+def model_findings(gradients: Sequence[Pair], matching: Matching) -> Iterator[Finding]:
+    """Gradients that are other ones from the same parameters: the model, its loss or the data."""
+    for pair in gradients:
+        off = pair.off
+        if not off or pair.nothing:
+            continue
+        where = "" if pair.micro_batch is None else f" in micro-batch {pair.micro_batch + 1}"
+        worst = ", ".join(f"{name} ({off[name]:.1g})" for name in list(off)[:3])
+        said = (
+            f"the gradients of {len(off)} of {len(pair.rest)} tensors are other ones{where}, at the"
+            f" same parameters, most of all {worst}; rounding leaves {pair.floor:.0e}"
+        )
+        yield Finding("another gradient", "model", said, pair.update, tuple(off), "gradient")
+        return
+
+
+def untied(matching: Matching) -> Iterator[Finding]:
+    """Parameters of their own that are one in the first run."""
+    for copy, name in matching.copies.items():
+        said = f"{copy} begins as a copy of {name}, and is trained on its own: they are one there"
+        yield Finding("untied", "model", said, 1, (copy,), "before")
+
+
+def rates_of(run: Identified, rule: Rule | None) -> dict[int, Number]:
+    """The rates of a run's updates: as its optimizer had them, or as its updates show them."""
+    found = dict(rule.rates) if rule else {}
+    for update in run.steps.trace.updates:
+        recorded = set((update.facts.get("rates") or {}).values())
+        if len(recorded) == 1:
+            rate = float(next(iter(recorded)))
+            found[update.number] = Number(rate, 2.0**-24 * rate)
+    return found
+
+
+def rule_findings(
+    rule: Rule, expected: Mapping[int, Number], accumulation_steps: int, right: Optimizer
+) -> Iterator[Finding]:
+    """What the rule is, and its rates."""
+    if rule.form is not None:
+        first = min(rule.moves)
+        said = rule.form.mistake.title
+        yield Finding(rule.form.name, "rule", f"{said[0].lower()}{said[1:]}", first, phase="after")
+    if rule.exact and rule.optimizer.eps != right.eps:
+        said = f"eps is {rule.optimizer.eps:.4g} instead of {right.eps:.4g}"
+        yield Finding("eps-default", "rule", said, min(rule.moves), phase="after")
+    if not rule.exact:
+        return
+    named = rate_name(rule.rates, expected, accumulation_steps)
+    if named is not None:
+        first = next(
+            u for u in rule.rates if u in expected and not rule.rates[u].equals(expected[u])
+        )
+        yield Finding(named[0], "rate", named[1], first, phase="after")
+
+
+def left_of(rule: Rule) -> Iterator[str]:
+    """The updates that no rule explains."""
+    if rule.exact or not rule.moves:
+        return
+    off = rule.off
+    first = min(move.step.update for move in off)
+    names = [move.step.name for move in off if move.step.update == first]
+    worst = max(move.fit.relative for move in off if move.step.update == first)
+    yield (
+        f"from its own gradients and state, update {first} moves {len(names)} tensors as no known"
+        f" rule does: {listed(names)}, {worst:.1e} of their change"
+    )
+
+
+def unmatched(matching: Matching) -> Iterator[str]:
+    """The parameters that have no counterpart."""
+    for name in matching.left:
+        nearest = matching.nearest.get(name)
+        like = f"; {nearest} looks most like it" if nearest else ""
+        yield f"{name} has no counterpart in the other run{like}: --map says which it is"
+    for name in set(matching.other_left) - set(matching.copies):
+        yield f"{name} of the other run has no counterpart"
+
+
+def notes(mine: Identified, theirs: Identified, gradients: Sequence[Pair]) -> Iterator[str]:
+    """What the runs did not exercise, or not show."""
+    count = len(theirs.steps.numbers)
+    if mine.factors and theirs.factors and threshold_of(mine) is None:
+        yield f"clipping never acted in these {count} updates: its threshold is not known"
+    if not theirs.factors:
+        yield "what clipping did was not shown: clipping was not looked at"
+    if not gradients:
+        yield "no gradients could be compared: no update begins at the same parameters in both"
+    elif all(pair.micro_batch is None for pair in gradients):
+        yield "the gradients of single micro-batches were not shown: only their sum was compared"
+    for run in (mine, theirs):
+        for said in run.steps.trace.facts.get("notes", ()):
+            yield f"{run.steps.trace.folder.name}: {said}"
+
+
+def size(run: Identified) -> int:
+    """How many numbers were compared: of parameters, after all updates."""
+    return sum(step.after.size for step in run.steps.of.values())

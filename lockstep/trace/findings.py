@@ -1,0 +1,38 @@
+"""What a comparison finds: a difference, where it is, and the catalogue's name for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lockstep import mistakes
+
+# In which order they run: what comes first is said first.
+STAGES = ("data", "model", "window", "clip", "decay", "rule", "rate", "state", "between")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A difference between two runs, or between a run and its settings.
+
+    name: the catalogue's, or a few words; stage: of STAGES; said: a sentence, with the numbers;
+    update: the first that shows it; tensors: which; phase: the first recorded one that differs;
+    policy: whether it is one of a library, and no mistake.
+    """
+
+    name: str
+    stage: str
+    said: str
+    update: int
+    tensors: tuple[str, ...] = ()
+    phase: str = ""
+    policy: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether the catalogue has it."""
+        return self.name in mistakes.names()
+
+
+def ordered(findings: list[Finding]) -> list[Finding]:
+    """By stage, then by update."""
+    return sorted(findings, key=lambda each: (STAGES.index(each.stage), each.update))

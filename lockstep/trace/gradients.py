@@ -1,0 +1,214 @@
+"""Two runs' gradients of the same micro-batches from the same parameters: y = c x + r.
+
+c, one number for a micro-batch, is with what weight it enters the update, beside the other run's: a
+coefficient matrix of a real run. r, above what rounding leaves, is the model or the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lockstep.oracle.rounding import PRECISION
+from lockstep.trace.identify import Identified
+from lockstep.trace.matching import Match, Matching
+from lockstep.trace.numbers import Number
+from lockstep.trace.reading import Array, Update
+
+# Of what a gradient may be off by: from the sizes of the tensors, as a sum of random roundings.
+SAFETY = 64.0
+# How much more than the parameters the gradients may be apart that are taken at them.
+CONDITION = 256.0
+# What share of the largest gradient's norm rounding is measured by, in a tensor of a smaller one.
+CANCELLED = 0.1
+# How many times what is left over a coefficient may be off, where the model is another one.
+MODEL = 3.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A micro-batch's contribution to an update in both runs.
+
+    update: its number; micro_batch: from 0, or None of the whole window's; coefficient: c; rest: by
+    tensor, the norm of r over that of y; floor: below which that is rounding.
+    """
+
+    update: int
+    micro_batch: int | None
+    coefficient: Number
+    rest: Mapping[str, float]
+    floor: float
+
+    @property
+    def off(self) -> dict[str, float]:
+        """The tensors whose gradients are another one, the worst first."""
+        worst = sorted(self.rest, key=lambda name: -self.rest[name])
+        return {name: self.rest[name] for name in worst if self.rest[name] > self.floor}
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the second run has no share of it."""
+        return self.coefficient.value == 0.0
+
+
+def pairs(mine: Identified, theirs: Identified, matching: Matching) -> list[Pair]:
+    """All micro-batches of all updates that begin at nearly the same parameters."""
+    found = []
+    for update in mine.steps.trace.updates:
+        other = theirs.steps.trace.update(update.number)
+        if other is None:
+            break
+        apart = distance(update, other, matching)
+        floor = max(noise(mine, theirs, matching), CONDITION * apart)
+        if floor > 1e-2:
+            continue
+        found += of_update(mine, theirs, matching, update, other, floor)
+    return found
+
+
+def of_update(
+    mine: Identified,
+    theirs: Identified,
+    matching: Matching,
+    update: Update,
+    other: Update,
+    floor: float,
+) -> list[Pair]:
+    """The micro-batches of an update, in order; one that the second run never saw has weight 0."""
+
+    def pair(index: int | None, second: int | None) -> Pair | None:
+        return compared(mine, theirs, matching, update, other, index, second, floor)
+
+    count, others = update.micro_batches, other.micro_batches
+    if not count or not others:
+        return [each for each in [pair(None, None)] if each is not None]
+    if count == others:
+        return [each for index in range(count) if (each := pair(index, index)) is not None]
+    found: list[Pair] = []
+    after = 0
+    for index in range(count):
+        if after < others and (each := pair(index, after)) is not None and not each.off:
+            found.append(each)
+            after += 1
+        else:
+            found.append(Pair(update.number, index, Number(0.0, 0.0), {"": 0.0}, floor))
+    if after == others and after:
+        return found
+    return [each for each in [pair(None, None)] if each is not None]
+
+
+def noise(mine: Identified, theirs: Identified, matching: Matching) -> float:
+    """What rounding leaves of a gradient, relatively, by the coarser dtype and the sizes.
+
+    A gradient is a sum of products along the longest axis, through as many tensors as there are:
+    random roundings add up as their square root.
+    """
+    dtypes = {step.dtype for run in (mine, theirs) for step in run.steps.of.values()}
+    unit = max(2.0 ** -PRECISION.get(dtype, 24) for dtype in dtypes)
+    longest = max(max(match.shape, default=1) for match in matching.matches.values())
+    return SAFETY * unit * math.sqrt(longest * len(matching.matches))
+
+
+def distance(update: Update, other: Update, matching: Matching) -> float:
+    """How far the parameters of two updates are apart, of the first's norm."""
+    apart, size = 0.0, 0.0
+    for name, match in matching.matches.items():
+        first = update.array("before", name)
+        second = arranged(other, "before", match)
+        if first is None or second is None or first.shape != second.shape:
+            continue
+        apart += float(((first - second) ** 2).sum())
+        size += float((first**2).sum())
+    return math.sqrt(apart / size) if size else 0.0
+
+
+def arranged(update: Update, phase: str, match: Match) -> Array | None:
+    """The other side's array in a phase, as this side's tensor."""
+    arrays = [update.array(phase, name) for name in match.others]
+    if any(each is None for each in arrays):
+        return None
+    known: list[Any] = [each for each in arrays if each is not None]
+    return match.arranged(known, update.sketched(phase, match.others[0]))
+
+
+def share(run: Identified, update: Update, index: int | None) -> float:
+    """The weight with which a micro-batch enters the update, of its own gradient."""
+    if index is None or update.number not in run.window:
+        return 1.0
+    number = run.window[update.number][0].coefficients[index]
+    if not math.isfinite(number.error):
+        return 1.0
+    # A weight that may be 0 or 1 is that: what is recorded as a difference of sums rounds.
+    return next((float(w) for w in (0, 1) if number.equals(float(w))), number.value)
+
+
+def compared(
+    mine: Identified,
+    theirs: Identified,
+    matching: Matching,
+    update: Update,
+    other: Update,
+    index: int | None,
+    second_index: int | None,
+    floor: float,
+) -> Pair | None:
+    """One micro-batch's gradient, or the accumulated one, in both runs; None if not shown."""
+    phases = [
+        "accumulated" if each is None else f"gradient.{each}" for each in (index, second_index)
+    ]
+    weights = share(mine, update, index), share(theirs, other, second_index)
+    both: dict[str, tuple[Array, Array]] = {}
+    for name, match in matching.matches.items():
+        first, second = update.array(phases[0], name), arranged(other, phases[1], match)
+        if first is None or second is None or first.shape != second.shape:
+            continue
+        both[name] = first * weights[0], second * weights[1]
+    largest = max((float(np.linalg.norm(x)) for x, _ in both.values()), default=0.0)
+    if not largest:
+        return None
+    coefficient = factor(list(both.values()), floor, largest)
+    rest = left_over(both, coefficient.value, largest)
+    worst = max(rest.values())
+    if worst > floor:
+        # Another gradient has another size, too: only what is more than that is another weight.
+        coefficient = near(coefficient.value, max(coefficient.error, MODEL * worst))
+        rest = left_over(both, coefficient.value, largest)
+    return Pair(update.number, index, coefficient, rest, floor)
+
+
+def left_over(
+    both: Mapping[str, tuple[Array, Array]], coefficient: float, largest: float
+) -> dict[str, float]:
+    """By tensor, the norm of r over that of y.
+
+    A tensor whose gradient is nearly nothing beside the largest has the rounding of what cancelled.
+    """
+    rest = {}
+    for name, (first, second) in both.items():
+        size = max(float(np.linalg.norm(second)), CANCELLED * largest * abs(coefficient))
+        apart = float(np.linalg.norm(second - coefficient * first))
+        rest[name] = apart / size if size else 0.0
+    return rest
+
+
+def near(value: float, error: float) -> Number:
+    """A coefficient, 1 or 0 if it may be that."""
+    return Number(1.0 if abs(value - 1) <= error else 0.0 if abs(value) <= error else value, error)
+
+
+def factor(both: Sequence[tuple[Array, Array]], floor: float, largest: float) -> Number:
+    """c, as the tensor has it that it fits best; 1 if it is that but for rounding."""
+    found = []
+    for first, second in both:
+        square = float((first * first).sum())
+        if math.sqrt(square) < 1e-3 * largest:
+            continue
+        value = float((first * second).sum()) / square
+        rest = float(np.linalg.norm(second - value * first)) / math.sqrt(square)
+        found.append((rest, value))
+    rest, value = min(found)
+    return near(value, max(rest, floor * max(abs(value), floor)))

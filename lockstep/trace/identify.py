@@ -1,0 +1,367 @@
+"""What each stage of a recorded run did after its gradients, in numbers: no settings are needed.
+
+Every relation is one update of one tensor, from the state that the run itself had recorded. What is
+found of one stage is used in the next, in the order in which they run, so that a mistake in one
+stage does not show as another in the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lockstep.oracle.loop import STAGES, Place, Stages
+from lockstep.oracle.rounding import PRECISION
+from lockstep.oracle.rules import initial_state
+from lockstep.oracle.tracked import Rounded, banded, rounded
+from lockstep.problem import Optimizer, Problem
+from lockstep.trace.numbers import Fit, Number, agreed, fit, unit
+from lockstep.trace.reading import Array, Update
+from lockstep.trace.steps import Step, Steps
+
+# Which slot is an average of gradients, and which of their squares.
+FIRST = {"adam": "exp_avg", "adamax": "exp_avg", "lion": "exp_avg", "sgd": "momentum_buffer"}
+SECOND = {"adam": "exp_avg_sq", "rmsprop": "square_avg", "adadelta": "square_avg"}
+# What a replay of a mistake may end with, where it makes no sense.
+FAILURES = (ArithmeticError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
+# How many roundings the sum of a window's gradients may have, in the size of what it comes to.
+SUMMED = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """How a moment of a tensor went on: decay * moment + gain * gradient + pull * parameter."""
+
+    step: Step
+    decay: Number
+    gain: Number
+    pull: Number
+    fit: Fit
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """How a tensor moved: by -rate * direction - shrink * parameter.
+
+    error: of the direction; fit: what is left over.
+    """
+
+    step: Step
+    direction: Array
+    error: Array
+    rate: Number
+    shrink: Number
+    fit: Fit
+
+
+@dataclass(eq=False)
+class Identified:
+    """What a run's stages did.
+
+    steps: the run's; optimizer: its rule's settings as far as they are known: read off, or given.
+    """
+
+    steps: Steps
+    optimizer: Optimizer
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def window(self) -> dict[int, tuple[Fit, int]]:
+        """By update: the weights with which its micro-batches, and what was left, entered it."""
+        found = {}
+        previous: Update | None = None
+        for update in self.steps.trace.updates:
+            fitted = window_fit(update, previous, self.steps)
+            if fitted is not None:
+                found[update.number] = fitted, update.micro_batches
+            previous = update
+        return found
+
+    @cached_property
+    def norms(self) -> dict[int, dict[str, float]]:
+        """By update and tensor: the norm of the accumulated gradient, of the whole tensor."""
+        return {
+            update.number: {
+                name: norm
+                for name in update.phases.get("accumulated", ())
+                if (norm := update.norm("accumulated", name)) is not None
+            }
+            for update in self.steps.trace.updates
+        }
+
+    def factors_of_averages(self) -> dict[tuple[int, str], Fit]:
+        """The same by how much of the accumulated gradient enters an average."""
+        decay = agreed([each.decay for each in self.averages if each.fit.exact])
+        if decay is None:
+            return {}
+        whole = Number(1.0 - decay.value, decay.error)
+        if self.steps.family == "sgd":
+            # A gain that never changes is the rule's, and nothing was clipped.
+            gain = agreed([each.gain for each in self.averages if each.fit.exact])
+            whole = gain or Number(1.0, 0.0)
+        return {
+            (each.step.update, each.step.name): replace(
+                each.fit, coefficients=(each.gain.over(whole),)
+            )
+            for each in self.averages
+        }
+
+    @cached_property
+    def averages(self) -> list[Average]:
+        """How the first moment of each tensor went on.
+
+        What all tensors have in common is found first, and then what each has of its own.
+        """
+        slot = FIRST.get(self.steps.family, "")
+        alone = [
+            average(step, step.kept_before[slot], step.kept[slot], step.gradient)
+            for step in self.steps.of.values()
+            if slot in step.kept and step.gradient is not None
+        ]
+        decay = agreed([each.decay for each in alone if each.fit.exact])
+        gain = agreed([each.gain for each in alone if each.fit.exact])
+        return [
+            each if decay is None or gain is None else pulled(each, slot, decay, gain)
+            for each in alone
+        ]
+
+    @cached_property
+    def coupled(self) -> dict[str, Number]:
+        """By tensor: the decay that goes into its gradient, 0 for none."""
+        pulls: dict[str, list[Number]] = {}
+        for each in self.averages:
+            if each.fit.exact and math.isfinite(each.pull.error) and each.gain.value:
+                pulls.setdefault(each.step.name, []).append(each.pull.over(each.gain))
+        found = {}
+        for name, numbers in pulls.items():
+            weight = agreed(numbers)
+            if weight is not None:
+                found[name] = Number(0.0, weight.error) if weight.equals(0.0) else weight
+        return found
+
+    @cached_property
+    def squares(self) -> list[Average]:
+        """How the second moment of each tensor went on, of the gradient with its coupled decay."""
+        slot = SECOND.get(self.steps.family, "")
+        found = []
+        for step in self.steps.of.values():
+            if slot not in step.kept or step.clipped is None:
+                continue
+            weight = self.coupled.get(step.name)
+            gradient = step.clipped + (weight.value if weight else 0.0) * step.before
+            columns = [step.kept_before[slot], gradient * gradient]
+            fitted = linear(step.kept[slot], columns, 2, step.dtype)
+            decay, gain = fitted.coefficients
+            found.append(Average(step, decay, gain, Number(0.0, math.inf), fitted))
+        return found
+
+    @cached_property
+    def factors(self) -> dict[tuple[int, str], Fit]:
+        """By update and tensor: what clipping multiplied the accumulated gradient with.
+
+        Where what the rule got was not recorded, its first moment tells.
+        """
+        if not self.steps.shows_clipped:
+            return self.factors_of_averages()
+        found = {}
+        for key, step in self.steps.of.items():
+            if step.accumulated is None or step.clipped is None or not step.accumulated.any():
+                continue
+            # The accumulator may have been added up in another order than it was recorded.
+            size = abs(step.clipped) + float(abs(step.clipped).mean())
+            bound = SUMMED * unit(step.dtype) * size
+            found[key] = fit(step.clipped, [step.accumulated], bound)
+        return found
+
+
+def average(step: Step, before: Array, after: Array, gradient: Array) -> Average:
+    """How a moment went on, as one tensor shows it."""
+    fitted = linear(after, [before, gradient, step.before], 2, step.dtype)
+    decay, gain, pull = fitted.coefficients
+    return Average(step, decay, gain, pull, fitted)
+
+
+def pulled(each: Average, slot: str, decay: Number, gain: Number) -> Average:
+    """The same with the decay and the gain that all tensors have, where they may be its own."""
+    step = each.step
+    before, after, gradient = step.kept_before[slot], step.kept[slot], step.gradient
+    assert gradient is not None
+    rest = after - decay.value * before - gain.value * gradient
+    size = 2 * (abs(after) + abs(before) + abs(gradient))
+    bound = unit(step.dtype) * size + decay.error * abs(before) + gain.error * abs(gradient)
+    fitted = fit(rest, [step.before], bound)
+    if not fitted.exact:
+        return each
+    return Average(step, decay, gain, fitted.coefficients[0], fitted)
+
+
+def linear(target: Array, columns: Sequence[Array], averaged: int, dtype: str) -> Fit:
+    """target as a sum of the columns, each product and sum of which rounds.
+
+    averaged: so many of the columns are averaged, which may be written with their difference.
+    """
+    size = 2 * (abs(target) + sum(map(abs, columns[:averaged])))
+    first = fit(target, columns, unit(dtype) * size)
+    for number, column in list(zip(first.coefficients, columns, strict=True))[averaged:]:
+        size = size + abs(number.value * column)
+    return fit(target, columns, unit(dtype) * size)
+
+
+def window_fit(update: Update, previous: Update | None, steps: Steps) -> Fit | None:
+    """The weights of the micro-batches in what was accumulated, over all tensors at once.
+
+    After those of its own come those of the window before: 0, where its accumulator was emptied.
+    """
+    targets, columns, bounds = [], [], []
+    windows = [update] if previous is None else [update, previous]
+    for name in steps.trace.parameters:
+        accumulated = update.array("accumulated", name)
+        if accumulated is None or not update.micro_batches:
+            continue
+        parts = [
+            window.array(f"gradient.{index}", name)
+            for window in windows
+            for index in range(window.micro_batches)
+        ]
+        each = [np.zeros_like(accumulated) if part is None else part for part in parts]
+        if any(part.shape != accumulated.shape for part in each):
+            continue
+        targets.append(accumulated.ravel())
+        columns.append(np.stack([part.ravel() for part in each], axis=1))
+        size = sum((abs(part) for part in each), abs(accumulated))
+        rounding = unit(update.dtype("accumulated", name)) * (len(each) + 1)
+        bounds.append(rounding * size.ravel())
+    if not targets:
+        return None
+    matrix = np.concatenate(columns)
+    return fit(np.concatenate(targets), list(matrix.T), np.concatenate(bounds))
+
+
+def setting(optimizer: Optimizer, rate: Number | None = None) -> Optimizer:
+    """The same rule at rate 1, without decay: what it moves by is its direction."""
+    more: dict[str, Any] = {"learning_rate": 1.0, "weight_decay": 0.0}
+    return replace(optimizer, **more)
+
+
+def replayed(
+    stages: Stages, optimizer: Optimizer, step: Step, gradient: Array, isolated: bool
+) -> tuple[Rounded, Mapping[str, Rounded]]:
+    """The direction in which a rule moves a tensor, and the state that it leaves, with errors.
+
+    isolated: from the state that the run has afterwards, as an average leaves it, so that how it
+    came about is not looked at. Raises one of FAILURES where the rule makes no sense of it.
+    """
+    number = rounded(2.0 ** -PRECISION[step.dtype], step.dtype)
+    band = banded(number)
+    problem = stages.settings(problem_of(optimizer, step.dtype))
+    place = Place(problem, number, np.dtype(object), None, stages, update=step.update - 1)
+    numbers = stages.constants(number(1.0), place)
+    kept = step.kept_before
+    if isolated:
+        kept = step.kept
+        one, none = number(1.0), number(0.0)
+        numbers |= {"first": (one, none), "second": (one, none), "momentum": one, "gain": none}
+    needed = initial_state(problem.optimizer, np.zeros(1))
+    zeros = np.zeros_like(step.before)
+    state = {name: band(kept[name] if name in kept else zeros + needed[name]) for name in needed}
+    theta, new = stages.rule(band(zeros), band(gradient), state, numbers, place)
+    moved: Any = theta  # a rule keeps the kind of numbers that it is given
+    return -moved, new  # type: ignore[return-value]
+
+
+def problem_of(optimizer: Optimizer, dtype: str) -> Problem:
+    """The smallest problem with these settings: a rule looks at nothing else of it."""
+    one = np.ones((1, 1), dtype)
+    return Problem(
+        W=one, b=np.ones(1, dtype), micro_batches=[(one, one)], optimizer=optimizer, dtype=dtype
+    )
+
+
+def moves(
+    run: Identified,
+    gradients: Mapping[tuple[int, str], tuple[Array, float]],
+    stages: Stages = STAGES,
+    optimizer: Optimizer | None = None,
+) -> dict[int, dict[str, Move]]:
+    """By update and tensor: how far each went in the direction of a rule, and how it shrank.
+
+    gradients: what the rule got, and what that may be off, relatively. The rate is one for all
+    tensors of an update where it can be; what remains is how each shrank.
+    """
+    settings = setting(optimizer or run.optimizer)
+    found: dict[int, dict[str, Move]] = {}
+    for (update, name), step in run.steps.of.items():
+        move = move_by(run, step, gradients, stages, settings)
+        if move is None:
+            return {}
+        found.setdefault(update, {})[name] = move
+    return {update: together(each) for update, each in found.items()}
+
+
+def move_by(
+    run: Identified,
+    step: Step,
+    gradients: Mapping[tuple[int, str], tuple[Array, float]],
+    stages: Stages,
+    settings: Optimizer,
+) -> Move | None:
+    """How far one tensor went in the direction of a rule; None where the rule makes no sense."""
+    isolated = run.steps.family == "adam" or (
+        run.steps.family == "sgd" and "momentum_buffer" in run.steps.slots and not settings.nesterov
+    )
+    gradient, off = gradients.get((step.update, step.name), (None, 0.0))
+    if gradient is None and not isolated:
+        return None
+    given = np.zeros_like(step.before) if gradient is None else gradient
+    try:
+        direction, _ = replayed(stages, settings, step, given, isolated)
+    except FAILURES:
+        return None
+    value = np.asarray(direction.value)
+    return move_of(step, value, np.asarray(direction.error) + abs(value) * off)
+
+
+def move_of(step: Step, direction: Array, error: Array, rate: Number | None = None) -> Move:
+    """How far a tensor moved in a direction, and how it shrank; at a rate, if that is known."""
+    change = step.after - step.before
+    rounding = unit(step.dtype) * (abs(step.before) + abs(step.after))
+    scale = abs(rate.value) if rate else float(np.median(ratio(change, direction)))
+    bound = rounding + scale * (error + unit(step.dtype) * abs(direction))
+    if rate is not None:
+        bound = bound + rate.error * abs(direction)
+        fitted = fit(change + rate.value * direction, [-step.before], bound)
+        return Move(step, direction, error, rate, fitted.coefficients[0], fitted)
+    fitted = fit(change, [-direction, -step.before], bound)
+    rate, shrink = fitted.coefficients
+    return Move(step, direction, error, rate, shrink, fitted)
+
+
+def ratio(change: Array, direction: Array) -> Array:
+    """How many times the direction a change is, element by element, where there is one."""
+    there = direction != 0
+    return abs(change[there] / direction[there]) if there.any() else np.zeros(1)
+
+
+def together(moves: Mapping[str, Move]) -> dict[str, Move]:
+    """The moves of an update's tensors at the rate that they all may have, if there is one."""
+    common = agreed([move.rate for move in moves.values() if move.fit.exact])
+    if common is None:
+        return dict(moves)
+    found = {}
+    for name, move in moves.items():
+        again = move_of(move.step, move.direction, move.error, common)
+        found[name] = again if again.fit.exact else move
+    return found
+
+
+Values = Callable[[int], float]
+
+
+def norm_of(norms: Mapping[str, float]) -> float:
+    """The global norm of tensors of these norms."""
+    return math.sqrt(sum(each * each for each in norms.values()))

@@ -1,0 +1,310 @@
+"""Which parameter of one run is which of another's: by the values they start from.
+
+A whole tensor is found up to a permutation of its axes and a change of shape; one that was fused or
+split, number by number. Tensors that hold one value alone, which nothing tells apart, go by their
+names, and by the company that they keep. Nothing here knows what a trace is.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+# What libraries call the same thing.
+ALIKE = {
+    "kernel": "weight", "scale": "weight", "gamma": "weight", "embeddings": "weight",
+    "embedding": "weight", "beta": "bias", "w": "weight", "b": "bias",
+}  # fmt: skip
+WORD = re.compile(r"[a-z]+|\d+")
+# Axes of more are not permuted in all ways.
+MOST_AXES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Where the numbers of one side's tensor are on the other side.
+
+    name: the tensor's; shape: its; others: the other side's tensors, of which there are several
+    where they were fused; how: in words; axes, order: where it is one whole tensor, of which axes
+    its numbers are read, and into which; places: otherwise, the index of each number in the others,
+    flat, one after the other.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    others: tuple[str, ...]
+    how: str = ""
+    axes: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+    places: Array | None = field(default=None, repr=False)
+
+    def arranged(self, arrays: Sequence[Array], sketched: bool = False) -> Array | None:
+        """The other side's arrays as this tensor, or None of a sketch that has another shape.
+
+        A sketch of a tensor whose axes were permuted alone is permuted.
+        """
+        if self.places is not None:
+            if sketched:
+                return None
+            flat = np.concatenate([each.ravel() for each in arrays])
+            return flat[self.places].reshape(self.shape)
+        (array,) = arrays
+        read = array.transpose(self.axes) if self.axes else array
+        shape = [self.shape[axis] for axis in self.order]
+        if sketched:
+            shape = list(read.shape)
+            if len(shape) != len(self.order):
+                return None
+        return read.reshape(shape).transpose(np.argsort(self.order)) if self.order else read
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which tensor is which.
+
+    matches: by the first side's names; left, other_left: what has no counterpart, by side; nearest:
+    of what is left on the first side, the name that looks most like it; copies: of what is left on
+    the other side, the first side's tensor that it is a copy of.
+    """
+
+    matches: Mapping[str, Match]
+    left: tuple[str, ...] = ()
+    other_left: tuple[str, ...] = ()
+    nearest: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
+
+
+def matched(
+    mine: Mapping[str, Array],
+    theirs: Mapping[str, Array],
+    given: Mapping[str, str] | None = None,
+    hints: tuple[Mapping[str, Array], Mapping[str, Array]] = ({}, {}),
+) -> Matching:
+    """The tensors of two models that start from the same values.
+
+    given: names that are known to belong together, the first side's to the other's; hints: by
+    name, on each side, an array whose direction tells apart what starts from one value, a gradient.
+    """
+    found: dict[str, Match] = {}
+    rest = dict(theirs)
+    for name, other in (given or {}).items():
+        found[name] = as_given(name, mine[name], other, theirs[other])
+        rest.pop(other, None)
+    lone = {name: array for name, array in mine.items() if name not in found}
+    for name, array in [*lone.items()]:
+        candidates = [(o, how) for o, b in rest.items() if (how := same(array, b)) is not None]
+        if len(candidates) == 1 or (candidates and not constant(array)):
+            other, (axes, order) = max(candidates, key=lambda each: likeness(name, each[0]))
+            found[name] = whole(name, array, other, theirs[other], axes, order)
+            rest.pop(other)
+            lone.pop(name)
+    for name, match in list(in_pieces(lone, rest)):
+        found[name] = match
+        lone.pop(name)
+        for other in match.others:
+            rest.pop(other, None)
+    for name, other in by_name(lone, rest, found, hints):
+        axes, order = same(lone[name], rest[other]) or ((), ())
+        found[name] = whole(name, lone[name], other, rest[other], axes, order)
+    left = tuple(name for name in mine if name not in found)
+    taken = {other for match in found.values() for other in match.others}
+    other_left = tuple(other for other in theirs if other not in taken)
+    nearest = {
+        name: max(other_left, key=lambda o: (likeness(name, o), o)) for name in left if other_left
+    }
+    copies = {
+        other: name
+        for other in other_left
+        for name, array in mine.items()
+        if not constant(array) and same(array, theirs[other]) is not None
+    }
+    return Matching({n: found[n] for n in mine if n in found}, left, other_left, nearest, copies)
+
+
+def constant(array: Array) -> bool:
+    """Whether an array holds one value alone."""
+    return bool((array == array.flat[0]).all())
+
+
+def equal(one: Array, other: Array) -> bool:
+    """Whether the values are the same, as the coarser of both can hold them."""
+    return np.array_equal(one, other) or np.array_equal(
+        one.astype(np.float32), other.astype(np.float32)
+    )
+
+
+def same(mine: Array, theirs: Array) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The axes of the other array, and of mine, along which both read alike; None if none do."""
+    if mine.size != theirs.size or mine.ndim > MOST_AXES or theirs.ndim > MOST_AXES:
+        return None
+    if not np.isclose(mine.sum(), theirs.sum(), rtol=1e-4, atol=1e-4 * abs(mine).sum()):
+        return None
+    if constant(mine):
+        return constant_axes(mine, theirs)
+    straight = tuple(range(mine.ndim))
+    for axes in permutations(range(theirs.ndim)):
+        read = theirs.transpose(axes)
+        if read.flat[0] != mine.flat[0] and not equal(read.flat[:1], mine.flat[:1]):
+            continue
+        if equal(read.reshape(-1), mine.reshape(-1)):
+            return axes, straight
+    for order in permutations(range(mine.ndim)):
+        read = mine.transpose(order).reshape(-1)
+        for axes in permutations(range(theirs.ndim)):
+            if equal(theirs.transpose(axes).reshape(-1), read):
+                return axes, order
+    return None
+
+
+def constant_axes(mine: Array, theirs: Array) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The axes along which the shapes of arrays of one value fit best; None of another value."""
+    if not constant(theirs) or not equal(mine.flat[:1], theirs.flat[:1]):
+        return None
+    straight = tuple(range(mine.ndim))
+    for axes in permutations(range(theirs.ndim)):
+        if tuple(theirs.shape[axis] for axis in axes) == mine.shape:
+            return axes, straight
+    return tuple(range(theirs.ndim)), straight
+
+
+def whole(
+    name: str,
+    mine: Array,
+    other: str,
+    theirs: Array,
+    axes: tuple[int, ...],
+    order: tuple[int, ...],
+) -> Match:
+    """A tensor that is another one, whole."""
+    permuted = tuple(axes) != tuple(range(theirs.ndim)) or tuple(order) != tuple(range(mine.ndim))
+    how = []
+    if permuted:
+        how.append("transposed")
+    if sorted(mine.shape) != sorted(theirs.shape):
+        how.append(f"of shape {theirs.shape}")
+    return Match(name, mine.shape, (other,), ", ".join(how), tuple(axes), tuple(order))
+
+
+def as_given(name: str, mine: Array, other: str, theirs: Array) -> Match:
+    """A tensor whose counterpart somebody named; its axes are those that make the shapes fit."""
+    if (found := same(mine, theirs)) is not None:
+        return whole(name, mine, other, theirs, *found)
+    for axes in permutations(range(theirs.ndim)):
+        if tuple(theirs.shape[axis] for axis in axes) == mine.shape:
+            return whole(name, mine, other, theirs, axes, tuple(range(mine.ndim)))
+    straight = tuple(range(theirs.ndim)), tuple(range(mine.ndim))
+    return whole(name, mine, other, theirs, *straight)
+
+
+def in_pieces(
+    mine: Mapping[str, Array], theirs: Mapping[str, Array]
+) -> Iterator[tuple[str, Match]]:
+    """The tensors of which each number is somewhere on the other side, and there alone."""
+    drawn = {name: array for name, array in theirs.items() if not constant(array)}
+    if not drawn:
+        return
+    values = np.concatenate([array.astype(np.float32).ravel() for array in drawn.values()])
+    owners = np.repeat(np.arange(len(drawn)), [array.size for array in drawn.values()])
+    starts = np.cumsum([0, *(array.size for array in drawn.values())])
+    order = np.argsort(values, kind="stable")
+    names = tuple(drawn)
+    for name, array in mine.items():
+        if constant(array):
+            continue
+        wanted = array.astype(np.float32).ravel()
+        at = np.searchsorted(values[order], wanted)
+        if (at == len(values)).any() or (values[order[at]] != wanted).any():
+            continue
+        places = order[at]
+        if len(np.unique(places)) != len(places):
+            continue
+        used = sorted(set(owners[places].tolist()))
+        moved = np.zeros(len(names), dtype=np.int64)
+        moved[used] = np.cumsum([0, *(drawn[names[i]].size for i in used[:-1])])
+        local = places - starts[owners[places]] + moved[owners[places]]
+        others = tuple(names[i] for i in used)
+        whole_others = sum(drawn[each].size for each in others) == array.size
+        how = "fused" if len(others) > 1 and whole_others else "in pieces"
+        yield name, Match(name, array.shape, others, how, places=local)
+
+
+def words(name: str) -> list[str]:
+    """The words of a name, those that libraries use for the same thing alike."""
+    return [ALIKE.get(word, word) for word in WORD.findall(name.lower())]
+
+
+def likeness(one: str, other: str) -> float:
+    """How much two names look alike, from 0 to 1."""
+    return SequenceMatcher(None, words(one), words(other)).ratio() + 0.1 * (
+        SequenceMatcher(None, one.lower(), other.lower()).ratio()
+    )
+
+
+def by_name(
+    mine: Mapping[str, Array],
+    theirs: Mapping[str, Array],
+    known: Mapping[str, Match],
+    hints: tuple[Mapping[str, Array], Mapping[str, Array]],
+) -> Iterator[tuple[str, str]]:
+    """Tensors of one value: by a hint, the module that they stand in, their name, their place."""
+    company = defaultdict(float)
+    for name, match in known.items():
+        for other in match.others:
+            company[module(name), module(other)] = 1.0
+
+    def score(name: str, other: str) -> float:
+        kind = words(name)[-1:] == words(other)[-1:]
+        hint = aligned(hints[0].get(name), hints[1].get(other))
+        return 4 * hint + 2 * company[module(name), module(other)] + kind + likeness(name, other)
+
+    groups: dict[Any, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, arrays in enumerate((mine, theirs)):
+        for name, array in arrays.items():
+            if constant(array):
+                key = float(np.float32(array.flat[0])), array.size
+                groups[key][side].append(name)
+    for names, others in groups.values():
+        position = {n: i / len(names) for i, n in enumerate(names)}
+        their_position = {o: i / len(others) for i, o in enumerate(others)}
+        pairs = sorted(
+            ((score(n, o) - 0.01 * abs(position[n] - their_position[o]), n, o)
+             for n in names for o in others),
+            key=lambda each: -each[0],
+        )  # fmt: skip
+        done: set[str] = set()
+        taken: set[str] = set()
+        for _, name, other in pairs:
+            if name not in done and other not in taken:
+                done.add(name)
+                taken.add(other)
+                yield name, other
+
+
+def aligned(one: Array | None, other: Array | None) -> float:
+    """How much two arrays point in one direction, from 0 to 1; 0 if they cannot be compared."""
+    if one is None or other is None or one.size != other.size:
+        return 0.0
+    one, other = one.ravel(), other.ravel()
+    sizes = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+    return abs(float((one * other).sum())) / sizes if sizes else 0.0
+
+
+def module(name: str) -> str:
+    """The module that a parameter stands in, by its name."""
+    return re.split(r"[./]", name.rsplit("/", 1)[0] if "/" in name else name.rsplit(".", 1)[0])[-1]
+
+
+def share(one: Array, other: Array) -> float:
+    """How far two arrays are apart, of the first's norm."""
+    size = float(np.linalg.norm(one))
+    apart = float(np.linalg.norm(one - other))
+    return apart / size if size else math.inf if apart else 0.0

@@ -1,0 +1,153 @@
+"""Numbers that a run gives away, each with the error that rounding can have left in it.
+
+A linear relation of recorded arrays is fitted in float64. What each element of it can be off is
+known, from the dtype and the sizes of its terms; from that follow how far a coefficient can be from
+the true one, and whether what is left over can be rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lockstep.oracle.rounding import PRECISION
+from lockstep.oracle.tracked import FORMS
+
+Array = np.ndarray[Any, Any]
+
+
+# From where on columns count as depending on each other, in a singular value.
+DEPENDENT = 1e-13
+# What evaluating a relation here rounds.
+EVALUATED = 4 * 2.0**-53
+# How much more one element of a fit may count than another.
+RANGE = 1e-6
+# The smallest error of an element, in roundings of a typical one.
+LEAST = 1e-2
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that was found, and how far off it may be."""
+
+    value: float
+    error: float
+
+    def equals(self, other: Number | float) -> bool:
+        """Whether it may be the other one."""
+        if not isinstance(other, Number):
+            other = Number(other, 0.0)
+        return abs(self.value - other.value) <= self.error + other.error
+
+    def over(self, other: Number) -> Number:
+        """The quotient of two."""
+        value = self.value / other.value
+        error = self.error / abs(other.value) + abs(value) * other.error / abs(other.value)
+        return Number(value, error)
+
+    def __str__(self) -> str:
+        return worded(self.value, self.error)
+
+
+def worded(value: float, error: float = 0.0) -> str:
+    """A number to the digits that are sure, five at most."""
+    if not error or not value:
+        return f"{value:.5g}"
+    digits = int(np.clip(np.floor(np.log10(abs(value) / error)), 1, 5)) if error < abs(value) else 1
+    return f"{value:.{digits}g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A linear relation: its coefficients, and what is left over.
+
+    left: the largest left-over, in its bound: rounding explains up to 1; relative: its norm over
+    that of what was fitted.
+    """
+
+    coefficients: tuple[Number, ...]
+    left: float
+    relative: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether rounding explains what is left over."""
+        return self.left <= 1.0
+
+
+def unit(dtype: str) -> float:
+    """What one operation rounds, at most, in any form of a formula."""
+    return FORMS * 2.0 ** -PRECISION.get(dtype, 24)
+
+
+def fit(target: Array, columns: Sequence[Array], bound: Array, noise: Sequence[float] = ()) -> Fit:
+    """target = sum of coefficient * column, where each element may be off by its bound.
+
+    noise: what each column may itself be off, relative to its elements.
+    """
+    target, bound = target.ravel(), bound.ravel()
+    # What is nearly nothing beside the rest is not known to more digits than the fit is made in.
+    least = LEAST * 2.0**-53 * float(np.sqrt(np.mean(target * target))) if len(target) else 0.0
+    bound = np.maximum(bound, least)
+    matrix = np.stack([column.ravel() for column in columns], axis=1)
+    used = [index for index in range(matrix.shape[1]) if matrix[:, index].any()]
+    largest = float(bound.max(initial=0.0))
+    weight = 1.0 / np.maximum(bound, largest * RANGE if largest else 1.0)
+    found = np.zeros(matrix.shape[1])
+    errors = np.full(matrix.shape[1], np.inf)
+    if len(target) <= len(used):
+        # As many unknowns as numbers: anything fits, and nothing is known.
+        return Fit(tuple(Number(0.0, np.inf) for _ in columns), 0.0, 0.0)
+    if used:
+        scaled = matrix[:, used] * weight[:, None]
+        sizes = np.linalg.norm(scaled, axis=0)
+        inverse, loose = inverted(scaled / sizes)
+        inverse = inverse / sizes[:, None]
+        for _ in range(2):  # the second time, what the first one rounded
+            found[used] += inverse @ ((target - matrix @ found) * weight)
+        bound = bound + EVALUATED * (abs(target) + abs(matrix) @ abs(found))
+        off = bound * weight
+        for index, relative in enumerate(noise):
+            off = off + abs(matrix[:, index] * found[index] * relative) * weight
+        errors[used] = abs(inverse) @ off
+        bound = bound + abs(matrix[:, used]) @ errors[used]
+        errors[np.array(used)[loose]] = np.inf
+    rest = target - matrix @ found
+    for index, relative in enumerate(noise):
+        bound = bound + abs(matrix[:, index] * found[index] * relative)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(rest == 0, 0.0, abs(rest) / bound)
+    size = float(np.linalg.norm(target))
+    return Fit(
+        tuple(map(Number, found.tolist(), errors.tolist())),
+        float(np.max(ratio, initial=0.0)),
+        float(np.linalg.norm(rest)) / size if size else 0.0,
+    )
+
+
+def inverted(columns: Array) -> tuple[Array, Array]:
+    """What makes coefficients of a target, for columns of length 1.
+
+    And which of the coefficients can be any, since the columns depend.
+    """
+    left, values, right = np.linalg.svd(columns, full_matrices=False)
+    sure = values >= DEPENDENT * values.max()
+    inverse = (right[sure].T / values[sure]) @ left[:, sure].T
+    return inverse, (abs(right[~sure]) > DEPENDENT).any(axis=0)
+
+
+def agreed(numbers: Sequence[Number]) -> Number | None:
+    """One number that all of these may be; None if there is none."""
+    known = [each for each in numbers if np.isfinite(each.error)]
+    if not known:
+        return None
+    low = max(each.value - each.error for each in known)
+    high = min(each.value + each.error for each in known)
+    if low > high:
+        return None
+    best = min(known, key=lambda each: each.error)
+    value = min(max(best.value, low), high)
+    return Number(value, max(value - low, high - value))

@@ -1,0 +1,201 @@
+"""Read a trace: what `lockstep.record` wrote, checked, an array at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from lockstep.problem.settings import ProblemError
+from lockstep.record.writer import CHECKSUM, FACTS, FORMAT, RUN, UPDATE, checksum, sketch
+
+Array = np.ndarray[Any, Any]
+# How many numbers of a tensor are looked at; of a larger one, those at regular places.
+MOST = 2**16
+NAMED = re.compile(r"update-(\d{8})\.safetensors")
+
+
+class TraceError(ProblemError):
+    """A trace that cannot be read; the message says which file, what is wrong, what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """One update of a run.
+
+    number: counted from 1; facts: what the recorder knew of it; phases: by phase, the names of the
+    arrays that there are.
+    """
+
+    file: Path
+    number: int
+    facts: Mapping[str, Any]
+    phases: Mapping[str, tuple[str, ...]]
+
+    def array(self, phase: str, name: str, whole: bool = False) -> Array | None:
+        """An array, in float64 if it is of any float type; None where there is none.
+
+        Of a large one there are MOST numbers at regular places, unless the whole is asked for.
+        """
+        if name not in self.phases.get(phase, ()):
+            return None
+        found: Array = opened(self.file).get_tensor(f"{phase}|{name}")
+        if not whole and found.size > MOST:
+            found = sketch(found, MOST)
+        return found.astype(np.float64) if found.dtype.kind == "f" else found
+
+    def dtype(self, phase: str, name: str) -> str:
+        """The dtype that an array had in the run."""
+        key = f"{phase}|{name}"
+        if key in self.facts["dtypes"]:
+            return str(self.facts["dtypes"][key])
+        stored = opened(self.file).get_slice(key).get_dtype()
+        return {"F64": "float64", "F32": "float32"}.get(stored, "other")
+
+    def sketched(self, phase: str, name: str) -> bool:
+        """Whether an array is only a part of the one that there was."""
+        key = f"{phase}|{name}"
+        if key in self.facts["sizes"]:
+            return True
+        return math.prod(opened(self.file).get_slice(key).get_shape()) > MOST
+
+    def norm(self, phase: str, name: str) -> float | None:
+        """The norm of a whole array, whether it is a sketch or not; None where it is not known."""
+        if (known := self.facts["sizes"].get(f"{phase}|{name}")) is not None:
+            return float(known[0])
+        array = self.array(phase, name, whole=True)
+        if array is None or f"{phase}|{name}" in self.facts.get("partial", ()):
+            return None
+        return float(np.linalg.norm(array))
+
+    @property
+    def micro_batches(self) -> int:
+        """Of how many micro-batches a gradient was recorded."""
+        return sum(phase.startswith("gradient.") for phase in self.phases)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A recorded run: what was known of it, and its updates, in order."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+    updates: list[Update] = field(default_factory=list)
+
+    @property
+    def framework(self) -> str:
+        """What it ran in: pytorch, jax or keras."""
+        return str(self.facts["framework"])
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the parameters that an update was recorded of."""
+        recorded = self.updates[0].phases.get("before", ())
+        names = [each["name"] for each in self.facts["parameters"]]
+        return tuple(name for name in names if name in recorded)
+
+    def update(self, number: int) -> Update | None:
+        """The update of a number, if it was recorded."""
+        return next((each for each in self.updates if each.number == number), None)
+
+
+@lru_cache(maxsize=64)
+def opened(file: Path) -> Any:
+    """A file of arrays, which stays open for a while; raises TraceError where it is none."""
+    try:
+        return safe_open(str(file), "numpy")
+    except (SafetensorError, OSError, ValueError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TraceError(
+            f"{file}: damaged, or no update of a trace ({said}); record the run again"
+        ) from None
+
+
+def read(folder: str | Path) -> Trace:
+    """Read a trace, and check every file.
+
+    Raises TraceError where the folder is none, a file is damaged, or an update is missing.
+    """
+    opened.cache_clear()  # what was read before may have been replaced
+    folder = Path(folder)
+    facts = run_facts(folder)
+    files = sorted(each for each in folder.iterdir() if NAMED.fullmatch(each.name))
+    if not files:
+        raise TraceError(f"{folder}: no update was recorded, not one; did the run take any?")
+    updates = [read_update(file) for file in files]
+    for before, after in pairwise(updates):
+        if after.number != before.number + 1:
+            missing = UPDATE.format(before.number + 1)
+            raise TraceError(f"{folder}: {missing} is missing; copy the trace again, or record it")
+    if updates[0].number != 1:
+        raise TraceError(f"{folder}: {UPDATE.format(1)} is missing; copy the trace again")
+    return Trace(folder, facts, updates)
+
+
+def run_facts(folder: Path) -> dict[str, Any]:
+    """What is known of a run; raises TraceError where this is no trace."""
+    file = folder / RUN
+    try:
+        found = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        what = "no such folder" if not folder.exists() else f"no trace, it has no {RUN}"
+        raise TraceError(
+            f"{folder}: {what}; lockstep.record writes one, beside the training loop"
+        ) from None
+    except (OSError, ValueError) as error:
+        said = str(error).splitlines()[0]
+        raise TraceError(f"{file}: damaged ({said}); record the run again") from None
+    if not isinstance(found, dict) or found.get("written_by") != "lockstep record":
+        raise TraceError(f"{file}: not written by lockstep.record; name the folder of a trace")
+    if found.get("format") != FORMAT:
+        raise TraceError(
+            f"{file}: format {found.get('format')!r}, and this lockstep reads {FORMAT}; install the"
+            " version that recorded it"
+        )
+    if not isinstance(found.get("framework"), str) or not isinstance(found.get("parameters"), list):
+        raise TraceError(f"{file}: damaged (it has no framework or parameters); record again")
+    return found
+
+
+def read_update(file: Path) -> Update:
+    """The update of a file, whose checksum is that of what it holds."""
+    stream = opened(file)
+    metadata = stream.metadata() or {}
+    if FACTS not in metadata or CHECKSUM not in metadata:
+        raise TraceError(f"{file}: not written by lockstep.record; take it out of the folder")
+    try:
+        arrays = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+    except Exception as error:  # whatever a damaged file makes of it
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TraceError(f"{file}: damaged ({said}); record the run again") from None
+    if checksum(metadata[FACTS], arrays) != metadata[CHECKSUM]:
+        raise TraceError(
+            f"{file}: damaged (its checksum is another one); copy it again, or record the run again"
+        )
+    facts = json.loads(metadata[FACTS])
+    number = int(NAMED.fullmatch(file.name)[1])  # type: ignore[index]
+    if facts.get("update") != number:
+        raise TraceError(
+            f"{file}: it holds update {facts.get('update')}; give it its own name again"
+        )
+    phases: dict[str, list[str]] = {}
+    for key in arrays:
+        phase, name = key.split("|", 1)
+        phases.setdefault(phase, []).append(name)
+    return Update(file, number, facts, {phase: tuple(names) for phase, names in phases.items()})
+
+
+def walk(trace: Trace, phase: str) -> Iterator[tuple[Update, str]]:
+    """Each update and name of which there is an array in a phase."""
+    for update in trace.updates:
+        for name in update.phases.get(phase, ()):
+            yield update, name

@@ -1,0 +1,181 @@
+"""The updates of a run, a tensor at a time, under one set of names for all libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from lockstep.record.writer import sketch
+from lockstep.trace.reading import Array, Trace, Update
+
+# What each library calls the state that torch.optim's optimizers keep, by its last words.
+SLOTS = {
+    "ScaleByAdamState.mu": "exp_avg", "ScaleByAdamState.nu": "exp_avg_sq",
+    "ScaleByAmsgradState.mu": "exp_avg", "ScaleByAmsgradState.nu": "exp_avg_sq",
+    "ScaleByAmsgradState.nu_max": "max_exp_avg_sq", "TraceState.trace": "momentum_buffer",
+    "EmaState.ema": "momentum_buffer", "ScaleByRmsState.nu": "square_avg",
+    "ScaleByRssState.sum_of_squares": "sum", "ScaleByLionState.mu": "exp_avg",
+    "ScaleByAdaDeltaState.e_g": "square_avg", "ScaleByAdaDeltaState.e_x": "acc_delta",
+    "ScaleByAdamaxState.mu": "exp_avg", "ScaleByAdamaxState.nu": "exp_inf",
+    "velocity_hat": "max_exp_avg_sq", "accumulator": "sum", "buffer": "momentum_buffer",
+}  # fmt: skip
+KEPT = frozenset(SLOTS.values())
+# The optimizer whose rule keeps just that; what stands first wins.
+FAMILIES: tuple[tuple[str, set[str]], ...] = (
+    ("adam", {"exp_avg", "exp_avg_sq"}),
+    ("adamax", {"exp_avg", "exp_inf"}),
+    ("adadelta", {"square_avg", "acc_delta"}),
+    ("rmsprop", {"square_avg"}),
+    ("adagrad", {"sum"}),
+    ("lion", {"exp_avg"}),
+    ("sgd", set()),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What an update did to one tensor.
+
+    before, after: the parameter; accumulated: the window's gradient, before clipping; clipped: as
+    the rule got it; either is None where it was not recorded. kept_before, kept: the optimizer's
+    state, under torch.optim's names. dtype: the parameter's. All arrays are sketches if one is.
+    """
+
+    update: int
+    name: str
+    before: Array
+    after: Array
+    accumulated: Array | None
+    clipped: Array | None
+    kept_before: Mapping[str, Array]
+    kept: Mapping[str, Array]
+    dtype: str
+
+    @property
+    def gradient(self) -> Array | None:
+        """The gradient that is nearest to what the rule got."""
+        return self.clipped if self.clipped is not None else self.accumulated
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """A run's steps.
+
+    of: by update and tensor; missing: sentences about what the run does not show.
+    """
+
+    trace: Trace
+    of: dict[tuple[int, str], Step] = field(default_factory=dict)
+
+    @cached_property
+    def slots(self) -> frozenset[str]:
+        """The state that the optimizer keeps, under torch.optim's names."""
+        return frozenset().union(*(step.kept for step in self.of.values()))
+
+    @cached_property
+    def family(self) -> str:
+        """The optimizer of the rule, by what it keeps."""
+        return next(name for name, kept in FAMILIES if kept <= self.slots)
+
+    @cached_property
+    def shows_clipped(self) -> bool:
+        """Whether what the rule got was recorded."""
+        return any(step.clipped is not None for step in self.of.values())
+
+    def at(self, update: int) -> dict[str, Step]:
+        """The steps of an update, by tensor."""
+        return {name: step for (number, name), step in self.of.items() if number == update}
+
+    @cached_property
+    def numbers(self) -> list[int]:
+        """The updates, by their numbers."""
+        return sorted({number for number, _ in self.of})
+
+
+def steps(trace: Trace) -> Steps:
+    """The steps of a trace."""
+    found = Steps(trace)
+    keras_adam = trace.framework == "keras" and any(
+        phase.endswith("velocity") for phase in trace.updates[0].phases
+    )
+    previous: Update | None = None
+    for update in trace.updates:
+        for name in trace.parameters:
+            step = step_of(update, previous, name, keras_adam)
+            if step is not None:
+                found.of[update.number, name] = step
+        previous = update
+    return found
+
+
+def step_of(update: Update, previous: Update | None, name: str, keras_adam: bool) -> Step | None:
+    """What an update did to a tensor; None where the parameter was not recorded."""
+    before, after = update.array("before", name), update.array("after", name)
+    if before is None or after is None:
+        return None
+    kept, kept_before = {}, {}
+    for phase in update.phases:
+        if not phase.startswith("state.") or (slot := slot_of(phase, keras_adam)) is None:
+            continue
+        array = update.array(phase, name)
+        if array is None or array.shape != before.shape:
+            continue
+        kept[slot] = array
+        kept_before[slot] = state_before(update, previous, phase, name, array)
+    return Step(
+        update.number, name, before, after, update.array("accumulated", name),
+        update.array("clipped", name), kept_before, kept, update.dtype("before", name),
+    )  # fmt: skip
+
+
+def slot_of(phase: str, keras_adam: bool) -> str | None:
+    """The name that torch.optim has for a state, or None."""
+    name = phase.removeprefix("state.")
+    if name in KEPT:
+        return name
+    if name in ("momentum", "velocity"):
+        adam = "exp_avg" if name == "momentum" else "exp_avg_sq"
+        return adam if keras_adam else "momentum_buffer"
+    for known, slot in SLOTS.items():
+        if name == known or name.endswith(f".{known}"):
+            return slot
+    return None
+
+
+def state_before(
+    update: Update, previous: Update | None, phase: str, name: str, after: Array
+) -> Array:
+    """A tensor's state before an update: recorded, or left by the one before, or none yet."""
+    found = update.array(phase.replace("state.", "state-before.", 1), name)
+    if found is None and previous is not None:
+        found = previous.array(phase, name)
+        if found is not None and found.shape != after.shape:
+            whole = previous.array(phase, name, whole=True)
+            found = None if whole is None else sketch(whole)
+    return found if found is not None else np.zeros_like(after)
+
+
+def parameters_between(trace: Trace) -> list[tuple[int, str, float]]:
+    """Where a parameter changed between two updates: the later one, its name, by how much."""
+    found: list[tuple[int, str, float]] = []
+    for earlier, later in pairwise(trace.updates):
+        for name in trace.parameters:
+            left, begun = earlier.array("after", name), later.array("before", name)
+            if left is None or begun is None:
+                continue
+            if left.shape != begun.shape:
+                wholes = earlier.array("after", name, True), later.array("before", name, True)
+                left, begun = (sketch(each) for each in wholes)
+            if not np.array_equal(left, begun):
+                found.append((later.number, name, float(abs(left - begun).max())))
+    return found
+
+
+def counts(trace: Trace) -> Any:
+    """How many micro-batches each recorded window had; 0 where their gradients were not shown."""
+    return [update.micro_batches for update in trace.updates]

@@ -1,0 +1,222 @@
+"""Real models in PyTorch, recorded and compared: clean pairs, planted mistakes, damaged traces."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks.real import common
+from benchmarks.real.record import record
+from lockstep.trace import TraceError, check_trace, compare_traces, read
+
+PLANTED = {
+    ("mlp", 4, ("mean-of-means",)): {"mean-of-means"},
+    ("mlp", 4, ("skipped-micro-batch",)): {"micro-batches left out"},
+    ("mlp", 1, ("missing-zero-grad",)): {"missing-zero-grad"},
+    ("mlp", 4, ("momentum-ema", "wd-ignored", "no-divide")): {
+        "momentum-ema",
+        "wd-ignored",
+        "no-divide",
+    },
+    ("conv", 4, ("missing-bias-correction", "clip-ignored", "sched-off-by-one")): {
+        "missing-bias-correction",
+        "clip-ignored",
+        "sched-off-by-one",
+    },
+    ("gru", 1, ("wd-on-bias", "eps-default")): {"wd-on-bias", "eps-default"},
+    ("transformer", 4, ("l2-vs-decoupled", "sched-per-microstep")): {
+        "l2-vs-decoupled",
+        "sched-per-microstep",
+    },
+    ("transformer", 4, ("other-betas", "clip-per-tensor", "rate-times-10")): {
+        "another beta2",
+        "clip-per-tensor",
+        "another learning rate",
+    },
+    ("transformer", 4, ("gelu",)): {"another gradient"},
+    ("transformer", 1, ("untied",)): {"another gradient", "untied"},
+}
+CLEAN = [
+    (model, steps, dtype)
+    for model in common.MODELS
+    for steps, dtype in ((1, "float32"), (4, "float64"))
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All runs of this module, recorded in one process: the folder of each, by what it is."""
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("runs")
+    dtypes = {(model, steps): dtype for model, steps, dtype in CLEAN}
+    jobs = {(model, steps, ()): dtype for (model, steps), dtype in dtypes.items()}
+    jobs |= {key: dtypes[key[:2]] for key in PLANTED}
+    each = {key: str(folder / str(index)) for index, key in enumerate(jobs)}
+    record(
+        "pytorch",
+        [
+            {
+                "folder": each[key],
+                "model": key[0],
+                "accumulation_steps": key[1],
+                "mistakes": key[2],
+                "dtype": dtype,
+            }
+            for key, dtype in jobs.items()
+        ],
+    )
+    return each
+
+
+@pytest.mark.parametrize(("model", "steps", "dtype"), CLEAN)
+def test_a_run_takes_the_updates_of_another_like_it(runs, model, steps, dtype):
+    found = compare_traces(runs[model, steps, ()], runs[model, steps, ()])
+    assert found.verdict == "same", found.findings
+    assert not found.findings
+    size = sum(each.size for each in common.initial(model, dtype).values())
+    assert found.compared == common.UPDATES * size
+    assert len(found.pairs) == common.UPDATES * steps
+    assert found.status == 0
+
+
+@pytest.mark.parametrize("key", PLANTED, ids=lambda key: "-".join([key[0], *key[2]]))
+def test_planted_mistakes_are_named_all_and_no_other(runs, key):
+    found = compare_traces(runs[key[0], key[1], ()], runs[key])
+    assert set(found.names) == PLANTED[key], found.findings
+    assert not found.left
+    assert found.status == 1
+    with pytest.raises(AssertionError, match=found.names[0]):
+        found.assert_same_updates()
+
+
+def test_the_coefficients_of_a_mean_of_means_are_those_of_its_sizes(runs):
+    found = compare_traces(runs["mlp", 4, ()], runs["mlp", 4, ("mean-of-means",)])
+    sizes = [len(y) for _, y in common.windows("mlp", "float64", 4)[0]]
+    weights = [pair.coefficient.value for pair in found.pairs if pair.update == 1]
+    right = [sum(sizes) / (4 * size) for size in sizes]
+    assert weights == pytest.approx(right, rel=1e-12)
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    shutil.copytree(runs["mlp", 4, ()], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_any_flipped_bit_is_noticed(copied):
+    numbers = np.random.default_rng(0)
+    file = copied / "update-00000002.safetensors"
+    whole = file.read_bytes()
+    places = numbers.integers(0, len(whole), 60).tolist()
+    for place in [0, 7, 8, 9, 200, *places]:
+        broken = bytearray(whole)
+        broken[place] ^= 1 << int(numbers.integers(8))
+        file.write_bytes(broken)
+        with pytest.raises(TraceError, match=r"update-00000002\.safetensors") as told:
+            read(copied)
+        assert "\n" not in str(told.value)
+    file.write_bytes(whole)
+    assert len(read(copied).updates) == common.UPDATES
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 0.99, 12).tolist())
+def test_a_cut_file_is_noticed(copied, share):
+    file = copied / "update-00000003.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(TraceError, match="damaged") as told:
+        read(copied)
+    assert "\n" not in str(told.value)
+
+
+def test_what_is_no_trace_is_told_in_a_line(copied, tmp_path):
+    cases = {
+        "no such folder": tmp_path / "none",
+        "no trace": tmp_path,
+    }
+    for said, folder in cases.items():
+        with pytest.raises(TraceError, match=said):
+            read(folder)
+    (copied / "update-00000004.safetensors").rename(tmp_path / "away")
+    with pytest.raises(TraceError, match=r"update-00000004\.safetensors is missing"):
+        read(copied)
+    shutil.copy(copied / "update-00000003.safetensors", copied / "update-00000004.safetensors")
+    with pytest.raises(TraceError, match="it holds update 3"):
+        read(copied)
+    known = json.loads((copied / "trace.json").read_text())
+    for change, said in (({"format": 99}, "format 99"), ({"written_by": "x"}, "not written by")):
+        (copied / "trace.json").write_text(json.dumps(known | change))
+        with pytest.raises(TraceError, match=said):
+            read(copied)
+    (copied / "trace.json").write_text("{")
+    with pytest.raises(TraceError, match="damaged"):
+        read(copied)
+
+
+def test_other_initial_values_are_refused(runs, tmp_path):
+    with pytest.raises(TraceError, match="begin at different parameters"):
+        compare_traces(runs["mlp", 4, ()], runs["gru", 4, ()])
+
+
+def test_names_that_somebody_gives_are_taken_and_checked(runs, tmp_path):
+    one = runs["mlp", 4, ()]
+    with pytest.raises(TraceError, match="'no': no parameter of"):
+        compare_traces(one, one, {"no": "hidden.weight"})
+    file = tmp_path / "names.json"
+    file.write_text('{"hidden.bias": "middle.bias", "middle.bias": "hidden.bias"}')
+    swapped = compare_traces(one, one, file)
+    assert swapped.matching.matches["hidden.bias"].others == ("middle.bias",)
+    assert swapped.verdict == "differs"
+
+
+@pytest.mark.parametrize(("model", "steps", "dtype"), CLEAN)
+def test_a_run_does_what_its_own_settings_say(runs, model, steps, dtype):
+    found = check_trace(runs[model, steps, ()])
+    assert found.verdict == "same", found.findings
+    assert found.compared > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        (("mlp", 1, ("missing-zero-grad",)), {"missing-zero-grad"}),
+        (
+            ("conv", 4, ("missing-bias-correction", "clip-ignored", "sched-off-by-one")),
+            {"missing-bias-correction"},
+        ),
+    ],
+    ids=["missing-zero-grad", "missing-bias-correction"],
+)
+def test_some_mistakes_need_no_second_run(runs, key, names):
+    assert set(check_trace(runs[key]).names) == names
+
+
+def test_the_command_says_it_in_its_status_and_as_json(runs, tmp_path):
+    clean, wrong = runs["mlp", 4, ()], runs["mlp", 4, ("mean-of-means",)]
+    file = tmp_path / "found.json"
+    command = [sys.executable, "-m", "lockstep.cli", "trace", clean]
+    done = subprocess.run([*command, wrong, "--json", file], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "differs from" in done.stdout
+    assert "mean-of-means" in done.stdout
+    found = json.loads(file.read_text())
+    assert [each["name"] for each in found["findings"]] == ["mean-of-means"]
+    assert len(found["coefficients"]) >= 4
+    assert subprocess.run([*command, clean], capture_output=True).returncode == 0
+    bad = subprocess.run([*command, tmp_path / "no"], capture_output=True, text=True)
+    assert bad.returncode == 2
+    assert bad.stderr.count("\n") == 1
+
+
+def test_the_recorder_needs_numpy_and_safetensors_alone():
+    code = (
+        "import sys; import lockstep; import lockstep.record.writer; "
+        "print(*{name.split('.')[0] for name in sys.modules} & set(sys.argv[1:]))"
+    )
+    others = ["allpairspy", "jinja2", "ml_dtypes", "mpmath", "packaging", "rich", "typer", "torch"]
+    done = subprocess.run([sys.executable, "-c", code, *others], capture_output=True, text=True)
+    assert done.stdout.split() == [], done.stdout + done.stderr
+    assert not done.stderr

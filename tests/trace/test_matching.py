@@ -1,0 +1,102 @@
+"""Which parameter is which: transposed, reshaped, fused, split, tied by one value, or not there."""
+
+import numpy as np
+import pytest
+
+from lockstep.record.writer import sketch
+from lockstep.trace.matching import matched
+
+NUMBERS = np.random.default_rng(0)
+
+
+def drawn(*shape):
+    return NUMBERS.standard_normal(shape)
+
+
+def test_transposed_and_reshaped_tensors_are_found():
+    dense, conv, heads = drawn(4, 6), drawn(5, 3, 2, 2), drawn(8, 8)
+    mine = {"dense.weight": dense, "conv.weight": conv, "query.weight": heads}
+    theirs = {
+        "a/kernel": dense.T,
+        "b/kernel": conv.transpose(2, 3, 1, 0),
+        "c/kernel": heads.T.reshape(8, 2, 4),
+    }
+    found = matched(mine, theirs).matches
+    assert [found[name].others for name in mine] == [("a/kernel",), ("b/kernel",), ("c/kernel",)]
+    for name, array in mine.items():
+        assert np.array_equal(found[name].arranged([theirs[found[name].others[0]]]), array)
+    assert [found[name].how for name in mine] == [
+        "transposed",
+        "transposed",
+        "transposed, of shape (8, 2, 4)",
+    ]
+
+
+def test_the_sketch_of_a_transposed_tensor_is_arranged_too():
+    dense = drawn(40, 70)
+    found = matched({"w": dense}, {"k": dense.T}).matches["w"]
+    assert np.array_equal(found.arranged([sketch(dense.T)], sketched=True), sketch(dense))
+
+
+def test_fused_and_split_tensors_are_found_number_by_number():
+    q, k, v = drawn(6, 6), drawn(6, 6), drawn(6, 6)
+    gates = drawn(9, 4)
+    mine = {"qkv.weight": np.concatenate([q, k, v]), "gates": gates}
+    r, z, n = np.split(gates, 3)
+    theirs = {"q": q.T, "k": k.T, "v": v.T, "kernel": np.concatenate([z, r, n]).T}
+    found = matched(mine, theirs).matches
+    assert set(found["qkv.weight"].others) == {"q", "k", "v"}
+    assert found["qkv.weight"].how == "fused"
+    assert found["gates"].others == ("kernel",)
+    for name, array in mine.items():
+        arrays = [theirs[other] for other in found[name].others]
+        assert np.array_equal(found[name].arranged(arrays), array)
+    split = matched(theirs, mine).matches
+    assert split["q"].others == ("qkv.weight",)
+    assert np.array_equal(split["q"].arranged([mine["qkv.weight"]]), q.T)
+
+
+def test_tensors_of_one_value_go_by_their_company_and_by_a_hint():
+    first, second = drawn(3, 4), drawn(3, 4)
+    zeros = np.zeros(3)
+    mine = {"a.weight": first, "a.bias": zeros, "b.weight": second, "b.bias": zeros}
+    theirs = {"y/kernel": second.T, "y/bias": zeros, "x/kernel": first.T, "x/bias": zeros}
+    found = matched(mine, theirs).matches
+    assert found["a.bias"].others == ("x/bias",)
+    assert found["b.bias"].others == ("y/bias",)
+    # Norms count from 1 on one side, and from 0 on the other: only their gradients tell them apart.
+    ones = {f"norm{index}.weight": np.ones(4) for index in (1, 2)}
+    others = {f"LayerNorm_{index}/scale": np.ones(4) for index in (0, 1)}
+    gradients = {"norm1.weight": drawn(4), "norm2.weight": drawn(4)}
+    hints = {"LayerNorm_0/scale": gradients["norm1.weight"] * 2}
+    hints["LayerNorm_1/scale"] = gradients["norm2.weight"] * 2
+    by_hint = matched(ones, others, hints=(gradients, hints)).matches
+    assert by_hint["norm1.weight"].others == ("LayerNorm_0/scale",)
+    assert by_hint["norm2.weight"].others == ("LayerNorm_1/scale",)
+
+
+def test_what_has_no_counterpart_is_said_with_its_nearest():
+    dense = drawn(3, 4)
+    found = matched(
+        {"dense.weight": dense, "head.weight": drawn(5, 4)}, {"dense": dense.T, "head": drawn(4, 5)}
+    )
+    assert found.left == ("head.weight",)
+    assert found.other_left == ("head",)
+    assert found.nearest == {"head.weight": "head"}
+    given = matched({"head.weight": drawn(5, 4)}, {"head": drawn(4, 5)}, {"head.weight": "head"})
+    assert given.matches["head.weight"].axes == (1, 0)
+
+
+def test_a_copy_is_told_from_a_tensor_of_its_own():
+    embedding = drawn(5, 4)
+    theirs = {"embedding": embedding, "head/kernel": embedding.T}
+    assert matched({"embedding.weight": embedding}, theirs).copies == {
+        "head/kernel": "embedding.weight"
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_are_matched_as_the_coarser_of_both_holds_them(dtype):
+    dense = drawn(3, 4)
+    found = matched({"w": dense.astype("float32").astype("float64")}, {"k": dense.astype(dtype)})
+    assert found.matches["w"].others == ("k",)
