@@ -31,7 +31,7 @@ nitpicky = True
 # These are documented elsewhere, and a build reads nothing from there.
 nitpick_ignore_regex = [
     (r"py:.*", r"(_?pytest|jax|keras|numpy|optax|tensorflow|torch)\..*"),
-    (r"py:.*", r"(collections|decimal|fractions|pathlib|traceback|typing)\..*"),
+    (r"py:.*", r"(collections|decimal|fractions|os|pathlib|traceback|typing)\..*"),
     (r"py:.*", r"(list\[)?(dict|tuple)\[.*"),
     # What each folder reads of a problem, which is nothing to import.
     (r"py:class", r"\w+_impl\.problem\.Problem"),
