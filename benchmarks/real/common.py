@@ -156,6 +156,16 @@ MODEL = (
     "transposed-kernel", "untied", "batchnorm-eval",
 )  # fmt: skip
 MISTAKES = GRADIENT + AFTER + MODEL
+# Those before the model, by the stage that they change: of each, one at a time can be planted.
+STAGED = (
+    GRADIENT,
+    tuple(name for name in AFTER if name.startswith("clip")),
+    tuple(name for name in AFTER if name.startswith(("wd", "l2"))),
+    ("eps-default",),
+    ("other-betas", "momentum-ema"),
+    ("missing-bias-correction",),
+    tuple(name for name in AFTER if name.startswith(("sched", "rate"))),
+)
 
 
 def applies(mistake: str, model: str, accumulation_steps: int) -> bool:

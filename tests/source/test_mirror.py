@@ -113,10 +113,33 @@ def test_a_folder_can_be_copied_out(folder) -> None:
         assert imported(source) <= allowed[folder] | standard, file
 
 
+# What records a run is imported where it runs, each beside its framework.
+# Keras', beside the backend that it has there.
+RECORDERS = {
+    "pytorch": {"torch"},
+    "optax": {"jax", "optax"},
+    "keras": {"keras", "tensorflow", "jax", "torch"},
+}
+
+
+def recorder(file: Path) -> str | None:
+    """The framework of a recorder's file; None of any other."""
+    inside = file.parent.name == "record"
+    return next((name for name in RECORDERS if inside and file.name.startswith(name)), None)
+
+
+def test_a_recorder_imports_its_own_framework_alone() -> None:
+    files = [file for file in (ROOT / "lockstep/record").glob("*.py") if recorder(file)]
+    assert {recorder(file) for file in files} == set(RECORDERS)
+    for file in files:
+        assert imported(file.read_text()) & PACKAGES <= RECORDERS[recorder(file)], file
+
+
 def test_lockstep_imports_no_framework_at_module_level() -> None:
     modules = [
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for file in (ROOT / "lockstep").rglob("*.py")
+        if recorder(file) is None
     ]
     assert len(modules) >= 10
     code = (

@@ -1,0 +1,148 @@
+"""How well recorded real runs are told apart: `python -m benchmarks.tracing [--planted N]`.
+
+Four small models are recorded in three frameworks, two dtypes, K = 1 and 4. Clean runs are compared
+in all directions; then mistakes are planted in one side, alone and three at once, drawn with a
+fixed seed, and compared with a framework's clean run. Whatever is said beside the right names
+counts as wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Collection
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.real import common
+from benchmarks.real.record import record
+from lockstep.trace import Comparison, compare_traces
+
+FRAMEWORKS = ("pytorch", "jax", "keras")
+DTYPES = ("float64", "float32")
+STEPS = (1, 4)
+# What a planted mistake is called where the catalogue has no such name.
+CALLED = {
+    "skipped-micro-batch": "micro-batches left out",
+    "other-betas": "another beta2",
+    "rate-times-10": "another learning rate",
+}
+
+
+class Run(NamedTuple):
+    """A real run: what is trained, in what, how, and with which mistakes."""
+
+    framework: str
+    model: str
+    dtype: str
+    steps: int
+    mistakes: tuple[str, ...] = ()
+
+
+def recorded(runs: Collection[Run], folder: Path) -> dict[Run, Path]:
+    """The traces of runs, each framework's in one process."""
+    found = {run: folder / str(index) for index, run in enumerate(runs)}
+    for framework in FRAMEWORKS:
+        jobs = [
+            {
+                "folder": str(path),
+                "model": run.model,
+                "dtype": run.dtype,
+                "accumulation_steps": run.steps,
+                "mistakes": run.mistakes,
+            }
+            for run, path in found.items()
+            if run.framework == framework
+        ]
+        record(framework, jobs)
+    return found
+
+
+def drawn(count: int, together: int, numbers: random.Random) -> list[Run]:
+    """Runs with so many mistakes at once, of different stages."""
+    found: set[Run] = set()
+    while len(found) < count:
+        framework, model = numbers.choice(FRAMEWORKS), numbers.choice(common.MODELS)
+        run = Run(framework, model, numbers.choice(DTYPES), 4)
+        able = [
+            [m for m in stage if common.applies(m, run.model, run.steps)]
+            for stage in (*common.STAGED, common.MODEL)
+        ]
+        # One model difference hides no other stage, and is hard to tell from another one.
+        stages = able if together == 1 else able[:-1]
+        some = [numbers.choice(each) for each in stages if each]
+        if len(some) >= together:
+            found.add(run._replace(mistakes=tuple(sorted(numbers.sample(some, together)))))
+    return sorted(found)
+
+
+def right(found: Comparison, mistakes: Collection[str]) -> bool:
+    """Whether all that was planted was named, and nothing else."""
+    names = {each.name for each in found.findings if not each.policy}
+    wanted = {CALLED.get(each, each) for each in mistakes}
+    model = wanted & set(common.MODEL)
+    if model:
+        wanted = (wanted - model) | {"another gradient"} | (model & {"untied"})
+        names = {"another gradient" if each == "other data" else each for each in names}
+    return names == wanted and not found.left
+
+
+def measured(pairs: Collection[tuple[Run, Run]], traces: dict[Run, Path]) -> dict[str, Any]:
+    """How many comparisons say what they should, and how long they take."""
+    wrong, seconds = [], []
+    for one, other in pairs:
+        begun = time.process_time()
+        found = compare_traces(traces[one], traces[other])
+        seconds.append(time.process_time() - begun)
+        if not right(found, other.mistakes):
+            said = [*found.names, *found.left]
+            wrong.append({"right": list(one), "port": list(other), "said": said})
+    longest = round(max(seconds), 2)
+    return {
+        "trials": len(pairs),
+        "right": len(pairs) - len(wrong),
+        "longest": longest,
+        "wrong": wrong,
+    }
+
+
+def main() -> None:
+    """Measure, print a line each, and write what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--planted", type=int, default=60, help="how many, alone and in threes each"
+    )
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    numbers = random.Random(0)
+    clean = [Run(*each) for each in product(FRAMEWORKS, common.MODELS, DTYPES, STEPS)]
+    pairs = {"clean": [(a, b) for a, b in product(clean, clean) if a[1:] == b[1:]]}
+    for name, together in (("one mistake", 1), ("three mistakes", 3)):
+        runs = drawn(options.planted, together, numbers)
+        pairs[name] = [
+            (run._replace(framework=numbers.choice(FRAMEWORKS), mistakes=()), run) for run in runs
+        ]
+    with tempfile.TemporaryDirectory() as folder:
+        needed = dict.fromkeys(run for each in pairs.values() for pair in each for run in pair)
+        traces = recorded(list(needed), Path(folder))
+        found = {name: measured(each, traces) for name, each in pairs.items()}
+    for name, each in found.items():
+        print(f"{name}: {each['right']} of {each['trials']}, at most {each['longest']} s")
+        for wrong in each["wrong"]:
+            print(
+                "   ",
+                *wrong["port"][:4],
+                "+".join(wrong["port"][4]) or "clean",
+                "said",
+                wrong["said"],
+            )
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
