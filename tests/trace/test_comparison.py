@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from benchmarks.real import common
 from benchmarks.real.record import record
@@ -220,3 +221,13 @@ def test_the_recorder_needs_numpy_and_safetensors_alone():
     done = subprocess.run([sys.executable, "-c", code, *others], capture_output=True, text=True)
     assert done.stdout.split() == [], done.stdout + done.stderr
     assert not done.stderr
+
+
+def test_the_page_says_what_the_benchmark_measured():
+    measured = json.loads((ROOT / "benchmarks/tracing.json").read_text())
+    page = (ROOT / "docs/trace.md").read_text()
+    assert len(measured) == 3
+    for name, found in measured.items():
+        assert f"| {name} | {found['right']} of {found['trials']} |" in page
+        assert found["right"] + len(found["wrong"]) == found["trials"]
+    assert not measured["clean"]["wrong"]
