@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,13 @@ def record(framework: str, jobs: Iterable[Mapping[str, Any]]) -> None:
     )
     if done.returncode:
         raise RuntimeError(done.stderr)
+
+
+def record_both(right: str, port: str, planted: Collection[str], **settings: Any) -> None:
+    """Record a right run in PyTorch, and its port to JAX with mistakes: float32, K = 4."""
+    job = {"dtype": "float32", "accumulation_steps": 4} | settings
+    record("pytorch", [job | {"folder": str(Path(right).resolve())}])
+    record("jax", [job | {"folder": str(Path(port).resolve()), "mistakes": list(planted)}])
 
 
 def main() -> None:
