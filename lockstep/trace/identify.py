@@ -8,7 +8,7 @@ stage does not show as another in the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -242,7 +242,7 @@ def window_fit(update: Update, previous: Update | None, steps: Steps) -> Fit | N
     return fit(np.concatenate(targets), list(matrix.T), np.concatenate(bounds))
 
 
-def setting(optimizer: Optimizer, rate: Number | None = None) -> Optimizer:
+def setting(optimizer: Optimizer) -> Optimizer:
     """The same rule at rate 1, without decay: what it moves by is its direction."""
     more: dict[str, Any] = {"learning_rate": 1.0, "weight_decay": 0.0}
     return replace(optimizer, **more)
@@ -357,9 +357,6 @@ def together(moves: Mapping[str, Move]) -> dict[str, Move]:
         again = move_of(move.step, move.direction, move.error, common)
         found[name] = again if again.fit.exact else move
     return found
-
-
-Values = Callable[[int], float]
 
 
 def norm_of(norms: Mapping[str, float]) -> float:

@@ -7,7 +7,6 @@ names, and by the company that they keep. Nothing here knows what a trace is.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -301,10 +300,3 @@ def aligned(one: Array | None, other: Array | None) -> float:
 def module(name: str) -> str:
     """The module that a parameter stands in, by its name."""
     return re.split(r"[./]", name.rsplit("/", 1)[0] if "/" in name else name.rsplit(".", 1)[0])[-1]
-
-
-def share(one: Array, other: Array) -> float:
-    """How far two arrays are apart, of the first's norm."""
-    size = float(np.linalg.norm(one))
-    apart = float(np.linalg.norm(one - other))
-    return apart / size if size else math.inf if apart else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -192,10 +192,3 @@ def read_update(file: Path) -> Update:
         phase, name = key.split("|", 1)
         phases.setdefault(phase, []).append(name)
     return Update(file, number, facts, {phase: tuple(names) for phase, names in phases.items()})
-
-
-def walk(trace: Trace, phase: str) -> Iterator[tuple[Update, str]]:
-    """Each update and name of which there is an array in a phase."""
-    for update in trace.updates:
-        for name in update.phases.get(phase, ()):
-            yield update, name

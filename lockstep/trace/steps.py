@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -174,8 +173,3 @@ def parameters_between(trace: Trace) -> list[tuple[int, str, float]]:
             if not np.array_equal(left, begun):
                 found.append((later.number, name, float(abs(left - begun).max())))
     return found
-
-
-def counts(trace: Trace) -> Any:
-    """How many micro-batches each recorded window had; 0 where their gradients were not shown."""
-    return [update.micro_batches for update in trace.updates]
