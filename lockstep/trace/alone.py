@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lockstep.problem import Optimizer
 from lockstep.trace.comparison import (
     Comparison,
     between,
+    groups,
     left_of,
     rates_of,
     rule_findings,
@@ -62,24 +64,19 @@ def check_trace(folder: str | Path) -> Comparison:
     )
 
 
-def groups(trace: Trace) -> list[dict[str, object]]:
-    """The groups of a run's optimizers, with their settings."""
-    return [dict(g) for each in trace.facts.get("optimizers", ()) for g in each.get("groups", ())]
-
-
 def itself(trace: Trace) -> Matching:
     """Each parameter as its own counterpart."""
     return Matching({name: Match(name, (), (name,)) for name in trace.parameters})
 
 
-def settings_moments(run: Identified, given: dict[str, object]) -> tuple[Moment, Moment]:
+def settings_moments(run: Identified, given: dict[str, Any]) -> tuple[Moment, Moment]:
     """How the moments should go on, by the settings."""
     if run.steps.family == "sgd":
         momentum, dampening = (float(str(given.get(k, 0.0))) for k in ("momentum", "dampening"))
         first = Moment(Number(momentum, 0.0), None if dampening else Number(1.0, 0.0))
         return first, Moment(None, None)
     known = given.get("betas") or (given.get("beta_1"), given.get("beta_2"))
-    betas = [float(str(beta)) for beta in known if beta is not None]  # type: ignore[attr-defined]
+    betas = [float(str(beta)) for beta in known if beta is not None]
     if len(betas) != 2:
         return Moment(None, None), Moment(None, None)
     first, second = (Moment(Number(b, ROUNDED * b), Number(1 - b, ROUNDED * b)) for b in betas)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from lockstep.oracle.loop import STAGES
 from lockstep.problem import Optimizer
+from lockstep.problem.settings import OPTIMIZERS
 from lockstep.trace.findings import Finding, ordered
 from lockstep.trace.gradients import Pair, pairs
 from lockstep.trace.identify import Identified
@@ -114,7 +115,8 @@ def given_names(
             names = json.loads(Path(names).read_text())
         except (OSError, ValueError) as error:
             raise TraceError(f"{names}: no JSON file of names ({error})") from None
-    assert isinstance(names, Mapping)
+    if not isinstance(names, Mapping):
+        raise TraceError("the names must be a JSON object: the first run's to the other's")
     for name, other in names.items():
         for known, trace in ((name, mine), (other, theirs)):
             if known not in trace.parameters:
@@ -134,7 +136,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     found = list(between(theirs))
     gradients = pairs(first, second, matching)
     found += data_findings(mine, theirs)
-    found += model_findings(gradients, matching)
+    found += model_findings(gradients)
     found += untied(matching)
     found += window_findings(gradients, second)
     found += clip_findings(first, second)
@@ -197,8 +199,7 @@ def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) ->
     to be found out.
     """
     family = run.family
-    groups = [g for each in run.trace.facts.get("optimizers", ()) for g in each.get("groups", ())]
-    given = groups[0] if groups else {}
+    given = next(iter(groups(run.trace)), {})
     known = {SETTINGS[k]: v for k, v in given.items() if k in SETTINGS}
     if "beta_1" in given and "beta_2" in given:
         known["betas"] = given["beta_1"], given["beta_2"]
@@ -229,10 +230,13 @@ def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) ->
     return Optimizer(family, **settings_that(family, known))
 
 
+def groups(trace: Trace) -> list[dict[str, Any]]:
+    """The groups of a run's optimizers, with their settings."""
+    return [dict(g) for each in trace.facts.get("optimizers", ()) for g in each.get("groups", ())]
+
+
 def settings_that(family: str, known: Mapping[str, Any]) -> dict[str, Any]:
     """Those settings that an optimizer has; dampening shows in the state, and is no part of it."""
-    from lockstep.problem.settings import OPTIMIZERS
-
     have = OPTIMIZERS[family]
     return {
         name: value
@@ -277,7 +281,7 @@ def data_findings(mine: Trace, theirs: Trace) -> Iterator[Finding]:
                     return
 
 
-def model_findings(gradients: Sequence[Pair], matching: Matching) -> Iterator[Finding]:
+def model_findings(gradients: Sequence[Pair]) -> Iterator[Finding]:
     """Gradients that are other ones from the same parameters: the model, its loss or the data."""
     for pair in gradients:
         off = pair.off

@@ -58,12 +58,13 @@ class Pair:
 def pairs(mine: Identified, theirs: Identified, matching: Matching) -> list[Pair]:
     """All micro-batches of all updates that begin at nearly the same parameters."""
     found = []
+    rounding = noise(mine, theirs, matching)
     for update in mine.steps.trace.updates:
         other = theirs.steps.trace.update(update.number)
         if other is None:
             break
         apart = distance(update, other, matching)
-        floor = max(noise(mine, theirs, matching), CONDITION * apart)
+        floor = max(rounding, CONDITION * apart)
         if floor > 1e-2:
             continue
         found += of_update(mine, theirs, matching, update, other, floor)
@@ -132,7 +133,7 @@ def arranged(update: Update, phase: str, match: Match) -> Array | None:
     if any(each is None for each in arrays):
         return None
     known: list[Any] = [each for each in arrays if each is not None]
-    return match.arranged(known, update.sketched(phase, match.others[0]))
+    return match.arranged(known, any(update.sketched(phase, name) for name in match.others))
 
 
 def share(run: Identified, update: Update, index: int | None) -> float:

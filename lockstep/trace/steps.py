@@ -63,10 +63,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """A run's steps.
-
-    of: by update and tensor; missing: sentences about what the run does not show.
-    """
+    """A run's steps, by update and tensor."""
 
     trace: Trace
     of: dict[tuple[int, str], Step] = field(default_factory=dict)

@@ -167,6 +167,10 @@ def test_names_that_somebody_gives_are_taken_and_checked(runs, tmp_path):
     with pytest.raises(TraceError, match="'no': no parameter of"):
         compare_traces(one, one, {"no": "hidden.weight"})
     file = tmp_path / "names.json"
+    for text, said in (("[1]", "must be a JSON object"), ("{", "no JSON file of names")):
+        file.write_text(text)
+        with pytest.raises(TraceError, match=said):
+            compare_traces(one, one, file)
     file.write_text('{"hidden.bias": "middle.bias", "middle.bias": "hidden.bias"}')
     swapped = compare_traces(one, one, file)
     assert swapped.matching.matches["hidden.bias"].others == ("middle.bias",)
