@@ -44,13 +44,24 @@ from lockstep.record.pytorch_model import (
     versions,
     wider,
 )
-from lockstep.record.pytorch_tensors import Held, fetched, fingerprints, held, sketch_of, tensors_in
+from lockstep.record.pytorch_tensors import (
+    Held,
+    data_in,
+    fetched,
+    fingerprints,
+    held,
+    sketch_of,
+    targets_of,
+    tensors_in,
+)
 from lockstep.record.writer import RecordError, Writer
 
 Arguments = tuple[Any, ...]
 Options = dict[str, Any]
 # How many forward passes before a backward() are remembered.
 PASSES = 64
+# Data of more numbers than this are not kept whole.
+LARGE = 1 << 20
 
 
 @dataclass
@@ -67,6 +78,8 @@ class Window:
     # Parameters that got a gradient, and those whose optimizer has done its step, or left it out.
     touched: set[str] = field(default_factory=set)
     settled: set[str] = field(default_factory=set)
+    # The modules whose inputs and outputs are kept, in the order in which they returned.
+    modules: list[str] = field(default_factory=list)
     stepped: bool = False
 
 
@@ -81,8 +94,9 @@ class Recorder:
     """Records what a model's training does; `close()` ends it, and so does the process' end.
 
     optimizers: those to record; without any, each that steps a parameter of the model. full, every,
-    at: of which updates whole tensors are kept, see `Writer`. activations: True for all modules, or
-    the names of some. ranks: 0 records the first process alone, "all" each in a folder of its own.
+    at: of which updates whole tensors are kept, see `Writer`. activations: what goes into and comes
+    out of all modules (True) or some (their names) is kept too, of the first micro-batch of those
+    updates. ranks: 0 records the first process alone, "all" each in a folder of its own.
     """
 
     def __init__(
@@ -129,12 +143,12 @@ class Recorder:
         self.world = {"rank": rank, "ranks": count}
         folder = Path(folder) / f"rank-{rank}" if ranks == "all" else folder
         self.learn_names()
-        modules = self.chosen(activations)
+        self.modules = self.chosen(activations)
         self.writer = Writer(folder, "pytorch", full, every, at)
         self.window = self.new_window()
         self.open = True
         self.put_hooks()
-        for name, module in modules.items():
+        for name, module in self.modules.items():
             hook = functools.partial(self.module_returns, name)
             self.handles.append(module.register_forward_hook(hook, with_kwargs=True))
         self.write_run()
@@ -209,7 +223,7 @@ class Recorder:
 
     def chosen(self, activations: bool | Collection[str]) -> dict[str, Any]:
         """The modules whose inputs and outputs are asked for, by their names."""
-        modules = {clean(name): module for name, module in self.model.named_modules() if name}
+        modules = {clean(name): module for name, module in self.model.named_modules()}
         names = list(modules) if activations is True else list(activations or ())
         if names and compiled(self.called):
             raise RecordError(
@@ -283,22 +297,36 @@ class Recorder:
         """Take the data of a forward pass; with it may begin a window."""
         self.begin()
         self.hook_parameters()
-        found = fingerprints(tensors_in((arguments, options)))
+        tensors = data_in((arguments, options))
+        found = fingerprints(tensors)
         if found:
+            self.keep("data", tensors)
             self.data = [*self.data[1 - PASSES :], (self.model.training, found)]
 
     def module_returns(
         self, name: str, module: Any, arguments: Arguments, options: Options, output: Any
     ) -> None:
-        """Keep a module's inputs and outputs, in the first micro-batch of a whole update."""
-        if torch.compiler.is_compiling() or not self.looks(module, None):
+        """Keep the inputs and outputs of a module's first call."""
+        if torch.compiler.is_compiling() or not self.looks(module, self.modules[name]):
             return
-        if not self.window.whole or self.window.micro_batches:
+        if not self.keeps_activations() or name in self.window.modules:
             return
+        self.window.modules.append(name)
         for kind, value in (("input", (arguments, options)), ("output", output)):
             for index, tensor in enumerate(tensors_in(value)):
                 suffix = f".{index}" if index else ""
                 self.window.arrays[f"{kind}.0{suffix}|{name}"] = held(tensor, whole=True)
+
+    def keeps_activations(self) -> bool:
+        """Whether this is the first micro-batch of a whole update, and activations are wanted."""
+        return bool(self.modules) and self.window.whole and not self.window.micro_batches
+
+    def keep(self, phase: str, tensors: list[Any]) -> None:
+        """Keep data whole, beside the activations that they lead to."""
+        if self.keeps_activations():
+            for index, tensor in enumerate(tensors):
+                if tensor.numel() <= LARGE:
+                    self.window.arrays[f"{phase}.0|{index}"] = held(tensor, whole=True)
 
     # The backward pass.
 
@@ -327,6 +355,11 @@ class Recorder:
         """The pass' other callbacks, such as an average over processes, come before."""
         again = torch.autograd.Variable._execution_engine.queue_callback
         again(lambda: self.backward_done(None))
+
+    def backward_begins(self, tensors: Any) -> None:
+        """Keep what the loss was compared with, which its graph forgets as it is walked."""
+        if self.open and self.keeps_activations():
+            self.keep("targets", targets_of(tensors))
 
     def backward_done(self, tensors: Any) -> None:
         """A micro-batch is over: keep its gradients, and what all have come to."""
@@ -519,6 +552,8 @@ class Recorder:
             "sizes": sizes,
             "dtypes": wider(window.arrays),
         }
+        if window.modules:
+            facts["modules"] = window.modules
         try:
             self.look_for_gaps(window)
             self.writer.update(window.number, arrays, facts | window.facts)

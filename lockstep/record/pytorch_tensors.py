@@ -19,6 +19,8 @@ from lockstep.record.writer import RecordError, fingerprint, lattice
 Array = np.ndarray[Any, Any]
 # How many numbers a processor's cache holds.
 PIECE = 1 << 17
+# How many operations above a loss are looked through for the targets.
+NODES = 64
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -147,10 +149,28 @@ def tensors_in(value: Any) -> Iterator[Any]:
             yield from tensors_in(entry)
 
 
+def data_in(value: Any) -> list[Any]:
+    """The tensors that are data; what was computed with parameters is none."""
+    return [
+        tensor
+        for tensor in tensors_in(value)
+        if not tensor.requires_grad and not tensor.dtype.is_complex
+    ]
+
+
 def fingerprints(tensors: Iterable[Any]) -> list[dict[str, Any]]:
-    """Fingerprints of data; what was computed with parameters is none."""
+    """Fingerprints of data."""
+    return [fingerprint(held(tensor, whole=True).values.numpy()) for tensor in tensors]
+
+
+def targets_of(losses: Any) -> list[Any]:
+    """What PyTorch's own losses were compared with, as the graph above them has kept it."""
+    graph = [loss.grad_fn for loss in tensors_in(losses) if loss.grad_fn is not None]
     found = []
-    for tensor in tensors:
-        if not tensor.requires_grad and not tensor.dtype.is_complex:
-            found.append(fingerprint(held(tensor, whole=True).values.numpy()))
+    for node in graph:
+        target = getattr(node, "_saved_target", None)
+        if isinstance(target, torch.Tensor):
+            found.append(target)
+        elif len(graph) < NODES:
+            graph += [above for above, _ in node.next_functions if above is not None]
     return found

@@ -54,9 +54,11 @@ def replace(owner: Any, name: str, around: Callable[[Any], Any]) -> None:
 
 
 def around_backward(original: Any) -> Any:
-    """`torch.autograd.backward`, after which the recorders know the loss."""
+    """`torch.autograd.backward`, before which a recorder sees the targets, and then the loss."""
 
     def backward(tensors: Any, *arguments: Any, **options: Any) -> Any:
+        for recorder in () if DEPTH[0] else tuple(RECORDERS):
+            recorder.backward_begins(tensors)
         DEPTH[0] += 1
         try:
             done = original(tensors, *arguments, **options)

@@ -477,6 +477,31 @@ def test_activations_are_of_the_first_micro_batch_of_whole_updates(tmp_path):
     assert not any("put.0" in key for key in read(tmp_path, 2)[0])
 
 
+def test_modules_come_in_the_order_in_which_they_return_and_once(tmp_path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+
+        def forward(self, x):
+            return self.block(self.block(x))
+
+    model = Twice()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    target = torch.tensor([1, 3])
+    with lockstep.record.torch(tmp_path, model, optimizer, activations=True):
+        x = torch.randn(2, 4)
+        output = model(x)
+        nn.functional.cross_entropy(output, target).mul(0.5).backward()
+        optimizer.step()
+    arrays, facts = read(tmp_path, 1)
+    assert facts["modules"] == ["block.0", "block.1", "block", ""]
+    assert np.array_equal(arrays["input.0|block"], x.numpy())
+    assert np.array_equal(arrays["output.0|"], output.detach().numpy())
+    assert np.array_equal(arrays["data.0|0"], x.numpy())
+    assert np.array_equal(arrays["targets.0|0"], target.numpy())
+
+
 def test_a_closure_is_looked_into(tmp_path):
     def train(record):
         model = net()
