@@ -17,9 +17,13 @@ from typing import Any, Literal
 from lockstep.oracle.loop import STAGES
 from lockstep.problem import Optimizer
 from lockstep.problem.settings import OPTIMIZERS
+from lockstep.trace import forward
 from lockstep.trace.findings import Finding, ordered
-from lockstep.trace.gradients import Pair, pairs
+from lockstep.trace.forward import Parting
+from lockstep.trace.gradients import Pair, arranged, pairs
 from lockstep.trace.identify import Identified
+from lockstep.trace.layers import Case, Reason, explained
+from lockstep.trace.losses import loss_reason
 from lockstep.trace.matching import Matching, constant, matched
 from lockstep.trace.naming import (
     Rule,
@@ -36,7 +40,7 @@ from lockstep.trace.naming import (
     window_findings,
 )
 from lockstep.trace.numbers import Number, agreed
-from lockstep.trace.reading import Trace, TraceError, read
+from lockstep.trace.reading import Trace, TraceError, Update, read
 from lockstep.trace.steps import Steps, parameters_between, steps
 
 Verdict = Literal["same", "differs"]
@@ -136,8 +140,10 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     found = list(between(theirs))
     gradients = pairs(first, second, matching)
     found += data_findings(mine, theirs)
-    found += model_findings(gradients)
-    found += untied(matching)
+    found += model_findings(mine, theirs, gradients, matching)
+    if any(each.name == "label-shift" for each in found):
+        # Their fingerprints differ, and why is known.
+        found = [each for each in found if each.stage != "data"]
     found += window_findings(gradients, second)
     found += clip_findings(first, second)
     found += average_findings(moments(first), second)
@@ -281,23 +287,74 @@ def data_findings(mine: Trace, theirs: Trace) -> Iterator[Finding]:
                     return
 
 
-def model_findings(gradients: Sequence[Pair]) -> Iterator[Finding]:
+def model_findings(
+    mine: Trace, theirs: Trace, gradients: Sequence[Pair], matching: Matching
+) -> Iterator[Finding]:
     """Gradients that are other ones from the same parameters: the model, its loss or the data."""
-    for pair in gradients:
-        off = pair.off
-        if not off or pair.nothing:
-            continue
-        where = "" if pair.micro_batch is None else f" in micro-batch {pair.micro_batch + 1}"
-        worst = ", ".join(f"{name} ({off[name]:.1g})" for name in list(off)[:3])
-        said = (
-            f"the gradients of {len(off)} of {len(pair.rest)} tensors are other ones{where}, at the"
-            f" same parameters, most of all {worst}; rounding leaves {pair.floor:.0e}"
-        )
-        yield Finding("another gradient", "model", said, pair.update, tuple(off), "gradient")
+    untied = list(untied_findings(matching))
+    yield from untied
+    pair = next((each for each in gradients if each.off and not each.nothing), None)
+    if pair is None or (untied and only_untied(pair, mine, theirs, matching)):
         return
+    off = pair.off
+    where = "" if pair.micro_batch is None else f" in micro-batch {pair.micro_batch + 1}"
+    worst = ", ".join(f"{name} ({off[name]:.1g})" for name in list(off)[:3])
+    said = (
+        f"the gradients of {len(off)} of {len(pair.rest)} tensors are other ones{where}, at the"
+        f" same parameters, most of all {worst}; rounding leaves {pair.floor:.0e}"
+    )
+    # Updates are numbered from 1, and none is missing.
+    found = parted(
+        mine.updates[pair.update - 1], theirs.updates[pair.update - 1], matching, pair.floor
+    )
+    name = "another gradient"
+    if found is not None:
+        parting, reason = found
+        said = f"the forward passes part {parting.where}; {said}"
+        if reason is not None:
+            name, said = reason.name, f"{reason.said}, {parting.where}; {said.split('; ', 1)[1]}"
+    modules = found[0].names if found is not None else ()
+    yield Finding(name, "model", said, pair.update, tuple(off), "gradient", modules=modules)
 
 
-def untied(matching: Matching) -> Iterator[Finding]:
+def parted(
+    mine: Update, theirs: Update, matching: Matching, floor: float
+) -> tuple[Parting, Reason | None] | None:
+    """Where the forward passes of an update part, and why; None where they were not recorded."""
+    parting = forward.parting(mine, theirs, matching, floor)
+    if parting is None:
+        return None
+    if parting.kind == "loss":
+        return parting, loss_reason(mine, theirs, parting.got[0])
+    parameters: dict[str, dict[str, Any]] = {}
+    for name in mine.phases["before"]:
+        module = forward.owner(name, mine.facts["modules"])
+        array = mine.array("before", name, whole=True)
+        if module is not None and array is not None:
+            parameters.setdefault(module, {})[name[len(module) :].lstrip("./")] = array
+    return parting, explained(Case(parting, parameters, floor))
+
+
+def only_untied(pair: Pair, mine: Trace, theirs: Trace, matching: Matching) -> bool:
+    """Whether a pair's gradients are the same once those of the copies are added to their own."""
+    added = {name: copy for copy, name in matching.copies.items()}
+    if set(pair.off) - set(added):
+        return False
+    update, other = mine.updates[pair.update - 1], theirs.updates[pair.update - 1]
+    phase = "accumulated" if pair.micro_batch is None else f"gradient.{pair.micro_batch}"
+    for name in pair.off:
+        first = update.array(phase, name)
+        own = arranged(other, phase, matching.matches[name])
+        copied = other.array(phase, added[name])
+        if first is None or own is None or copied is None:
+            return False
+        turned = forward.arranged(first - own, copied)
+        if turned is None or forward.distance(first, own + turned) > pair.floor:
+            return False
+    return True
+
+
+def untied_findings(matching: Matching) -> Iterator[Finding]:
     """Parameters of their own that are one in the first run."""
     for copy, name in matching.copies.items():
         said = f"{copy} begins as a copy of {name}, and is trained on its own: they are one there"

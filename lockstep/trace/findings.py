@@ -16,7 +16,7 @@ class Finding:
 
     name: the catalogue's, or a few words; stage: of STAGES; said: a sentence, with the numbers;
     update: the first that shows it; tensors: which; phase: the first recorded one that differs;
-    policy: whether it is one of a library, and no mistake.
+    policy: whether it is one of a library, and no mistake; modules: where the forward passes part.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Finding:
     tensors: tuple[str, ...] = ()
     phase: str = ""
     policy: bool = False
+    modules: tuple[str, ...] = ()
 
     @property
     def known(self) -> bool:

@@ -289,10 +289,9 @@ def by_name(
 
 
 def aligned(one: Array | None, other: Array | None) -> float:
-    """How much two arrays point in one direction, from 0 to 10; 0 if they cannot be compared.
+    """To how many digits two arrays are parallel, up to 6; 0 if they cannot be compared.
 
-    Arrays of a few numbers are nearly parallel by chance, so that each digit to which they are
-    parallel counts one, up to 6; the cosine counts up to 4.
+    Arrays of a few numbers are nearly parallel by chance: names count more than a digit or two.
     """
     if one is None or other is None or one.size != other.size:
         return 0.0
@@ -301,7 +300,7 @@ def aligned(one: Array | None, other: Array | None) -> float:
     if not sizes:
         return 0.0
     cosine = min(1.0, abs(float((one * other).sum())) / sizes)
-    return 4 * cosine - float(np.log10(max(1 - cosine, 1e-6)))
+    return -float(np.log10(max(1 - cosine, 1e-6)))
 
 
 def module(name: str) -> str:

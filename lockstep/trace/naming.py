@@ -271,7 +271,13 @@ def threshold_of(run: Identified) -> Threshold | None:
         if to is not None and None not in each:
             found.append(Threshold(to, epsilon))
     # One update alone tells no epsilon: a limit that somebody typed has few digits.
-    return min(found, key=lambda each: len(str(each.to)), default=None)
+    return min(found, key=lambda each: digits(each.to), default=None)
+
+
+def digits(number: Number) -> int:
+    """How many digits a number needs that may be this one."""
+    shortest = (n for n in range(1, 17) if number.equals(float(f"{number.value:.{n}g}")))
+    return next(shortest, 17)
 
 
 def rule_gradients(run: Identified) -> Gradients:

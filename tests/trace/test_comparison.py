@@ -37,9 +37,23 @@ PLANTED = {
         "clip-per-tensor",
         "another learning rate",
     },
-    ("transformer", 4, ("gelu",)): {"another gradient"},
-    ("transformer", 1, ("untied",)): {"another gradient", "untied"},
+    ("transformer", 1, ("untied",)): {"untied"},
 }
+# Differences in the model, and the modules at which the forward passes part.
+PARTED = {
+    ("mlp", "gelu"): ("hidden", "middle"),
+    ("mlp", "dropout-on"): ("hidden", "middle"),
+    ("mlp", "transposed-kernel"): ("hidden", "output"),
+    ("conv", "batchnorm-eval"): ("norm",),
+    ("transformer", "gelu"): ("inner", "outer"),
+    ("transformer", "dropout-on"): ("inner", "outer"),
+    ("transformer", "layernorm-epsilon"): ("norm1",),
+    ("transformer", "attention-scale"): ("attention.value", "attention.output"),
+    ("transformer", "transposed-kernel"): ("attention",),
+    ("transformer", "label-shift"): ("",),
+    ("transformer", "padding-counted"): ("",),
+}
+PLANTED |= {(model, 4, (name,)): {name} for model, name in PARTED}
 CLEAN = [
     (model, steps, dtype)
     for model in common.MODELS
@@ -65,6 +79,7 @@ def runs(tmp_path_factory):
                 "accumulation_steps": key[1],
                 "mistakes": key[2],
                 "dtype": dtype,
+                "activations": True,
             }
             for key, dtype in jobs.items()
         ],
@@ -91,6 +106,13 @@ def test_planted_mistakes_are_named_all_and_no_other(runs, key):
     assert found.status == 1
     with pytest.raises(AssertionError, match=found.names[0]):
         found.assert_same_updates()
+
+
+@pytest.mark.parametrize("key", PARTED, ids="-".join)
+def test_forward_passes_part_in_the_right_module(runs, key):
+    model, mistake = key
+    found = compare_traces(runs[model, 4, ()], runs[model, 4, (mistake,)])
+    assert [each.modules for each in found.findings] == [PARTED[key]]
 
 
 def test_the_coefficients_of_a_mean_of_means_are_those_of_its_sizes(runs):

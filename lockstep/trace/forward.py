@@ -1,0 +1,186 @@
+"""Two runs' forward passes over one micro-batch: the first module at which they part.
+
+Modules belong together that hold the parameters which do. What one is called with is compared, and
+then what it returns: where inputs part that follow from outputs which did not, the difference is
+between the modules, in an operation that is none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Literal
+
+import numpy as np
+
+from lockstep.trace.matching import Matching
+from lockstep.trace.reading import Array, Update
+
+# Axes of more are compared in their own order alone.
+MOST_AXES = 5
+Kind = Literal["between", "inside", "loss", "nowhere"]
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """What went into a module and came out of it, in one call."""
+
+    name: str
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Parting:
+    """Where two forward passes part.
+
+    kind: "between" modules, "inside" of one, in the "loss", or "nowhere" in what was recorded.
+    mine: the module whose inputs, or outputs, part. before: the modules whose outputs are the same
+    in both runs, in order; missing: those that the second run never calls. All are the first run's.
+    got: what both have there, arranged alike.
+    """
+
+    kind: Kind
+    mine: Module
+    before: tuple[Module, ...]
+    missing: tuple[Module, ...]
+    got: tuple[Array, Array]
+
+    @property
+    def where(self) -> str:
+        """In words, by the first run's names."""
+        if self.kind == "inside":
+            return f"inside of {called(self.mine.name)}"
+        if self.kind == "between" and self.before:
+            return f"between {called(self.before[-1].name)} and {called(self.mine.name)}"
+        if self.kind == "between":
+            return f"before {called(self.mine.name)}"
+        return "behind the model's outputs, in the loss" if self.kind == "loss" else "nowhere"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modules at which it is."""
+        ahead = self.before[-1:] if self.kind == "between" else ()
+        return tuple(dict.fromkeys(each.name for each in (*ahead, self.mine)))
+
+
+def called(name: str) -> str:
+    """A module's name; the whole model has none."""
+    return name or "the model"
+
+
+def recorded(update: Update) -> dict[str, Module]:
+    """The modules of an update, in the order in which they returned."""
+
+    def arrays(kind: str, name: str) -> tuple[Array, ...]:
+        phases = [p for p in update.phases if re.fullmatch(rf"{kind}\.0(\.\d+)?", p)]
+        each = (update.array(phase, name, whole=True) for phase in sorted(phases, key=numbered))
+        return tuple(array for array in each if array is not None)
+
+    return {
+        name: Module(name, arrays("input", name), arrays("output", name))
+        for name in update.facts.get("modules", ())
+    }
+
+
+def numbered(phase: str) -> list[int]:
+    """The numbers in the name of a phase."""
+    return [int(number) for number in re.findall(r"\d+", phase)]
+
+
+def parting(mine: Update, theirs: Update, matching: Matching, floor: float) -> Parting | None:
+    """Where the forward passes of an update part; None where they were not recorded."""
+    ours, others = recorded(mine), recorded(theirs)
+    before: list[Module] = []
+    pairs = list(counterparts(ours, others, matching))
+    if not pairs:
+        return None
+    called = {module.name for module, _ in pairs}
+    missing = tuple(module for name, module in ours.items() if name not in called)
+    for module, other in pairs:
+        if (got := apart(module.inputs, other.inputs, floor)) is not None:
+            return Parting("between", module, tuple(before), missing, got)
+        if (got := apart(module.outputs, other.outputs, floor)) is not None:
+            return Parting("inside", module, tuple(before), missing, got)
+        before.append(module)
+    last, other = pairs[-1]
+    kind: Kind = "loss" if [last] == top(ours) and [other] == top(others) else "nowhere"
+    outputs = last.outputs[0], other.outputs[0]
+    return Parting(kind, last, tuple(before), missing, outputs)
+
+
+def counterparts(
+    ours: Mapping[str, Module], others: Mapping[str, Module], matching: Matching
+) -> Iterator[tuple[Module, Module]]:
+    """The modules that hold the same parameters, in the first run's order; at last, both models.
+
+    Of several around the same ones, the innermost belong together, then those around them.
+    """
+    theirs = {other for match in matching.matches.values() for other in match.others}
+    waiting: dict[frozenset[str], list[Module]] = {}
+    for name, module in others.items():
+        held = frozenset(other for other in theirs if holds(name, other))
+        waiting.setdefault(held, []).append(module)
+    for name, module in ours.items():
+        held = frozenset(
+            other
+            for parameter, match in matching.matches.items()
+            if holds(name, parameter)
+            for other in match.others
+        )
+        if held and held != theirs and waiting.get(held):
+            yield module, waiting[held].pop(0)
+    tops = [module for modules in (ours, others) for module in top(modules)]
+    if len(tops) == 2:
+        yield tops[0], tops[1]
+
+
+def holds(module: str, parameter: str) -> bool:
+    """Whether a parameter is in a module, by their names."""
+    return not module or parameter.startswith((f"{module}.", f"{module}/"))
+
+
+def owner(parameter: str, modules: Collection[str]) -> str | None:
+    """The innermost module that a parameter is in."""
+    return max((name for name in modules if holds(name, parameter)), key=len, default=None)
+
+
+def top(modules: Mapping[str, Module]) -> list[Module]:
+    """The whole model, if it was recorded."""
+    names = [*modules]
+    return [modules[name] for name in names[-1:] if all(holds(name, e) or e == name for e in names)]
+
+
+def apart(
+    here: Sequence[Array], there: Sequence[Array], floor: float
+) -> tuple[Array, Array] | None:
+    """The first arrays that differ, arranged alike; None where none that can be compared does."""
+    for one, other in zip(here, there, strict=False):
+        read = arranged(one, other)
+        if read is not None and distance(one, read) > floor:
+            return one, read
+    return None
+
+
+def arranged(one: Array, other: Array) -> Array | None:
+    """The other array in the axes of the first one, as they fit best; None of another size."""
+    if one.size != other.size or not one.size or {one.dtype.kind, other.dtype.kind} - set("fiub"):
+        return None
+    if one.shape == other.shape or one.ndim != other.ndim or one.ndim > MOST_AXES:
+        ways = [other.reshape(one.shape)]
+    else:
+        orders = permutations(range(other.ndim))
+        turned = [other.transpose(order) for order in orders]
+        ways = [each for each in turned if each.shape == one.shape] or [other.reshape(one.shape)]
+    return min(ways, key=lambda each: distance(one, each))
+
+
+def distance(one: Array, other: Array) -> float:
+    """How far two arrays are apart, of the first one's norm."""
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    size = float(np.linalg.norm(first)) or 1.0
+    gap = float(np.linalg.norm(first - second)) / size
+    return gap if math.isfinite(gap) else math.inf

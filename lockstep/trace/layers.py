@@ -1,0 +1,377 @@
+"""What a module, or an operation between two, computes: found by doing it again from its inputs.
+
+Each of a few layers has signatures that real ports get wrong: which GELU, which epsilon, which
+scale of attention. A difference has a name where the first run's numbers are what one form of the
+layer makes of the inputs, and the second run's what another does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+
+from lockstep.trace.forward import Module, Parting, distance
+from lockstep.trace.matching import words
+from lockstep.trace.reading import Array
+
+
+class Reason(NamedTuple):
+    """A name for a difference, and a sentence with what was found."""
+
+    name: str
+    said: str
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What a difference is explained from.
+
+    parting: where the runs part; parameters: the first run's, by module, each by its last name;
+    floor: what rounding leaves.
+    """
+
+    parting: Parting
+    parameters: Mapping[str, Mapping[str, Array]]
+    floor: float
+
+    def fits(self, made: Array, got: Array) -> bool:
+        """Whether an array is what was got, but for rounding."""
+        return made.size == got.size and distance(got.ravel(), made.ravel()) <= self.floor
+
+    def sources(self) -> Iterator[Module]:
+        """The modules whose output the difference may follow from, the last first."""
+        yield from reversed(self.parting.before)
+
+
+def explained(case: Case) -> Reason | None:
+    """The name of a difference, where one of the layers has it."""
+    ways = {
+        "inside": (normalised, turned, dense, scaled),
+        "between": (dropped, activated, attended, turned, scaled),
+    }.get(case.parting.kind, ())
+    return next((reason for way in ways if (reason := way(case)) is not None), None)
+
+
+# Activations.
+
+
+def gelu(x: Array) -> Array:
+    """x Phi(x)."""
+    erf = np.vectorize(math.erf, otypes=[float])
+    return np.asarray(0.5 * x * (1 + erf(x / math.sqrt(2))))
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x))."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "no activation": lambda x: x,
+    "ReLU": lambda x: np.maximum(x, 0),
+    "GELU": gelu,
+    "GELU by tanh": lambda x: 0.5 * x * (1 + np.tanh(0.7978845608028654 * (x + 0.044715 * x**3))),
+    "GELU by sigmoid": lambda x: x * sigmoid(1.702 * x),
+    "SiLU": lambda x: x * sigmoid(x),
+    "tanh": np.tanh,
+    "sigmoid": sigmoid,
+    "leaky ReLU of 0.01": lambda x: np.where(x > 0, x, 0.01 * x),
+    "leaky ReLU of 0.2": lambda x: np.where(x > 0, x, 0.2 * x),
+    "ELU": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "softplus": lambda x: np.logaddexp(x, 0),
+    "squared ReLU": lambda x: np.maximum(x, 0) ** 2,
+}
+
+
+def activation(case: Case, x: Array, got: Array) -> str | None:
+    """The activation that makes an array of another, the nearest that fits."""
+    apart = {name: distance(got.ravel(), f(x).ravel()) for name, f in ACTIVATIONS.items()}
+    name = min(apart, key=lambda each: apart[each])
+    return name if apart[name] <= case.floor else None
+
+
+def activated(case: Case) -> Reason | None:
+    """One activation here, another there."""
+    for source in case.sources():
+        x = first(source.outputs)
+        if x is None or x.size != case.parting.got[0].size:
+            continue
+        here, there = (activation(case, x, got) for got in case.parting.got)
+        if here and there and here != there:
+            name = "gelu" if here.startswith("GELU") and there.startswith("GELU") else "activation"
+            return Reason(name, f"it has {there}, and {here} is right, behind {source.name}")
+    return None
+
+
+# Dropout.
+
+
+def dropped(case: Case) -> Reason | None:
+    """Numbers set to zero here and there, and the others made larger."""
+    here, there = case.parting.got
+    outputs = [first(source.outputs) for source in case.sources()]
+    bases = [x.reshape(here.shape) for x in outputs if x is not None and x.size == here.size]
+    for base in (np.zeros_like(here), *bases):
+        for one, other, which in ((here, there, "it"), (there, here, "the first run")):
+            rate = dropout(one - base, other - base, case.floor)
+            if rate is not None:
+                return Reason("dropout-on", f"dropout of {rate:.2g} acts in {which} alone")
+    return None
+
+
+def dropout(whole: Array, thinned: Array, floor: float) -> float | None:
+    """The rate of dropout that leaves the second array of the first; None if none does."""
+    tiny = floor * float(np.abs(whole).max(initial=0.0))
+    shown = np.abs(whole) > 64 * tiny
+    ratios = thinned[shown] / whole[shown]
+    kept = np.abs(ratios) > 1e-3
+    if kept.all() or not kept.any():
+        return None
+    scale = float(np.median(ratios[kept]))
+    if scale <= 1 or distance(np.where(shown, whole, 0)[shown][kept] * scale,
+                              thinned[shown][kept]) > floor:  # fmt: skip
+        return None
+    return 1 - 1 / scale
+
+
+# Dense layers.
+
+
+def products(case: Case, module: Module) -> dict[str, Array]:
+    """What a dense layer may make of its input: with its kernel, turned, without its bias."""
+    own = case.parameters.get(module.name, {})
+    kernel, bias = parameter(own, "weight"), parameter(own, "bias")
+    x, y = first(module.inputs), first(module.outputs)
+    if kernel is None or kernel.ndim < 2 or x is None or y is None or x.dtype.kind != "f":
+        return {}
+    # A product of (rows, into) and (into, out) is (rows, out).
+    rows = math.isqrt(x.size * y.size // kernel.size)
+    if not rows or rows * rows * kernel.size != x.size * y.size or x.size % rows:
+        return {}
+    into, out = x.size // rows, y.size // rows
+    flat = x.reshape(rows, into)
+    found = {}
+    for name, matrix in (
+        ("as it stands", kernel.reshape(into, out)),
+        ("turned", kernel.reshape(out, into).T),
+    ):
+        made = flat @ matrix
+        found[name] = made if bias is None else made + bias.ravel()
+        if bias is not None and bias.any():
+            found[f"{name}, without its bias"] = made
+    return found
+
+
+def divisors(number: int) -> list[int]:
+    """All divisors."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
+
+
+def dense(case: Case) -> Reason | None:
+    """A dense layer whose kernel is transposed, or whose bias is missing."""
+    module = case.parting.mine
+    made = products(case, module)
+    here = [name for name, array in made.items() if case.fits(array, case.parting.got[0])]
+    there = [name for name, array in made.items() if case.fits(array, case.parting.got[1])]
+    return kernel_reason(here, there, module.name)
+
+
+def kernel_reason(here: Sequence[str], there: Sequence[str], name: str) -> Reason | None:
+    """What tells two ways of a dense layer apart."""
+    if not here or not there or set(here) & set(there):
+        return None
+    if here[0].split(",")[0] != there[0].split(",")[0]:
+        return Reason("transposed-kernel", f"the kernel of {name} is transposed")
+    which = "it" if "without" in there[0] else "the first run"
+    return Reason("missing-bias", f"{which} leaves the bias of {name} out")
+
+
+def turned(case: Case) -> Reason | None:
+    """A dense layer that the second run never calls, in another way in an operation of its own."""
+    here, there = case.parting.got
+    for module in case.parting.missing:
+        output = first(module.outputs)
+        if output is None or output.size != here.size or not (made := products(case, module)):
+            continue
+        right = [way for way, array in made.items() if case.fits(array, output)]
+        if not right or (name := activation(case, output, here)) is None:
+            continue
+        f = ACTIVATIONS[name]
+        wrong = [way for way, array in made.items() if case.fits(f(array), there)]
+        if (reason := kernel_reason(right, wrong, module.name)) is not None:
+            return reason
+    return None
+
+
+def scaled(case: Case) -> Reason | None:
+    """A number times what is right."""
+    here, there = (array.ravel().astype(float) for array in case.parting.got)
+    square = float(here @ here)
+    factor = float(here @ there) / square if square else 0.0
+    if not factor or not case.fits(here * factor, there):
+        return None
+    return Reason("scaled", f"it has {factor:.6g} times what is right")
+
+
+# Normalisation.
+
+
+class Norm(NamedTuple):
+    """How an array was normalised: over what, with which epsilon."""
+
+    kind: str
+    epsilon: float
+    error: float
+
+    def apart(self, other: Norm) -> bool:
+        """Whether another epsilon is another one."""
+        return abs(self.epsilon - other.epsilon) > self.error + other.error
+
+
+def normalised(case: Case) -> Reason | None:
+    """Another epsilon, other statistics."""
+    module = case.parting.mine
+    own = case.parameters.get(module.name, {})
+    x = first(module.inputs)
+    if x is None or x.ndim < 2 or any(array.ndim != 1 for array in own.values()):
+        return None
+    here, there = ([*norms(case, x, got, own)] for got in case.parting.got)
+    for one in here:
+        for other in there:
+            if one.kind == other.kind and one.apart(other):
+                name = f"{one.kind}-epsilon"
+                said = f"its epsilon is {other.epsilon:.2g}, and {one.epsilon:.2g} is right"
+                return Reason(name, said)
+    kinds = [{each.kind for each in found} for found in (here, there)]
+    if "batchnorm" in kinds[0] and by_channel(case, x, case.parting.got[1], own):
+        said = "it normalises by statistics that are not this batch's, as in evaluation"
+        return Reason("batchnorm-eval", said)
+    if here and there and not kinds[0] & kinds[1]:
+        return Reason("another norm", f"it is a {there[0].kind}, and {here[0].kind} is right")
+    return None
+
+
+def norms(case: Case, x: Array, y: Array, own: Mapping[str, Array]) -> Iterator[Norm]:
+    """The normalisations that make one array of another."""
+    scale, shift = parameter(own, "weight"), parameter(own, "bias")
+    length = next((array.size for array in own.values()), x.shape[-1])
+    for axis in [axis for axis, size in enumerate(x.shape) if size == length]:
+        shape = [length if each == axis else 1 for each in range(x.ndim)]
+        g = np.ones(shape) if scale is None else scale.reshape(shape)
+        b = np.zeros(shape) if shift is None else shift.reshape(shape)
+        plain = (y - b) / np.where(g == 0, 1, g)
+        rest = tuple(each for each in range(x.ndim) if each != axis)
+        for kind, over in (("layernorm", (axis,)), ("rmsnorm", (axis,)), ("batchnorm", rest)):
+            centred = x if kind == "rmsnorm" else x - x.mean(over, keepdims=True)
+            if (found := epsilon(centred, plain, over, case.floor)) is not None:
+                yield Norm(kind, *found)
+
+
+def epsilon(x: Array, y: Array, over: tuple[int, ...], floor: float) -> tuple[float, float] | None:
+    """The epsilon with which y = x / sqrt(mean(x²) + epsilon), and its error; None if none has."""
+    variance = (x * x).mean(over, keepdims=True)
+    factor = (x * y).mean(over, keepdims=True) / variance
+    if distance(y, factor * x) > floor or not (factor > 0).all():
+        return None
+    sums = 1 / factor**2
+    # The smallest variance shows the epsilon best.
+    at = int(np.argmin(variance))
+    value = float(sums.flat[at] - variance.flat[at])
+    error = 4 * floor * float(sums.flat[at])
+    made = x / np.sqrt(variance + max(value, 0.0))
+    return (value, error) if distance(y, made) <= 4 * floor else None
+
+
+def by_channel(case: Case, x: Array, y: Array, own: Mapping[str, Array]) -> bool:
+    """Whether each channel is a line in what came in."""
+    length = next((array.size for array in own.values()), 0)
+    for axis in [axis for axis, size in enumerate(x.shape) if size == length]:
+        rest = tuple(each for each in range(x.ndim) if each != axis)
+        flat_x, flat_y = x - x.mean(rest, keepdims=True), y - y.mean(rest, keepdims=True)
+        slope = (flat_x * flat_y).sum(rest, keepdims=True) / (flat_x**2).sum(rest, keepdims=True)
+        if distance(flat_y, slope * flat_x) <= case.floor:
+            return True
+    return False
+
+
+# Attention.
+
+
+class Attention(NamedTuple):
+    """A form of attention: heads, what scores are multiplied by, what may be looked at."""
+
+    heads: int
+    scale: str
+    mask: str
+
+
+SCALES: dict[str, Callable[[int, int], float]] = {
+    "1 / sqrt(width of a head)": lambda width, heads: width**-0.5,
+    "1": lambda width, heads: 1.0,
+    "1 / sqrt(width of all heads)": lambda width, heads: (width * heads) ** -0.5,
+    "1 / width of a head": lambda width, heads: 1 / width,
+}
+MASKS = ("what came before", "all")
+
+
+def attended(case: Case) -> Reason | None:
+    """Attention with another scale, mask, or number of heads."""
+    here, there = (got[:1] for got in case.parting.got)
+    outputs = [first(each.outputs) for each in case.parting.before]
+    size = case.parting.got[0].size
+    some = [each[:1] for each in outputs if each is not None and each.size == size][-3:]
+    if len(some) < 3 or here.ndim < 3:
+        return None
+    for each in permutations(some):
+        q, k, v = (array.reshape(1, here.shape[1], -1) for array in each)
+        forms = [[*attentions(case, q, k, v, got)] for got in (here, there)]
+        if all(forms):
+            return attention_reason(forms[0][0], forms[1][0])
+    return None
+
+
+def attentions(case: Case, q: Array, k: Array, v: Array, got: Array) -> Iterator[Attention]:
+    """The forms of attention that make an array of queries, keys and values (1, time, width)."""
+    time, width = q.shape[1:]
+    before = np.tril(np.ones((time, time), dtype=bool))
+    for heads in divisors(width):
+        split = [each.reshape(time, heads, -1).transpose(1, 0, 2) for each in (q, k, v)]
+        products = split[0] @ split[1].transpose(0, 2, 1)
+        for scale, factor in SCALES.items():
+            scores = products * factor(width // heads, heads)
+            for mask in MASKS:
+                seen = np.where(before, scores, -np.inf) if mask == MASKS[0] else scores
+                weights = np.exp(seen - seen.max(-1, keepdims=True))
+                weights /= weights.sum(-1, keepdims=True)
+                made = (weights @ split[2]).transpose(1, 0, 2)
+                if case.fits(made, got):
+                    yield Attention(heads, scale, mask)
+
+
+def attention_reason(here: Attention, there: Attention) -> Reason | None:
+    """What tells two forms of attention apart."""
+    if here.heads != there.heads:
+        said = f"attention has {there.heads} heads, and {here.heads} is right"
+        return Reason("attention-heads", said)
+    if here.mask != there.mask:
+        return Reason("attention-mask", f"it attends to {there.mask}, and {here.mask} is right")
+    if here.scale != there.scale:
+        said = f"scores are multiplied by {there.scale}, and {here.scale} is right"
+        return Reason("attention-scale", said)
+    return None
+
+
+def parameter(own: Mapping[str, Array], kind: str) -> Array | None:
+    """A module's weight or bias, by whatever name it has."""
+    return next((array for name, array in own.items() if words(name)[-1:] == [kind]), None)
+
+
+def first(arrays: Sequence[Array]) -> Array | None:
+    """The first of a module's arrays, if it has one."""
+    return arrays[0] if arrays else None

@@ -1,0 +1,188 @@
+"""What a layer computes is found from its inputs, and told from what is like it."""
+
+import numpy as np
+import pytest
+
+from lockstep.trace.forward import Module, Parting
+from lockstep.trace.layers import ACTIVATIONS, SCALES, Case, explained
+from lockstep.trace.losses import ALL, counted, cross_entropies, moved
+
+FLOOR = {"float64": 1e-13, "float32": 3e-5}
+SHIFT = np.array([0.1, -0.2, 0.3, 0.0, 0.7, 1.0])
+SCALE = np.array([1.0, 0.5, 2.0, 1.5, 0.9, 1.1])
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def numbers():
+    return np.random.default_rng(0)
+
+
+def case(kind, module, got, before=(), missing=(), own=None, dtype="float64"):
+    """A case whose numbers were computed in a type."""
+    rounded = tuple(array.astype(dtype).astype(float) for array in got)
+    parting = Parting(kind, module, tuple(before), tuple(missing), rounded)
+    name = (missing or (module,))[0].name
+    return Case(parting, {name: own or {}}, FLOOR[dtype])
+
+
+def test_every_two_activations_are_told_apart(numbers, dtype):
+    x = 2 * numbers.standard_normal((40, 6))
+    source = Module("dense", (x,), (x,))
+    target = Module("next", (), ())
+    told = 0
+    for right, f in ACTIVATIONS.items():
+        for wrong, g in ACTIVATIONS.items():
+            reason = explained(case("between", target, (f(x), g(x)), [source], dtype=dtype))
+            if right == wrong:
+                assert reason is None or reason.name == "scaled"
+                continue
+            gelus = right.startswith("GELU") and wrong.startswith("GELU")
+            assert reason.name == ("gelu" if gelus else "activation")
+            assert f"it has {wrong}, and {right} is right" in reason.said
+            told += 1
+    assert told == len(ACTIVATIONS) * (len(ACTIVATIONS) - 1)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_dropout_is_known_by_what_it_leaves(numbers, dtype, residual):
+    x, y = numbers.standard_normal((2, 30, 6))
+    dropped = np.where(numbers.random(y.shape) < 0.25, 0, y / 0.75)
+    source = Module("block", (), (x,))
+    added = x if residual else 0 * x
+    got = (added + y, added + dropped)
+    reason = explained(case("between", Module("next", (), ()), got, [source], dtype=dtype))
+    assert reason == ("dropout-on", "dropout of 0.25 acts in it alone")
+
+
+def norm(x, over, epsilon, axis=-1, centred=True):
+    shape = [6 if each == axis % x.ndim else 1 for each in range(x.ndim)]
+    centre = x.mean(over, keepdims=True) if centred else 0
+    made = (x - centre) / np.sqrt(((x - centre) ** 2).mean(over, keepdims=True) + epsilon)
+    return made * SCALE.reshape(shape) + SHIFT.reshape(shape)
+
+
+NORMS = {"weight": SCALE, "bias": SHIFT}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "over", "axis", "centred"),
+    [
+        ("layernorm", (5, 4, 6), (2,), 2, True),
+        ("rmsnorm", (5, 4, 6), (2,), 2, False),
+        ("batchnorm", (5, 6, 3, 3), (0, 2, 3), 1, True),
+        ("batchnorm", (5, 3, 3, 6), (0, 1, 2), 3, True),
+    ],
+)
+@pytest.mark.parametrize("epsilons", [(1e-5, 1e-3), (1e-3, 1e-5), (1e-6, 1e-5)])
+def test_an_epsilon_is_read_off(numbers, dtype, kind, shape, over, axis, centred, epsilons):
+    if dtype == "float32" and epsilons[0] == 1e-6:
+        pytest.skip("1e-5 beside a variance of 1 is what float32 sums round")
+    x = numbers.standard_normal(shape)
+    got = [norm(x, over, epsilon, axis, centred) for epsilon in epsilons]
+    reason = explained(case("inside", Module("norm", (x,), ()), got, own=NORMS, dtype=dtype))
+    assert reason.name == f"{kind}-epsilon"
+    assert f"{epsilons[1]:.2g}, and {epsilons[0]:.2g} is right" in reason.said
+
+
+def test_running_statistics_are_told_from_the_batchs(numbers, dtype):
+    x = numbers.standard_normal((5, 6, 3, 3))
+    right = norm(x, (0, 2, 3), 1e-5, 1)
+    shape = (1, 6, 1, 1)
+    running = (x - 0.1) / np.sqrt(1.3 + 1e-5) * SCALE.reshape(shape) + SHIFT.reshape(shape)
+    module = Module("norm", (x,), ())
+    reason = explained(case("inside", module, (right, running), own=NORMS, dtype=dtype))
+    assert reason.name == "batchnorm-eval"
+    other = norm(x, (1,), 1e-5, 1)
+    reason = explained(case("inside", module, (right, other), own=NORMS, dtype=dtype))
+    assert reason == ("another norm", "it is a layernorm, and batchnorm is right")
+
+
+@pytest.mark.parametrize("layout", ["in, out", "out, in", "in, heads, width"])
+def test_a_turned_kernel_and_a_missing_bias_are_told(numbers, dtype, layout):
+    kernel, x = numbers.standard_normal((6, 6)), numbers.standard_normal((4, 3, 6))
+    right, wrong, without = x @ kernel + SHIFT, x @ kernel.T + SHIFT, x @ kernel
+    stored = {"in, out": kernel, "out, in": kernel.T, "in, heads, width": kernel.reshape(6, 2, 3)}
+    bias = SHIFT.reshape(2, 3) if layout == "in, heads, width" else SHIFT
+    own = {"kernel": stored[layout], "bias": bias}
+    module = Module("dense", (x,), (right,))
+    reason = explained(case("inside", module, (right, wrong), own=own, dtype=dtype))
+    assert reason == ("transposed-kernel", "the kernel of dense is transposed")
+    reason = explained(case("inside", module, (right, without), own=own, dtype=dtype))
+    assert reason == ("missing-bias", "it leaves the bias of dense out")
+    # The other run calls no such module; what follows has an activation before it.
+    after = [ACTIVATIONS["GELU"](array) for array in (right, wrong)]
+    target = Module("next", (), ())
+    reason = explained(case("between", target, after, missing=[module], own=own, dtype=dtype))
+    assert reason == ("transposed-kernel", "the kernel of dense is transposed")
+
+
+def attention(q, k, v, heads, scale, causal):
+    time, width = q.shape[-2:]
+    split = [each.reshape(-1, time, heads, width // heads).swapaxes(1, 2) for each in (q, k, v)]
+    scores = split[0] @ split[1].swapaxes(2, 3) * SCALES[scale](width // heads, heads)
+    if causal:
+        scores = np.where(np.tri(time, dtype=bool), scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return (weights / weights.sum(-1, keepdims=True) @ split[2]).swapaxes(1, 2).reshape(q.shape)
+
+
+HEAD = "1 / sqrt(width of a head)"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("attention-scale", (2, "1", True)),
+        ("attention-scale", (2, "1 / sqrt(width of all heads)", True)),
+        ("attention-mask", (2, HEAD, False)),
+        ("attention-heads", (4, HEAD, True)),
+    ],
+)
+def test_attention_is_done_again(numbers, dtype, wrong):
+    q, k, v, other = numbers.standard_normal((4, 3, 5, 8))
+    right = attention(q, k, v, 2, HEAD, True)
+    got = (right, attention(q, k, v, *wrong[1]))
+    before = [Module(name, (), (array,)) for name, array in zip("oqkv", (other, q, k, v))]
+    reason = explained(case("between", Module("out", (), ()), got, before, dtype=dtype))
+    assert reason.name == wrong[0]
+
+
+def test_what_is_of_no_known_form_has_no_name(numbers, dtype):
+    x, here, there = numbers.standard_normal((3, 7, 6))
+    source = Module("dense", (x,), (x,))
+    for kind in ("between", "inside"):
+        own = {"kernel": numbers.standard_normal((6, 6)), "bias": SHIFT}
+        found = case(kind, source, (here, there), [source], own=own, dtype=dtype)
+        assert explained(found) is None
+    reason = explained(case("inside", source, (here, 1.5 * here), own={}, dtype=dtype))
+    assert reason == ("scaled", "it has 1.5 times what is right")
+
+
+@pytest.mark.parametrize("places", [1, -1, 2])
+@pytest.mark.parametrize("flat", [False, True])
+def test_targets_that_were_moved(numbers, places, flat):
+    here = numbers.integers(1, 9, (6, 12))
+    there = np.roll(here, -places, 1)
+    there[:, slice(-places, None) if places > 0 else slice(-places)] = 0
+    if flat:
+        here, there = here.ravel(), there.ravel()
+    assert moved(here, there) == places
+    assert moved(here, numbers.integers(1, 9, here.shape)) is None
+
+
+def test_what_counts_is_read_off_a_loss(numbers):
+    logits = numbers.standard_normal((6, 5, 9))
+    target = numbers.integers(1, 9, (6, 5))
+    target[:, 3:] = 0
+    losses = cross_entropies(logits.reshape(30, 9), target.ravel())
+    kept = target.ravel() != 0
+    assert counted(logits, target, float(losses.mean())) == ALL
+    assert counted(logits, target, float(losses[kept].mean())) == 0
+    assert counted(logits, target, float(losses[kept].sum() / 71)) == 0
+    assert counted(logits, target, float(losses[kept].mean()) * 1.00123) is None
+    assert counted(logits, np.where(target == 0, -100, target), float(losses[kept].mean())) == -100
