@@ -81,13 +81,15 @@ def drawn(count: int, together: int, numbers: random.Random) -> list[Run]:
 
 
 def right(found: Comparison, mistakes: Collection[str]) -> bool:
-    """Whether all that was planted was named, and nothing else."""
-    names = {each.name for each in found.findings if not each.policy}
+    """Whether all that was planted was named, and nothing else.
+
+    Where the updates do not tell two names apart, either is right if both are said.
+    """
     wanted = {CALLED.get(each, each) for each in mistakes}
-    model = wanted & set(common.MODEL)
-    if model:
-        wanted = (wanted - model) | {"another gradient"} | (model & {"untied"})
-        names = {"another gradient" if each == "other data" else each for each in names}
+    names = set()
+    for each in found.findings:
+        if not each.policy:
+            names.add(next(iter(wanted & {each.name, *each.others}), each.name))
     return names == wanted and not found.left
 
 

@@ -147,7 +147,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     found += window_findings(gradients, second)
     found += clip_findings(first, second)
     found += average_findings(moments(first), second)
-    accumulation = max([each.micro_batches for each in theirs.updates], default=0)
+    accumulation = max(each.micro_batches for each in (*mine.updates, *theirs.updates))
     right = ruled(first, STAGES, first.optimizer)
     expected = rates_of(first, right)
     rule = rule_of(second, expected, accumulation)

@@ -16,7 +16,8 @@ class Finding:
 
     name: the catalogue's, or a few words; stage: of STAGES; said: a sentence, with the numbers;
     update: the first that shows it; tensors: which; phase: the first recorded one that differs;
-    policy: whether it is one of a library, and no mistake; modules: where the forward passes part.
+    policy: whether it is one of a library, and no mistake; modules: where the forward passes part;
+    others: names that these updates do not tell from it.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Finding:
     phase: str = ""
     policy: bool = False
     modules: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def known(self) -> bool:

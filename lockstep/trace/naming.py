@@ -155,7 +155,7 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     same = [name for name, (holds, _) in ways.items() if holds]
     if same:
         others = f"; {' or '.join(same[1:])} would do the same here" if same[1:] else ""
-        yield found(same[0], ways[same[0]][1] + others)
+        yield replace(found(same[0], ways[same[0]][1] + others), others=tuple(same[1:]))
     elif to is not None and to.to.equals(threshold.to):
         small = max(each.epsilon for each in (to, threshold))
         said = (
@@ -376,10 +376,10 @@ def rule_forms() -> tuple[Form, ...]:
     return tuple(form for form in every if set(form.stages.replaced) <= OF_THE_RULE)
 
 
-def deviations(rule: Rule, expected: Mapping[int, Number], accumulation_steps: int) -> int:
+def deviations(rule: Rule, expected: Mapping[int, Number], accumulation_steps: int) -> float:
     """How many differences a rule leaves: the rates' are one if they have a name."""
     if not rule.exact:
-        return 3
+        return math.inf
     said = rate_name(rule.rates, expected, accumulation_steps)
     return 0 if said is None else 1 if said[0] != OTHER_RATES else 2
 

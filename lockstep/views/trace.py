@@ -36,6 +36,8 @@ def as_json(found: Comparison) -> dict[str, Any]:
                 "update": each.update,
                 "phase": each.phase,
                 "tensors": list(each.tensors),
+                "modules": list(each.modules),
+                "or": list(each.others),
                 "policy": each.policy,
             }
             for each in found.findings
