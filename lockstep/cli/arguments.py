@@ -13,6 +13,7 @@ ALL = ",".join(FRAMEWORKS)
 Json = Annotated[
     Path | None, typer.Option("--json", help="write everything that was measured to a file")
 ]
+Html = Annotated[Path | None, typer.Option("--html", help="write it as one page, with pictures")]
 
 
 class UsageError(Exception):

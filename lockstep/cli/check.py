@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lockstep.cli.arguments import Json
+from lockstep.cli.arguments import Html, Json
 from lockstep.cli.outputs import check_outputs, write_json, write_text
 
 
@@ -35,9 +35,7 @@ def check(
         str | None, typer.Option(help="float32 for a port that is float32 in parts")
     ] = None,
     json_file: Json = None,
-    html_file: Annotated[
-        Path | None, typer.Option("--html", help="write it as one page, with pictures")
-    ] = None,
+    html_file: Html = None,
 ) -> None:
     """Say whether a port takes the same update, and if not, which mistake it makes.
 

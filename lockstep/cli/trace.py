@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lockstep.cli.arguments import Json
-from lockstep.cli.outputs import check_outputs, write_json
+from lockstep.cli.arguments import Html, Json
+from lockstep.cli.outputs import check_outputs, write_json, write_text
 
 
 def trace(
@@ -22,6 +22,7 @@ def trace(
         typer.Option("--map", help="a JSON file of parameters that belong together"),
     ] = None,
     json_file: Json = None,
+    html_file: Html = None,
 ) -> None:
     """Say what a real run does otherwise than another one, and which mistakes that are.
 
@@ -29,7 +30,7 @@ def trace(
     to compare them. One run alone is held against its own settings. Exit status 0 if the updates
     are the same, 1 if they differ, 2 if a trace cannot be read.
     """
-    check_outputs("trace", {"--json": json_file})
+    check_outputs("trace", {"--json": json_file, "--html": html_file})
     from lockstep.trace import check_trace, compare_traces
     from lockstep.views import console
     from lockstep.views import trace as view
@@ -40,4 +41,6 @@ def trace(
     view.show(out, found)
     if json_file is not None:
         write_json(json_file, view.as_json(found), "trace")
+    if html_file is not None:
+        write_text(html_file, view.html(found), "--html", "trace")
     raise typer.Exit(found.status)

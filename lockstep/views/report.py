@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from lockstep.diagnosis.naming import Part
 from lockstep.diagnosis.replay import correct
 from lockstep.diagnosis.verdict import FEW, Report, apart, covered, headline, lines, stage_words
 from lockstep.views.console import finite, say
+from lockstep.views.page import page
 
 VERDICTS = {
     "same": "bold green",
@@ -96,13 +96,9 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def html(report: Report) -> str:
     """One page that needs nothing else: pictures, explanation, and the diff that mends."""
-    import jinja2
-
-    source = resources.files("lockstep.views").joinpath("templates/check.html").read_text()
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(source).render(
+    return page(
+        "check.html",
+        "check",
         report=report,
         headline=headline(report),
         covered=covered(report),

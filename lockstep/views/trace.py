@@ -1,15 +1,34 @@
-"""What `lockstep trace` found: for a terminal, and as JSON."""
+"""What `lockstep trace` found: for a terminal, as JSON, and as one page."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.console import Console
 
-from lockstep.trace import Comparison
-from lockstep.trace.words import headline, lines
+from lockstep import mistakes
+from lockstep.diagnosis.matrix import plain
+from lockstep.trace import Comparison, Finding
+from lockstep.trace.gradients import Pair
+from lockstep.trace.words import STAGE_WORDS, covered, headline, lines, place
 from lockstep.views.console import finite, say
+from lockstep.views.page import page
 from lockstep.views.report import STYLES, VERDICTS
+
+# What a phase of a trace is called on a page.
+PHASES = {
+    "data": "the data",
+    "before": "the parameters before the update",
+    "gradient": "the gradient of a micro-batch",
+    "accumulated": "the accumulated gradient, before clipping",
+    "clipped": "the gradient that the rule got",
+    "after": "the parameters after the update",
+}
+# How many tensors of a finding, and how many updates, are drawn at once.
+FEW, UPDATES = 12, 24
+# The weight, as a factor from 1, whose cell is of the deepest colour; and that colour's share.
+DEEPEST, SHARE = 4.0, 0.45
 
 
 def show(out: Console, found: Comparison) -> None:
@@ -60,3 +79,70 @@ def as_json(found: Comparison) -> dict[str, Any]:
         ],
         "notes": list(found.notes),
     }
+
+
+def html(found: Comparison) -> str:
+    """One page that needs nothing else: where the runs part, the weights, which tensor is which."""
+    drawn = matrix(found)
+    real = [each for each in found.findings if not each.policy]
+    return page(
+        "trace.html",
+        "trace",
+        found=found,
+        headline=headline(found),
+        covered=covered(found),
+        part=place(found.first) if found.first is not None else "",
+        real=[finding_words(each) for each in real],
+        policies=[finding_words(each) for each in found.findings if each.policy],
+        matrix=list(drawn.items())[:UPDATES],
+        unshown=max(0, len(drawn) - UPDATES),
+        meaning=meaning(found),
+        FEW=FEW,
+    )
+
+
+def finding_words(each: Finding) -> dict[str, Any]:
+    """A finding as the page has it."""
+    state = f"the optimizer's state: {each.phase.removeprefix('state.')}"
+    return {
+        "finding": each,
+        "mistake": mistakes.load(each.name) if each.known else None,
+        "stage": STAGE_WORDS[each.stage],
+        "phase": state if each.phase.startswith("state.") else PHASES.get(each.phase, each.phase),
+    }
+
+
+def matrix(found: Comparison) -> dict[int, list[dict[str, Any]]]:
+    """The weights that could be compared, by update: a cell for each micro-batch."""
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for pair in found.pairs:
+        rows.setdefault(pair.update, []).append(cell(pair))
+    return rows
+
+
+def cell(pair: Pair) -> dict[str, Any]:
+    """A weight: its number, and a colour that is deeper the further it is from 1."""
+    value = pair.coefficient.value
+    known = math.isfinite(value)
+    far = abs(math.log(value, DEEPEST)) if known and value > 0 else 1.0
+    return {
+        "name": "all" if pair.micro_batch is None else f"m{pair.micro_batch + 1}",
+        "text": plain(value) if known else "none",
+        "kind": "right" if value == 1 else "more" if value > 1 else "less",
+        "share": round(SHARE * min(1.0, far), 3),
+    }
+
+
+def meaning(found: Comparison) -> str:
+    """What the weights mean, and whether they are the right ones."""
+    values = [pair.coefficient.value for pair in found.pairs]
+    said = (
+        f"Beside the weight that it has in {found.mine.folder}: 1 enters as it does there, 0 is"
+        " left out, 2 counts twice."
+    )
+    if all(value == 1 for value in values):
+        said += " Here each enters as it should."
+    compared = {pair.update for pair in found.pairs}
+    if len(compared) < min(len(found.mine.updates), len(found.theirs.updates)):
+        said += " The other updates begin at other parameters, where gradients are other ones too."
+    return said
