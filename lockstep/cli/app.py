@@ -6,12 +6,16 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from lockstep.cli import streams
 from lockstep.cli.arguments import UsageError
 from lockstep.cli.check import check
+from lockstep.cli.initial import initial
 from lockstep.cli.mistakes import mistakes
 from lockstep.cli.optimizers import optimizers
 from lockstep.cli.read import read
@@ -29,14 +33,35 @@ INTERNAL = 70
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED_PIPE = 128 + signal.SIGPIPE
 
+
+class Commands(TyperGroup):
+    """The commands, some of them of two words: `trace init`; a folder of that name is ./init."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called, and what is left of the call."""
+        if " ".join(args[:2]) in self.commands:
+            args = [" ".join(args[:2]), *args[2:]]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="The same training step in PyTorch, TensorFlow and JAX, compared bit for bit.",
 )
-for command in (run, optimizers, check, trace, read, mistakes):
-    app.command()(command)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "optimizers": optimizers,
+    "check": check,
+    "trace": trace,
+    "trace init": initial,
+    "read": read,
+    "mistakes": mistakes,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 
 
 def main() -> None:

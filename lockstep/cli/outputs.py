@@ -21,7 +21,10 @@ from lockstep.cli.arguments import UsageError
 BEGINNING = {
     "--json": '{{\n "written_by": "lockstep {}"',
     "--html": "<!doctype html>\n<!-- written by lockstep {} -->",
+    "--out": '{{"__metadata__":{{"written_by":"lockstep {}"}}',
 }
+# What stands before that: in a safetensors file, the length of its header.
+BEFORE = {"--out": 8}
 
 
 def check_outputs(command: str, outputs: Mapping[str, Path | None]) -> None:
@@ -52,18 +55,18 @@ def check_output(command: str, option: str, file: Path) -> None:
             if not stat.S_ISREG(mode) or not mode & 0o222:
                 raise UsageError(f"{option}: {file} is not to be written to, name another file")
             known = BEGINNING[option].format(command).encode()
-            if not begins(file, known):
+            if not begins(file, known, BEFORE.get(option, 0)):
                 raise UsageError(
                     f"{option}: {file} is no report of lockstep {command}, name another file"
                 )
         tempfile.TemporaryFile(dir=target.parent).close()
 
 
-def begins(file: Path, known: bytes) -> bool:
+def begins(file: Path, known: bytes, after: int = 0) -> bool:
     """Whether a file begins like this, or is empty, as `mktemp` leaves it, and no module."""
     with open(file, "rb") as stream:
-        found = stream.read(len(known))
-    return found == known or (not found and file.suffix != ".py")
+        found = stream.read(after + len(known))
+    return found[after:] == known or (not found and file.suffix != ".py")
 
 
 def streams(file: Path, option: str) -> bool:
@@ -109,7 +112,19 @@ def write_text(file: Path, text: str, option: str, command: str) -> None:
 
     Through a symbolic link it writes where the link points.
     """
-    content = text.encode(errors="backslashreplace")
+    write_bytes(file, text.encode(errors="backslashreplace"), option, command)
+
+
+def write_tensors(file: Path, arrays: Mapping[str, Any], option: str, command: str) -> None:
+    """Write arrays as a safetensors file, in the same way."""
+    from safetensors.numpy import save
+
+    content = save(dict(arrays), {"written_by": f"lockstep {command}"})
+    write_bytes(file, content, option, command)
+
+
+def write_bytes(file: Path, content: bytes, option: str, command: str) -> None:
+    """Write what a report is made of."""
     if streams(file, option):
         with telling(option, file):
             append(file, content)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from lockstep.oracle.loop import STAGES
@@ -170,7 +171,9 @@ def parameters_matched(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> 
     if drawn and len(lost) == len(drawn):
         raise TraceError(
             f"{mine.folder} and {theirs.folder} begin at different parameters, and nothing can be"
-            " compared; record both from the same initial values"
+            f" compared; record the second from the first's: lockstep trace init"
+            f" {quote(str(mine.folder))} --to {theirs.framework} --like {quote(str(theirs.folder))}"
+            " --out initial.safetensors writes them"
         )
     return found
 
