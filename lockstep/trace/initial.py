@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from lockstep.trace.fused import LAYERS, parts, split, split_shapes
 from lockstep.trace.layouts import Tensor, named, renamed, shaped, way
 from lockstep.trace.matching import constant, likeness
-from lockstep.trace.partners import Partners, Unit, partners, tensors, units
+from lockstep.trace.partners import Partners, Unit, given_partners, partners, units
 from lockstep.trace.reading import Trace, TraceError, opened, read
 from lockstep.trace.recurrent import BIASES, fitted, given, made, taken
 
@@ -136,27 +137,16 @@ def by_names(
     trace: Trace, like: Trace, values: Mapping[str, Array], known: Mapping[str, str | None]
 ) -> Initial:
     """The values under the names and in the shapes of a model that was recorded there."""
-    mine = {name: array.shape for name, array in values.items()}
     theirs = shapes(like)
-    placed = [
-        one_placed(values, mine_tensor, theirs_tensor)
-        for mine_tensor, theirs_tensor in named_for(trace, like, mine, theirs, known)
-    ]
-    first = [u for u in units(trace.framework, mine) if not set(u.names) & set(known)]
-    done = {each.name for each in placed}
-    second = [u for u in units(like.framework, theirs) if not set(u.names) & done]
     left: dict[str, str] = {}
-    for each in list(partners(first, second)):
-        placed += module_placed(values, each, left)
-    placed += copies(trace, like, values, theirs, {each.name for each in placed})
-    used = {name for each in placed for name in each.sources} | set(known)
+    placed = paired(trace, like, values, known, left)
     found = {each.name for each in placed}
+    used = {name for each in placed for name in each.sources} | set(known)
     lost = [name for name in theirs if name not in found]
-    for name in mine:
+    for name in values:
         if name not in used:
             left.setdefault(name, nearest(name, lost))
-    free = [name for name in mine if name in left]
-    other_left = {name: nearest(name, free) for name in lost}
+    other_left = {name: nearest(name, list(left)) for name in lost}
     placed += [
         replace(each, name=alias, how="tied")
         for each in list(placed)
@@ -164,6 +154,53 @@ def by_names(
         if alias not in found
     ]
     return Initial(trace, like.framework, like, placed, left, other_left)
+
+
+def paired(
+    trace: Trace,
+    like: Trace,
+    values: Mapping[str, Array],
+    known: Mapping[str, str | None],
+    left: dict[str, str],
+) -> list[Placed]:
+    """The other side's tensors; into `left` goes what is known to have no place, with why.
+
+    Raises TraceError where named tensors cannot be each other.
+    """
+    theirs = shapes(like)
+    mine_of = parts(trace.framework, {name: a.shape for name, a in values.items()}, known)
+    theirs_of = parts(like.framework, theirs, [name for name in known.values() if name])
+    values, theirs = split(values, mine_of), split_shapes(theirs, theirs_of)
+    mine = units(trace.framework, {name: array.shape for name, array in values.items()})
+    try:
+        pairs, first, second = given_partners(mine, units(like.framework, theirs), known)
+    except ValueError as error:
+        raise TraceError(f"{error}; name another") from None
+    placed: list[Placed] = []
+    for each in [*pairs, *partners(first, second)]:
+        placed += module_placed(values, each, left)
+    placed += copies(trace, like, values, theirs, {each.name for each in placed})
+    placed = [
+        replace(
+            each, sources=tuple(dict.fromkeys(mine_of.get(name, name) for name in each.sources))
+        )
+        for each in placed
+    ]
+    return joined(placed, theirs_of)
+
+
+def joined(placed: Sequence[Placed], of: Mapping[str, str]) -> list[Placed]:
+    """The tensors, with fused ones in the place of their parts, where all of these are there."""
+    found = [each for each in placed if each.name not in of]
+    by_name = {each.name: each for each in placed}
+    for fused in dict.fromkeys(of.values()):
+        each = [by_name[part] for part, name in of.items() if name == fused and part in by_name]
+        if len(each) == len(LAYERS):
+            sources = dict.fromkeys(name for one in each for name in one.sources)
+            array = np.concatenate([one.array for one in each])
+            convention, shape = any(e.by_convention for e in each), any(e.by_shape for e in each)
+            found.append(Placed(fused, tuple(sources), array, "fused", convention, shape))
+    return found
 
 
 def shapes(trace: Trace) -> dict[str, tuple[int, ...]]:
@@ -175,26 +212,6 @@ def shapes(trace: Trace) -> dict[str, tuple[int, ...]]:
 def tied(trace: Trace) -> dict[str, list[str]]:
     """The other names of parameters that are used under several."""
     return {each["name"]: list(each.get("tied") or ()) for each in trace.facts["parameters"]}
-
-
-def named_for(
-    trace: Trace,
-    like: Trace,
-    mine: Mapping[str, tuple[int, ...]],
-    theirs: Mapping[str, tuple[int, ...]],
-    known: Mapping[str, str | None],
-) -> list[tuple[Tensor, Tensor]]:
-    """The tensors that somebody named for each other; raises TraceError where shapes forbid it."""
-    first = {each.name: each for each in tensors(trace.framework, mine)}
-    second = {each.name: each for each in tensors(like.framework, theirs)}
-    found = [(first[name], second[other]) for name, other in known.items() if other is not None]
-    for one, other in found:
-        if way(one, other) is None:
-            raise TraceError(
-                f"{one.name} of shape {one.shape} cannot become {other.name} of shape"
-                f" {other.shape}; name another"
-            )
-    return found
 
 
 def one_placed(
@@ -289,6 +306,9 @@ def by_convention(
     """The values under the names and in the layouts of a framework's own layers."""
     placed: list[Placed] = []
     left: dict[str, str] = {}
+    if trace.framework != to:
+        shapes_here = {name: array.shape for name, array in values.items()}
+        values = split(values, parts(trace.framework, shapes_here, known))
     for unit in units(trace.framework, {name: array.shape for name, array in values.items()}):
         if unit.cell is None:
             placed += [

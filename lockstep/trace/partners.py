@@ -75,6 +75,66 @@ def tensors(framework: str, shapes: Mapping[str, Shape]) -> list[Tensor]:
     return [Tensor(t.name, t.shape, framework, biases.get(t.module)) for t in plain]
 
 
+def given_partners(
+    mine: Iterable[Unit], theirs: Iterable[Unit], names: Mapping[str, str | None]
+) -> tuple[list[Partners], list[Unit], list[Unit]]:
+    """The tensors that somebody named for each other, what stands beside both, and the other units.
+
+    Raises ValueError where two that were named cannot be each other.
+    """
+    first = {name: unit for unit in mine for name in unit.names}
+    second = {name: unit for unit in theirs for name in unit.names}
+    done = set(names), {other for other in names.values() if other is not None}
+    found, beside = [], {}
+    for name, other in names.items():
+        if other is None:
+            continue
+        a, b = first[name], second[other]
+        pair = Partners(alone(a, name), alone(b, other), False)
+        if not fits(pair.mine, pair.theirs, alike=False):
+            raise ValueError(
+                f"{name} of {shown(a, name)} cannot become {other} of {shown(b, other)}"
+            )
+        done[0].update(pair.mine.names)
+        done[1].update(pair.theirs.names)
+        found.append(pair)
+        beside[a.name] = a, b
+    pairs = [(rest(a, done[0]), rest(b, done[1])) for a, b in beside.values()]
+    for one, two in pairs:
+        if fits(one, two, alike=False):
+            found.append(Partners(one, two, False))
+            done[0].update(one.names)
+            done[1].update(two.names)
+    found = list({(pair.mine.name, pair.theirs.name): pair for pair in found}.values())
+    left = [
+        [kept for unit in dict.fromkeys(side.values()) if (kept := rest(unit, taken)).names]
+        for side, taken in zip((first, second), done)
+    ]
+    return found, left[0], left[1]
+
+
+def alone(unit: Unit, name: str) -> Unit:
+    """One tensor of a module as a unit, or the whole cell that it is a part of."""
+    if unit.cell is not None:
+        return unit
+    return Unit(name, {"": next(each for each in unit.tensors.values() if each.name == name)})
+
+
+def shown(unit: Unit, name: str) -> str:
+    """What a tensor is, in words."""
+    if unit.cell is not None:
+        return f"a cell of {len(unit.cell.letters)} gates and {unit.cell.units} units"
+    return f"shape {next(each.shape for each in unit.tensors.values() if each.name == name)}"
+
+
+def rest(unit: Unit, taken: Collection[str]) -> Unit:
+    """A module without some of its tensors; of a cell, nothing is left."""
+    if unit.cell is not None:
+        return Unit(unit.name, {}) if set(unit.names) & set(taken) else unit
+    kinds = {kind: each for kind, each in unit.tensors.items() if each.name not in taken}
+    return Unit(unit.name, kinds)
+
+
 def partners(mine: Iterable[Unit], theirs: Iterable[Unit]) -> Iterator[Partners]:
     """Modules that are one: first those with the same tensors, then those with some."""
     first, second = {u.name: u for u in mine}, {u.name: u for u in theirs}

@@ -148,6 +148,54 @@ def test_names_that_say_nothing_are_no_guess_and_a_map_settles_them(tmp_path):
     assert "left.weight" not in without.left
 
 
+def test_what_stands_beside_a_named_tensor_follows_it(tmp_path):
+    mine = {
+        f"{side}.{kind}": s for side in "ab" for kind, s in (("weight", (4, 3)), ("bias", (4,)))
+    }
+    theirs = {f"{n}/{kind}": s for n in "xy" for kind, s in (("kernel", (3, 4)), ("bias", (4,)))}
+    one, other = written(tmp_path, mine, theirs)
+    found = initial_values(one, "jax", other, {"a.weight": "y/kernel"})
+    assert found.complete
+    assert sources(found) == {
+        "y/kernel": ("a.weight",), "y/bias": ("a.bias",),
+        "x/kernel": ("b.weight",), "x/bias": ("b.bias",),
+    }  # fmt: skip
+    without = initial_values(one, "jax", other, {"a.weight": "y/kernel", "a.bias": None})
+    assert set(without.other_left) == {"y/bias"}
+
+
+def test_a_name_of_a_cell_is_the_whole_cell(tmp_path):
+    mine = lstm("pytorch", "one") | lstm("pytorch", "two")
+    theirs = lstm("keras", "net/a") | lstm("keras", "net/b")
+    one, other = written(tmp_path, mine, theirs, target="keras")
+    assert not initial_values(one, "keras", other).placed
+    found = initial_values(one, "keras", other, {"one.bias_hh_l0": "net/b/lstm_cell/bias"})
+    assert found.complete
+    assert sources(found)["net/b/lstm_cell/kernel"] == ("one.weight_ih_l0",)
+
+
+def test_fused_attention_is_split_and_split_attention_fused(tmp_path):
+    mine = {
+        "attn.in_proj_weight": (24, 8), "attn.in_proj_bias": (24,),
+        "attn.out_proj.weight": (8, 8), "attn.out_proj.bias": (8,),
+    }  # fmt: skip
+    theirs = {f"attn/{n}/kernel": (8, 2, 4) for n in ("query", "key", "value")}
+    theirs |= {f"attn/{n}/bias": (2, 4) for n in ("query", "key", "value")}
+    theirs |= {"attn/out/kernel": (2, 4, 8), "attn/out/bias": (8,)}
+    one, other = written(tmp_path, mine, theirs)
+    found = initial_values(one, "jax", other)
+    assert found.complete, (found.left, found.other_left)
+    values = whole(read(one))
+    right = values["attn.in_proj_weight"][8:16].T.reshape(8, 2, 4)
+    assert np.array_equal(found.arrays["attn/key/kernel"], right)
+    assert sources(found)["attn/value/bias"] == ("attn.in_proj_bias",)
+    port = write_trace(tmp_path / "port", found.arrays, "jax")
+    back = initial_values(port, "pytorch", one)
+    assert back.complete
+    assert all(np.array_equal(back.arrays[name], array) for name, array in values.items())
+    assert "attn/query/kernel" in initial_values(one, "jax").arrays
+
+
 def test_embeddings_stay_and_kernels_turn_though_they_are_square(tmp_path):
     mine = {"tokens.weight": (4, 4), "dense.weight": (4, 4), "conv.weight": (3, 3, 3, 3)}
     theirs = {
