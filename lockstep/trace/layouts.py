@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, permutations
 from operator import mul
 
@@ -107,7 +108,7 @@ def way(source: Tensor, target: Tensor) -> Way | None:
     flat, axes = conventional(source, target)
     if len(flat) > MOST_AXES:
         return Way(flat, axes, True) if flat == target.shape else None
-    found = list(fitting(flat, target.shape))
+    found = fitting(flat, target.shape)
     if axes in found:
         return Way(flat, axes, len(found) == 1)
     return Way(flat, found[0], True, expected=False) if len(found) == 1 else None
@@ -127,17 +128,20 @@ def conventional(source: Tensor, target: Tensor) -> tuple[Shape, tuple[int, ...]
     return shape, tuple(range(count))
 
 
-def fitting(shape: Shape, wanted: Shape) -> Iterator[tuple[int, ...]]:
+@lru_cache(maxsize=4096)  # a model has few shapes
+def fitting(shape: Shape, wanted: Shape) -> tuple[tuple[int, ...], ...]:
     """The orders of axes in which an array of a shape reads as one of another.
 
     Axes of length 1 are no others, wherever they stand.
     """
-    seen = set()
+    found: dict[tuple[int, ...], tuple[int, ...]] = {}
+    if math.prod(shape) != math.prod(wanted):
+        return ()
     for axes in permutations(range(len(shape))):
         order = tuple(axis for axis in axes if shape[axis] != 1)
-        if order not in seen and refines([shape[axis] for axis in axes], wanted):
-            seen.add(order)
-            yield axes
+        if order not in found and refines([shape[axis] for axis in axes], wanted):
+            found[order] = axes
+    return tuple(found.values())
 
 
 def refines(one: Sequence[int], other: Sequence[int]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -19,12 +19,15 @@ from lockstep.trace.recurrent import Cell, cells
 # What libraries and people call the same module; "" is nothing that tells modules apart.
 SAME = {
     "q": "query", "k": "key", "v": "value", "o": "out", "output": "out", "attn": "attention",
-    "mha": "attention", "self": "", "proj": "", "fc": "dense", "linear": "dense", "lin": "dense",
-    "ln": "norm", "bn": "norm", "layernorm": "norm", "batchnorm": "norm", "embed": "embedding",
-    "embeddings": "embedding", "emb": "embedding", "wte": "embedding", "batch": "", "layer": "",
-    "normalization": "norm",
-}  # fmt: skip
+    "mha": "attention", "fc": "dense", "linear": "dense", "lin": "dense", "ln": "norm",
+    "bn": "norm", "layernorm": "norm", "batchnorm": "norm", "normalization": "norm",
+    "embed": "embedding", "embeddings": "embedding", "emb": "embedding", "wte": "embedding",
+} | dict.fromkeys(
+    ("self", "proj", "batch", "layer", "layers", "block", "blocks", "multi", "dot",
+     "product"), "",
+)  # fmt: skip
 COUNTED = re.compile(r"_\d+$")
+CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 DIMENSIONS = re.compile(r"(?<=[a-z])[123]d(?![a-z])", re.IGNORECASE)
 
 
@@ -187,10 +190,25 @@ def only_pairs(scores: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def spelled(names: Collection[str]) -> dict[str, list[str]]:
     """The words of names, alike for all libraries; a number is its rank beside others like it."""
-    parts = {name: re.split(r"[./]", name) for name in names}
+    parts = {name: tuple(re.split(r"[./]", name)) for name in names}
     # Keras' paths all begin with the model's name.
     shared = len(names) > 1 and len({each[0] for each in parts.values()}) == 1
-    plain = {name: counted(each[shared:], parts.values(), shared) for name, each in parts.items()}
+    # Of dense, dense_1, ... the first is number 0.
+    first = {
+        (*each[:index], COUNTED.sub("", part))
+        for each in parts.values()
+        for index, part in enumerate(each)
+        if COUNTED.search(part)
+    }
+    plain = {
+        name: [
+            word
+            for index, part in enumerate(each)
+            if index >= shared
+            for word in plain_words(part + "_0" * (each[: index + 1] in first))
+        ]
+        for name, each in parts.items()
+    }
     numbers: dict[tuple[str, ...], set[int]] = defaultdict(set)
     for each in plain.values():
         for index, word in enumerate(each):
@@ -205,14 +223,7 @@ def spelled(names: Collection[str]) -> dict[str, list[str]]:
     }
 
 
-def counted(parts: Sequence[str], every: Collection[Sequence[str]], shared: bool) -> list[str]:
-    """The words of a name; of dense, dense_1, ... the first is number 0."""
-    found = []
-    for index, part in enumerate(parts):
-        others = [each[shared:] for each in every]
-        beside = {each[index] for each in others if list(each[:index]) == list(parts[:index])
-                  and len(each) > index}  # fmt: skip
-        first = any(COUNTED.sub("", other) == part != other for other in beside)
-        text = DIMENSIONS.sub("", part).lower() + ("_0" if first else "")
-        found += [word for each in WORD.findall(text) if (word := SAME.get(each, each))]
-    return found
+def plain_words(part: str) -> list[str]:
+    """The words of a part of a name, under one name for all libraries."""
+    spaced = CAPITAL.sub(" ", DIMENSIONS.sub("", part)).lower()
+    return [word for each in WORD.findall(spaced) if (word := SAME.get(each, each))]

@@ -120,6 +120,30 @@ def test_numbers_of_modules_count_by_their_rank(tmp_path):
     assert all(each.by_convention and each.how == "transposed" for each in found.placed)
 
 
+def test_a_decoder_of_many_layers_is_matched_whatever_its_people_call_them(tmp_path):
+    mine, theirs, right = {}, {}, {}
+    for index in range(11):  # so that 10 stands behind 9, and not behind 1
+        here, there = f"encoder.layers.{index}.", f"EncoderBlock_{index}/"
+        attention = there + "MultiHeadDotProductAttention_0/"
+        for layer in ("query", "key", "value"):
+            theirs[f"{attention}{layer}/kernel"] = (4, 2, 2)
+            right[f"{attention}{layer}/kernel"] = here + "self_attn.in_proj_weight"
+        mine |= {here + "self_attn.in_proj_weight": (12, 4)}
+        for name, shape, other, turned in (
+            ("self_attn.out_proj.weight", (4, 4), attention + "out/kernel", (2, 2, 4)),
+            ("linear1.weight", (4, 4), there + "Dense_0/kernel", (4, 4)),
+            ("linear2.weight", (4, 4), there + "Dense_1/kernel", (4, 4)),
+            ("norm1.weight", (4,), there + "LayerNorm_0/scale", (4,)),
+            ("norm2.weight", (4,), there + "LayerNorm_1/scale", (4,)),
+        ):
+            mine[here + name], theirs[other], right[other] = shape, turned, here + name
+    one, other = written(tmp_path, mine, theirs)
+    found = initial_values(one, "jax", other)
+    assert found.complete, (found.left, found.other_left)
+    assert sources(found) == {name: (source,) for name, source in right.items()}
+    assert not any(each.by_shape for each in found.placed)
+
+
 def test_the_first_of_keras_own_names_has_no_number(tmp_path):
     mine = {f"fc{i}.weight": (4, 4) for i in (1, 2)}
     theirs = {f"net/dense{i}/kernel": (4, 4) for i in ("", "_1")}
