@@ -1,6 +1,7 @@
 """`lockstep trace --html`: what the page says, that it needs nothing else, whom it overwrites."""
 
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -113,3 +114,33 @@ def test_an_input_is_never_written_over(runs, tmp_path):
         done = subprocess.run([*command, tmp_path / "found.html"], capture_output=True, text=True)
         assert done.returncode == 1, done.stderr
     assert "micro-batches left out" in (tmp_path / "found.html").read_text()
+
+
+def test_it_fits_narrow_and_wide_screens_in_both_themes(runs, tmp_path):
+    driver = pytest.importorskip("playwright.sync_api")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium here")
+    found = compare_traces(*runs)
+    long = "/".join(["decoder"] * 30)
+    many = tuple(f"{long}{index}" for index in range(30))
+    said = Finding("eps-default", "rule", f"eps is another one in {long}", 2, many, "after")
+    pairs = [replace(found.pairs[0], micro_batch=index) for index in range(70)]
+    file = tmp_path / "found.html"
+    file.write_text(html(replace(found, findings=[*found.findings, said], pairs=pairs)))
+    with driver.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for width in (390, 768, 1440):
+            for scheme in ("light", "dark"):
+                page = browser.new_page(
+                    viewport={"width": width, "height": 900}, color_scheme=scheme
+                )
+                page.goto(file.as_uri())
+                page.evaluate(
+                    "document.querySelectorAll('details').forEach(each => each.open = true)"
+                )
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+                violations = axe.Axe().run(page).response["violations"]
+                assert not violations, (width, scheme, [each["id"] for each in violations])
+        browser.close()
