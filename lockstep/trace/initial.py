@@ -139,7 +139,8 @@ def by_names(
     """The values under the names and in the shapes of a model that was recorded there."""
     theirs = shapes(like)
     left: dict[str, str] = {}
-    placed = paired(trace, like, values, known, left)
+    order = list(theirs).index
+    placed = sorted(paired(trace, like, values, known, left), key=lambda each: order(each.name))
     found = {each.name for each in placed}
     used = {name for each in placed for name in each.sources} | set(known)
     lost = [name for name in theirs if name not in found]
