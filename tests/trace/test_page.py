@@ -86,6 +86,10 @@ def test_policies_what_is_left_and_lost_parameters_stand_apart(runs):
     assert "lost no counterpart nearest: other" in said
     assert "no counterpart other" in said
     assert "What the catalogue knows of it" in said
+    place = replace(policy, modules=("block.<b>", "block/b"), others=("no-clip",))
+    said = words(html(replace(found, findings=[place])))
+    assert "modules block.&lt;b&gt; , block/b" in said
+    assert "or no-clip, which these updates do not tell from it" in said
 
 
 def test_a_run_alone_has_a_page_without_pairs(runs):
