@@ -188,8 +188,8 @@ def first_values(trace: Trace, phase: str) -> dict[str, Any]:
             f"{trace.folder}: update 1 is a sketch, and parameters are matched by whole ones;"
             " record with full=1 or more"
         )
-    each = {name: first.array(phase, name, whole=True) for name in trace.parameters}
-    return {name: array for name, array in each.items() if array is not None}
+    recorded = first.phases.get(phase, ())
+    return {name: first.stored(phase, name) for name in trace.parameters if name in recorded}
 
 
 # What recorders say of an optimizer, and what a setting is called here.

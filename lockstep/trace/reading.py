@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ from lockstep.record.writer import CHECKSUM, FACTS, FORMAT, RUN, UPDATE, checksu
 Array = np.ndarray[Any, Any]
 # How many numbers of a tensor are looked at; of a larger one, those at regular places.
 MOST = 2**16
+# What safetensors calls the types that a recorder writes.
+DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 NAMED = re.compile(r"update-(\d{8})\.safetensors")
 
 
@@ -48,25 +49,25 @@ class Update:
         """
         if name not in self.phases.get(phase, ()):
             return None
-        found: Array = opened(self.file).get_tensor(f"{phase}|{name}")
+        found = self.stored(phase, name)
         if not whole and found.size > MOST:
             found = sketch(found, MOST)
         return found.astype(np.float64) if found.dtype.kind == "f" else found
+
+    def stored(self, phase: str, name: str) -> Array:
+        """An array that there is, as the file has it, of which only what is looked at is read."""
+        return opened(self.file).arrays[f"{phase}|{name}"]
 
     def dtype(self, phase: str, name: str) -> str:
         """The dtype that an array had in the run."""
         key = f"{phase}|{name}"
         if key in self.facts["dtypes"]:
             return str(self.facts["dtypes"][key])
-        stored = opened(self.file).get_slice(key).get_dtype()
-        return {"F64": "float64", "F32": "float32"}.get(stored, "other")
+        return self.stored(phase, name).dtype.name
 
     def sketched(self, phase: str, name: str) -> bool:
         """Whether an array is only a part of the one that there was."""
-        key = f"{phase}|{name}"
-        if key in self.facts["sizes"]:
-            return True
-        return math.prod(opened(self.file).get_slice(key).get_shape()) > MOST
+        return f"{phase}|{name}" in self.facts["sizes"] or self.stored(phase, name).size > MOST
 
     def norm(self, phase: str, name: str) -> float | None:
         """The norm of a whole array, whether it is a sketch or not; None where it is not known."""
@@ -108,16 +109,40 @@ class Trace:
         return next((each for each in self.updates if each.number == number), None)
 
 
+@dataclass(frozen=True, eq=False)
+class File:
+    """An update's file: its metadata, and its arrays, mapped into memory."""
+
+    metadata: Mapping[str, str]
+    arrays: Mapping[str, Array]
+
+
 @lru_cache(maxsize=64)
-def opened(file: Path) -> Any:
+def opened(file: Path) -> File:
     """A file of arrays, which stays open for a while; raises TraceError where it is none."""
     try:
-        return safe_open(str(file), "numpy")
-    except (SafetensorError, OSError, ValueError) as error:
+        with safe_open(str(file), "numpy") as stream:
+            metadata = stream.metadata() or {}
+        return File(metadata, mapped(file))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TraceError(
             f"{file}: damaged, or no update of a trace ({said}); record the run again"
         ) from None
+
+
+def mapped(file: Path) -> dict[str, Array]:
+    """The arrays of a file whose header safetensors has found to be right."""
+    content = np.memmap(file, np.uint8, "r")
+    begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8:begin].tobytes())
+    found = {}
+    for name, each in header.items():
+        if name != "__metadata__":
+            start, end = each["data_offsets"]
+            flat = content[begin + start : begin + end].view(DTYPES[each["dtype"]])
+            found[name] = flat.reshape(each["shape"])
+    return found
 
 
 def read(folder: str | Path) -> Trace:
@@ -168,15 +193,10 @@ def run_facts(folder: Path) -> dict[str, Any]:
 
 def read_update(file: Path) -> Update:
     """The update of a file, whose checksum is that of what it holds."""
-    stream = opened(file)
-    metadata = stream.metadata() or {}
+    found = opened(file)
+    metadata, arrays = found.metadata, found.arrays
     if FACTS not in metadata or CHECKSUM not in metadata:
         raise TraceError(f"{file}: not written by lockstep.record; take it out of the folder")
-    try:
-        arrays = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
-    except Exception as error:  # whatever a damaged file makes of it
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TraceError(f"{file}: damaged ({said}); record the run again") from None
     if checksum(metadata[FACTS], arrays) != metadata[CHECKSUM]:
         raise TraceError(
             f"{file}: damaged (its checksum is another one); copy it again, or record the run again"
