@@ -179,8 +179,9 @@ def arranged(one: Array, other: Array) -> Array | None:
 
 
 def distance(one: Array, other: Array) -> float:
-    """How far two arrays are apart, of the first one's norm."""
+    """How far two arrays are apart, of the first one's norm; infinities may be equal."""
     first, second = one.astype(np.float64), other.astype(np.float64)
-    size = float(np.linalg.norm(first)) or 1.0
-    gap = float(np.linalg.norm(first - second)) / size
-    return gap if math.isfinite(gap) else math.inf
+    differs = first != second
+    gap = float(np.linalg.norm(first[differs] - second[differs]))
+    size = float(np.linalg.norm(first[np.isfinite(first)])) or 1.0
+    return gap / size if math.isfinite(gap) else math.inf

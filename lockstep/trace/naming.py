@@ -489,7 +489,8 @@ def decay_findings(
             none, their_none = weight.equals(0.0), theirs_weight.equals(0.0)
             if not math.isfinite(theirs_weight.error) and theirs_weight.value:
                 kinds.setdefault("varies", []).append(other)
-            elif none and their_none:
+            elif (none or their_none) and weight.equals(theirs_weight):
+                # Both are 0, or not known well enough to say that one is.
                 continue
             elif none:
                 kinds.setdefault("more", []).append(other)
