@@ -14,7 +14,7 @@ from lockstep.trace.fused import LAYERS, parts, split, split_shapes
 from lockstep.trace.layouts import Tensor, named, renamed, shaped, way
 from lockstep.trace.matching import constant, likeness
 from lockstep.trace.partners import Partners, Unit, given_partners, partners, units
-from lockstep.trace.reading import Trace, TraceError, opened, read
+from lockstep.trace.reading import Trace, TraceError, read
 from lockstep.trace.recurrent import BIASES, fitted, given, made, taken
 
 Array = np.ndarray[Any, Any]
@@ -97,12 +97,11 @@ def whole(trace: Trace) -> dict[str, Array]:
     Raises TraceError where they are sketches.
     """
     first = trace.updates[0]
-    keys = {name: f"before|{name}" for name in trace.parameters}
-    if any(key in first.facts["sizes"] for key in keys.values()):
+    if any(f"before|{name}" in first.facts["sizes"] for name in trace.parameters):
         raise TraceError(
             f"{trace.folder}: update 1 is a sketch; record with full=1 or more, for whole tensors"
         )
-    return {name: opened(first.file).get_tensor(key) for name, key in keys.items()}
+    return {name: first.stored("before", name) for name in trace.parameters}
 
 
 def checked(
