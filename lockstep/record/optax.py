@@ -27,6 +27,20 @@ import optax
 from jax.experimental import io_callback
 
 from lockstep.record import optax_names, writer
+from lockstep.record.optax_arrays import (
+    Arrays,
+    decoded,
+    encoded,
+    equal,
+    forms_of,
+    host,
+    is_scalar,
+    pack,
+    pack_now,
+    sketches,
+    traced,
+    unpack,
+)
 from lockstep.record.writer import Array, RecordError
 
 # How much the host wants of what is next: sketches, all, or the state before as well.
@@ -47,8 +61,6 @@ FORM = (
     "recorder.gradient() wraps what returns (value, gradients) or gradients, as jax.value_and_grad "
     "and jax.grad do"
 )
-
-Arrays = dict[str, Any]
 
 
 class Recorder:
@@ -126,7 +138,7 @@ class Recorder:
         inner = optax.with_extra_args_support(clip)
 
         def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-            again = jax.lax.optimization_barrier(updates) if _traced(updates) else updates
+            again = jax.lax.optimization_barrier(updates) if traced(updates) else updates
             seen = inner.update(again, state, params, **extra)[0]
             arrays = {f"clipped|{n}": a for n, a in optax_names.named(seen).items()}
             self._send(self._got_clipped, arrays, {})
@@ -167,7 +179,7 @@ class Recorder:
         arrays = {f"gradient|{n}": a for n, a in optax_names.named(gradients).items()}
         always = {f"data|{i}": array for i, array in enumerate(data) if array.size <= LARGE}
         large = {f"data|{i}": array for i, array in enumerate(data) if array.size > LARGE}
-        losses = [leaf for leaf in jax.tree_util.tree_leaves(value) if _is_scalar(leaf)]
+        losses = [leaf for leaf in jax.tree_util.tree_leaves(value) if is_scalar(leaf)]
         if losses:
             always["loss"] = losses[0]
         self._send(self._got_gradient, arrays, always, large)
@@ -181,7 +193,7 @@ class Recorder:
         moved = call.new.mini_step != call.state.mini_step
         boundary = call.new.gradient_step != call.state.gradient_step
         self._send(self._got_micro_batch, own, {"taken": jnp.logical_or(moved, boundary)})
-        if not _traced(boundary):
+        if not traced(boundary):
             if bool(boundary):
                 self._send(self._got_update, call.arrays(), call.scalars(), call.before())
             return
@@ -205,7 +217,7 @@ class Recorder:
         """
         extra = extra or {}
         _refuse_vmap([*arrays.values(), *always.values(), *extra.values()])
-        if not _traced([arrays, always, extra]):
+        if not traced([arrays, always, extra]):
             self._send_now(receive, arrays, always, extra)
             return
         level = io_callback(self._level, jax.ShapeDtypeStruct((), jnp.int32), ordered=True)
@@ -213,18 +225,18 @@ class Recorder:
         def call(
             arrays: Arrays, always: Arrays, finish: Callable[[Arrays], tuple[Arrays, Arrays]]
         ) -> None:
-            decode, decode_always = _forms(arrays), _forms(always)
+            decode, decode_always = forms_of(arrays), forms_of(always)
 
             def got(arrays: Arrays, always: Arrays) -> None:
-                arrays = _decoded(arrays, decode)
-                self._guarded(receive, *finish(arrays), _decoded(always, decode_always))
+                arrays = decoded(arrays, decode)
+                self._guarded(receive, *finish(arrays), decoded(always, decode_always))
 
-            io_callback(got, None, _encoded(arrays), _encoded(always), ordered=True)
+            io_callback(got, None, encoded(arrays), encoded(always), ordered=True)
 
         def sketched(arrays: Arrays, always: Arrays, extra: Arrays) -> None:
             del extra
-            forms = _forms(arrays)
-            call(_pack(arrays), always, lambda packed: _unpack(packed, forms))
+            forms = forms_of(arrays)
+            call(pack(arrays), always, lambda packed: unpack(packed, forms))
 
         def whole(arrays: Arrays, always: Arrays, extra: Arrays) -> None:
             call(arrays | extra, always, lambda found: (found, {}))
@@ -241,8 +253,8 @@ class Recorder:
         """The same, of arrays that are there."""
         level = int(self._level())
         if level == SKETCH:
-            packed = _pack_now(arrays)
-            self._guarded(receive, *_unpack(packed, _forms(arrays)), always)
+            packed = pack_now(arrays)
+            self._guarded(receive, *unpack(packed, forms_of(arrays)), always)
             return
         kept = {n: a for n, a in extra.items()
                 if level == WITH_STATE or not n.startswith("state-before")}  # fmt: skip
@@ -266,8 +278,8 @@ class Recorder:
             return
         with self.lock:
             try:
-                receive({n: _host(a) for n, a in arrays.items()}, sizes,
-                        {n: _host(a) for n, a in always.items()})  # fmt: skip
+                receive({n: host(a) for n, a in arrays.items()}, sizes,
+                        {n: host(a) for n, a in always.items()})  # fmt: skip
             except Exception as error:
                 self._refuse(str(error) or type(error).__name__)
 
@@ -355,9 +367,9 @@ class Recorder:
         before |= {n: a for n, a in always.items() if n.startswith("state-before.")}
         last, then = self.last.get("before", {}), self.last.get("after", {})
         moved = any(not np.array_equal(then[n], last[n]) for n in then)
-        if moved and _equal(before, last):
+        if moved and equal(before, last):
             raise RecordError(AGAIN)
-        self.last = {"before": _sketches(before), "after": _sketches(after)}
+        self.last = {"before": sketches(before), "after": sketches(after)}
 
     # What is known of the run.
 
@@ -465,131 +477,6 @@ class _Call:
         ]  # fmt: skip
         group = {"parameters": list(self.named_parameters()), "links": shown}
         return {"name": "optax", "groups": [group]}
-
-
-# Arrays.
-
-
-def _traced(tree: Any) -> bool:
-    """Whether any of it is traced, so that there are no values yet."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(tree))
-
-
-def _is_scalar(leaf: Any) -> bool:
-    """Whether a leaf may be a loss."""
-    return optax_names.is_array(leaf) and leaf.ndim == 0
-
-
-def _host(array: Any) -> Array:
-    """An array on the host, in a type that files have, and the host's own."""
-    found = np.array(array)
-    return (
-        found.astype(np.int64) if found.dtype.kind in "ui" and found.dtype.itemsize < 8 else found
-    )
-
-
-def _pack(arrays: Arrays) -> dict[str, Any]:
-    """Sketches, norms and sums of arrays, in one array for each type of number."""
-    if not arrays:
-        return {}
-    parts: dict[str, list[Any]] = {}
-    squares, sums = [], []
-    # JAX hands a dict on in the order of its keys, whatever order it had.
-    for _, array in sorted(arrays.items()):
-        flat = writer.sketch(array).reshape(-1)
-        parts.setdefault(str(flat.dtype), []).append(flat)
-        wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
-        squares.append(_dotted(wide, wide))
-        sums.append(_summed(wide))
-    found = {dtype: jnp.concatenate(several) for dtype, several in parts.items()}
-    for name, several in (("squares", squares), ("sums", sums)):
-        # Sums of other types than the widest are exact in it.
-        found[name] = jnp.stack([jnp.asarray(s, jnp.result_type(*several)) for s in several])
-    return found
-
-
-_pack_now = jax.jit(_pack)
-
-
-def _encoded(arrays: Arrays) -> Arrays:
-    """Arrays as a callback gets them unharmed.
-
-    It runs on a thread of its own, where `jax.enable_x64` is not on, and numbers of 64 bits are cut
-    to 32 on their way. So they go as pairs.
-    """
-    return {
-        name: jax.lax.bitcast_convert_type(array, jnp.uint32) if _wide(array.dtype) else array
-        for name, array in arrays.items()
-    }
-
-
-def _decoded(arrays: Arrays, forms: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Array]:
-    """What `_encoded` was made of, on the host."""
-    found = {}
-    for name, array in arrays.items():
-        dtype, shape = forms[name]
-        own = np.array(array)
-        wide = own.dtype == np.uint32 and dtype != "uint32"
-        found[name] = own.view(dtype).reshape(shape) if wide else own
-    return found
-
-
-def _wide(dtype: Any) -> bool:
-    """Whether a number has 64 bits."""
-    return str(dtype) in ("float64", "int64", "uint64")
-
-
-def _dotted(first: Any, second: Any) -> Any:
-    """The sum of products over all axes, or over the last ones where the second has fewer.
-
-    A product of matrices is many times faster than a sum on a CPU, and adds in blocks.
-    """
-    taken = range(first.ndim - second.ndim, first.ndim), range(second.ndim)
-    highest = jax.lax.Precision.HIGHEST
-    return jax.lax.dot_general(first, second, (taken, ((), ())), precision=highest)
-
-
-def _summed(array: Any) -> Any:
-    """The sum of an array: along its last axis, and then of what is left."""
-    if not array.ndim:
-        return array
-    return _dotted(array, jnp.ones(array.shape[-1], array.dtype)).sum()
-
-
-def _forms(arrays: Arrays) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The type and shape of each array, which is all of it that `_unpack` needs."""
-    return {name: (str(array.dtype), tuple(array.shape)) for name, array in arrays.items()}
-
-
-def _unpack(
-    packed: Mapping[str, Any], forms: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> tuple[Arrays, dict[str, Any]]:
-    """Sketches and sizes by name, from what `_pack` made of arrays of these forms."""
-    flat = {name: np.asarray(array) for name, array in packed.items()}
-    at = dict.fromkeys(flat, 0)
-    arrays: Arrays = {}
-    sizes: dict[str, Any] = {}
-    for number, (name, (dtype, shape)) in enumerate(sorted(forms.items())):
-        axes = len(shape)
-        small = tuple(len(writer.lattice(length, axes)) for length in shape)
-        length = int(np.prod(small, dtype=int))
-        arrays[name] = flat[dtype][at[dtype] : at[dtype] + length].reshape(small)
-        at[dtype] += length
-        norm = float(np.sqrt(np.float64(flat["squares"][number])))
-        sizes[name] = [norm, float(flat["sums"][number]), list(shape)]
-    return arrays, sizes
-
-
-def _sketches(arrays: Arrays) -> Arrays:
-    """Enough of each array to know it again."""
-    return {name: np.array(writer.sketch(array)) for name, array in arrays.items()}
-
-
-def _equal(arrays: Arrays, last: Arrays) -> bool:
-    """Whether arrays are those of which there are sketches (or whose sketches these are)."""
-    if arrays.keys() != last.keys() or not arrays:
-        return False
-    return all(np.array_equal(writer.sketch(a), last[n]) for n, a in arrays.items())
 
 
 # What is refused, and what is known from outside.
