@@ -20,9 +20,10 @@ import optax
 import lockstep.record
 from benchmarks.real import common
 from benchmarks.real.common import Array, Recipe
-from lockstep.record.writer import RecordError
 
 Tree = dict[str, Any]
+# Gets the name of a layer, what comes out of it and what goes in, and returns what comes out.
+Show = Callable[..., Any]
 GATES = ("r", "z", "n")
 
 
@@ -46,17 +47,17 @@ def run(
     multi_steps: whether optax.MultiSteps accumulates. show_clipped: whether the chain shows what
     was clipped.
     """
-    if activations:
-        raise RecordError("activations are not recorded in JAX yet: leave activations out")
     with jax.enable_x64(dtype == "float64"):
-        recorder = lockstep.record.jax(folder, full=full) if record else None
+        options = {"full": full, "activations": activations}
+        recorder = lockstep.record.jax(folder, **options) if record else None
         clip = (
             recorder.clipped if recorder and show_clipped else lambda transformation: transformation
         )
         optimizer: Any = chain(model, dtype, accumulation_steps, mistakes, clip)
         if multi_steps:
             optimizer = optax.MultiSteps(optimizer, accumulation_steps, accumulator_dtype=None)
-        gradients = jax.value_and_grad(loss_of(model, mistakes), has_aux=True)
+        show = recorder.activation if recorder else unseen
+        gradients = jax.value_and_grad(loss_of(model, mistakes, show), has_aux=True)
         if recorder:
             optimizer, gradients = recorder.wrap(optimizer), recorder.gradient(gradients)
         trained = train(
@@ -253,11 +254,17 @@ def layout(module: str, kind: str, value: Array) -> tuple[str, Array]:
     return ("kernel" if kind == "weight" else "bias"), value.T
 
 
-def loss_of(model: str, mistakes: Collection[str]) -> Callable[..., Any]:
+def loss_of(model: str, mistakes: Collection[str], show: Show) -> Callable[..., Any]:
     """The loss of a model: (parameters, hidden, x, y) to (mean, hidden)."""
-    return {
-        "mlp": mlp_loss, "conv": conv_loss, "gru": gru_loss, "transformer": transformer_loss,
-    }[model](frozenset(mistakes))  # fmt: skip
+    if model in ("mlp", "gru"):
+        return {"mlp": mlp_loss, "gru": gru_loss}[model](frozenset(mistakes), show)
+    return {"conv": conv_loss, "transformer": transformer_loss}[model](frozenset(mistakes))
+
+
+def unseen(name: str, value: Any, inputs: Any = ()) -> Any:
+    """The value, where no recorder looks at what comes out of layers."""
+    del name, inputs
+    return value
 
 
 def cross_entropy(logits: Any, y: Any) -> Any:
@@ -278,17 +285,21 @@ def dense(layer: Tree, x: Any) -> Any:
     return x @ layer["kernel"] + layer["bias"]
 
 
-def mlp_loss(mistakes: Collection[str]) -> Callable[..., Any]:
+def mlp_loss(mistakes: Collection[str], show: Show) -> Callable[..., Any]:
     """Three dense layers, in plain JAX."""
     rough = "gelu" in mistakes
+
+    def layer(name: str, parameters: Tree, x: Any) -> Any:
+        return show(name, dense(parameters, x), (x,))
 
     def loss(params: Tree, hidden: Any, x: Any, y: Any) -> Any:
         middle = dict(params["middle"])
         if "transposed-kernel" in mistakes:
             middle["kernel"] = middle["kernel"].T
-        x = dropped(mistakes, jax.nn.gelu(dense(params["hidden"], x), approximate=rough))
-        x = jax.nn.gelu(dense(middle, x), approximate=rough)
-        return cross_entropy(dense(params["output"], x), y).mean(), hidden
+        first = jax.nn.gelu(layer("hidden", params["hidden"], x), approximate=rough)
+        second = layer("middle", middle, dropped(mistakes, first))
+        logits = layer("output", params["output"], jax.nn.gelu(second, approximate=rough))
+        return cross_entropy(show("", logits, (x,)), y).mean(), hidden
 
     return loss
 
@@ -322,7 +333,7 @@ def conv_loss(mistakes: Collection[str]) -> Callable[..., Any]:
     return loss
 
 
-def gru_loss(mistakes: Collection[str]) -> Callable[..., Any]:
+def gru_loss(mistakes: Collection[str], show: Show) -> Callable[..., Any]:
     """A GRU of six dense layers, scanned over time; the hidden state goes on."""
     del mistakes
 
@@ -337,9 +348,11 @@ def gru_loss(mistakes: Collection[str]) -> Callable[..., Any]:
             hidden = cell(params["gru"], hidden, x)
             return hidden, hidden
 
-        hidden, outputs = jax.lax.scan(step, jax.lax.stop_gradient(hidden), x.swapaxes(0, 1))
-        error = dense(params["output"], outputs.swapaxes(0, 1)) - y
-        return (error**2).sum((1, 2)).mean(), hidden
+        before = jax.lax.stop_gradient(hidden)
+        hidden, outputs = jax.lax.scan(step, before, x.swapaxes(0, 1))
+        outputs = show("gru", outputs.swapaxes(0, 1), (x, before))
+        made = show("", show("output", dense(params["output"], outputs), (outputs,)), (x,))
+        return ((made - y) ** 2).sum((1, 2)).mean(), hidden
 
     return loss
 

@@ -26,7 +26,8 @@ import numpy as np
 import optax
 from jax.experimental import io_callback
 
-from lockstep.record import optax_names, writer
+from lockstep.record import optax_modules, optax_names, writer
+from lockstep.record.optax_activations import Activations
 from lockstep.record.optax_arrays import (
     Arrays,
     decoded,
@@ -66,7 +67,11 @@ FORM = (
 class Recorder:
     """Records a run, update by update.
 
-    full: of how many first updates whole tensors are kept; every, at: of which others.
+    full: of how many first updates whole tensors are kept; every, at: of which others. activations:
+    of these updates, what goes into and comes out of all modules (True) or some (their names) is
+    kept too, of the first micro-batch: of flax' modules, which have the names of their parameters,
+    and of what `recorder.activation()` shows. For that the function in `recorder.gradient()` is
+    called twice: what it changes that is none of its arguments is changed twice.
     """
 
     def __init__(
@@ -75,9 +80,11 @@ class Recorder:
         full: int = 3,
         every: int | None = None,
         at: Collection[int] = (),
+        activations: bool | Collection[str] = False,
     ) -> None:
         """Make the folder, and see to it that all is written before the process ends."""
         self.writer = writer.Writer(folder, "jax", full, every, at)
+        self.activations = Activations(activations, self._guarded)
         self.lock = threading.RLock()
         self.facts: dict[str, Any] = {}
         self.names: list[str] = []
@@ -118,16 +125,35 @@ class Recorder:
     def gradient(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The same function, which returns (value, gradients) or gradients, recorded."""
         self.sees_gradients = True
+        key = object()
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             self.check()
             result = function(*args, **kwargs)
             value, gradients = _parts(result, args)
+
+            def again() -> None:
+                own, named = optax_modules.cloned((args, kwargs))
+                function(*own, **named)
+
+            known = (args, kwargs, result)
+            _refuse_vmap(jax.tree_util.tree_leaves(known))
+            names = optax_names.named(gradients)
+            looked = self.activations.look(again, self._looks, known, names, key)
             data = jax.tree_util.tree_leaves((args[1:], kwargs))
-            self._send_gradient(value, gradients, [d for d in data if optax_names.is_array(d)])
+            data = [array for array in data if optax_names.is_array(array)]
+            self._send_gradient(value, gradients, data, looked)
             return result
 
         return recorded
+
+    def activation(self, name: str, value: Any, inputs: Any = ()) -> Any:
+        """The value unchanged, kept as what comes out of a module of this name, and its inputs.
+
+        It is for what is written without modules, and called in what recorder.gradient() wraps.
+        """
+        self.activations.see(name, inputs, value)
+        return value
 
     def clipped(self, clip: Any) -> optax.GradientTransformationExtraArgs:
         """A clipping link of a chain that does the same, and of which the result is recorded.
@@ -174,10 +200,12 @@ class Recorder:
 
     # What runs where the arrays are, traced or not.
 
-    def _send_gradient(self, value: Any, gradients: Any, data: list[Any]) -> None:
-        """Send a micro-batch's own gradient."""
+    def _send_gradient(self, value: Any, gradients: Any, data: list[Any], looked: Arrays) -> None:
+        """Send a micro-batch's own gradient, when its activations have been sent."""
         arrays = {f"gradient|{n}": a for n, a in optax_names.named(gradients).items()}
-        always = {f"data|{i}": array for i, array in enumerate(data) if array.size <= LARGE}
+        always = {
+            f"data|{i}": array for i, array in enumerate(data) if array.size <= LARGE
+        } | looked
         large = {f"data|{i}": array for i, array in enumerate(data) if array.size > LARGE}
         losses = [leaf for leaf in jax.tree_util.tree_leaves(value) if is_scalar(leaf)]
         if losses:
@@ -270,6 +298,10 @@ class Recorder:
         known = number > 1 and self.writer.whole(number - 1)
         return np.int32(WHOLE if known else WITH_STATE)
 
+    def _looks(self) -> Any:
+        """Whether activations are wanted of the micro-batch that is under way."""
+        return np.bool_(not self.micro_batches and self.writer.whole(self.writer.written + 1))
+
     def _guarded(
         self, receive: Callable[..., None], arrays: Arrays, sizes: Arrays, always: Arrays
     ) -> None:
@@ -307,6 +339,9 @@ class Recorder:
         data = {n: a for n, a in (arrays | always).items() if n.startswith("data|")}
         names = sorted(data, key=lambda name: int(name.split("|")[1]))
         facts: dict[str, Any] = {"data": [writer.fingerprint(data[name]) for name in names]}
+        if self.activations.wanted and self._looks():
+            kept = {f"data.0|{name.split('|')[1]}": data[name] for name in names}
+            self.pending |= {name: array for name, array in kept.items() if array.size <= LARGE}
         if "loss" in always:
             facts["loss"] = float(always["loss"])
         self.micro_batches.append(facts)
@@ -332,7 +367,9 @@ class Recorder:
     def _forget(self, number: int) -> None:
         """Forget the micro-batches from this one on."""
         del self.micro_batches[number:]
-        for name in [n for n in self.pending if n.startswith("gradient.")]:
+        if not number:
+            self.activations.taken()
+        for name in [n for n in self.pending if n.startswith(("gradient.", "data."))]:
             if int(name.split("|")[0].split(".")[1]) >= number:
                 del self.pending[name]
                 self.sizes.pop(name, None)
@@ -346,6 +383,9 @@ class Recorder:
         facts: dict[str, Any] = {}
         if self.micro_batches:
             facts["micro_batches"] = self.micro_batches
+        activations, modules = self.activations.taken()
+        if modules:
+            facts["modules"] = modules
         if "rate" in always:
             facts["rates"] = dict.fromkeys(self.names, float(always["rate"]))
         if self.decays:
@@ -353,7 +393,7 @@ class Recorder:
         scalars = {n: a for n, a in always.items() if n.startswith("state.")}
         if number == 1:
             scalars |= {n: a for n, a in always.items() if n.startswith("state-before.")}
-        known = self.pending | arrays | scalars
+        known = self.pending | activations | arrays | scalars
         self.writer.update(number, known, facts | {"sizes": self.sizes | sizes})
         self.pending, self.sizes, self.micro_batches, self.taken = {}, {}, [], 0
 
@@ -398,6 +438,8 @@ class Recorder:
             found.append("Micro-batches, losses and data are not seen without recorder.gradient().")
         elif not self.sees_gradients:
             found.append("Losses and data are not seen without recorder.gradient().")
+        if not self.sees_gradients and self.activations.wanted:
+            found.append("Activations are not seen without recorder.gradient().")
         names = [link["name"] for link in call.links]
         if any("clip" in name for name in names) and "Recorder" not in names:
             found.append("What was clipped is not seen without recorder.clipped() in the chain.")
@@ -506,11 +548,16 @@ def _multi_steps(transformation: Any) -> Any:
 def _parts(result: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
     """Value and gradients of what a function returned; the value is None where there is none."""
     structure = jax.tree.structure(args[0]) if args else None
-    if jax.tree.structure(result) == structure:
+
+    def fits(tree: Any) -> bool:
+        # What flax.nnx makes of a model's gradients has a form of its own.
+        return jax.tree.structure(tree) == structure or type(tree).__name__ == "State"
+
+    if fits(result):
         return None, result
     if not isinstance(result, tuple) or len(result) != 2:
         raise RecordError(FORM)
-    if jax.tree.structure(result[1]) != structure and jax.tree.structure(result[0]) == structure:
+    if not fits(result[1]) and fits(result[0]):
         return None, result[0]
     return result
 

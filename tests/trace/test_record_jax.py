@@ -50,7 +50,7 @@ def chain(recorder: Any = None) -> Any:
     )  # fmt: skip
 
 
-def train(way: str, recorder: Any = None, steps: int = 1) -> Any:
+def train(way: str, recorder: Any = None, steps: int = 1, loss: Any = loss) -> Any:
     """Train in one of the ways that people do, and return the parameters."""
     optimizer: Any = chain(recorder)
     if steps > 1:
@@ -200,6 +200,171 @@ def test_vmap_is_refused(tmp_path: Path) -> None:
     several = jnp.ones((3, 4))
     with pytest.raises(RecordError, match="vmap"):
         jax.vmap(lambda p: optimizer.update(p, optimizer.init(p), p)[0])(several)
+
+
+def watched(recorder: Any = None) -> Any:
+    """The loss of a layer in a jitted function, of one example after the other."""
+
+    @jax.jit
+    def layer(params: Any, x: Any) -> Any:
+        y = x @ params["kernel"] + params["bias"]
+        return recorder.activation("layer", y, (x, x > 0, None)) if recorder else y
+
+    def loss(params: Any, x: Any) -> Any:
+        made = jax.vmap(layer, (None, 0))(params["layer"], x)
+        return jnp.mean((jax.nn.gelu(made) - 1) ** 2)
+
+    return loss
+
+
+@pytest.mark.parametrize(("way", "steps"), [("eager", 1), ("jit", 2), ("scan", 2)])
+def test_activations_are_of_the_first_micro_batch_of_whole_updates(
+    way: str, steps: int, tmp_path: Path
+) -> None:
+    """Under jit, vmap, and scan over micro-batches: the first one's, and its data."""
+    with lockstep.record.jax(tmp_path / "run", full=2, activations=True) as recorder:
+        recorded = train(way, recorder, steps, watched(recorder))
+    assert same(recorded, train(way, None, steps, watched()))
+    updates = read(tmp_path / "run")
+    for number, (arrays, facts) in enumerate(updates):
+        first = np.asarray(data()[steps * number])
+        names = sorted(name for name in arrays if name.startswith(("input", "output", "data")))
+        if number >= 2:
+            assert not names
+            assert "modules" not in facts
+            continue
+        assert names == ["data.0|0", "input.0|layer", "output.0|layer"]
+        assert facts["modules"] == ["layer"]
+        assert (arrays["data.0|0"] == first).all()
+        assert (arrays["input.0|layer"] == first).all()
+        made = first @ arrays["before|layer/kernel"] + arrays["before|layer/bias"]
+        np.testing.assert_allclose(arrays["output.0|layer"], made, rtol=1e-5, atol=1e-6)
+
+
+def test_activations_of_a_loop_under_a_gradient(tmp_path: Path) -> None:
+    """Of several calls the first counts, eagerly and in a function that was compiled before."""
+
+    def loss(params: Any, x: Any) -> Any:
+        def step(hidden: Any, _: Any) -> Any:
+            hidden = jnp.tanh(hidden * params)
+            return recorder.activation("step", hidden), None
+
+        return jax.lax.scan(jax.checkpoint(step), x, None, length=3)[0].sum()
+
+    recorder = lockstep.record.jax(tmp_path / "run", activations=["step"])
+    params, x = jnp.arange(3.0), jnp.ones(3)
+    compiled = jax.jit(jax.grad(loss))
+    compiled(params, x)
+    gradients = recorder.gradient(compiled)(params, x)
+    optimizer = recorder.wrap(optax.sgd(0.1))
+    optimizer.update(gradients, optimizer.init(params), params)
+    recorder.close()
+    np.testing.assert_allclose(read(tmp_path / "run")[0][0]["output.0|step"], np.tanh(params))
+
+
+TRANSFORMER = [
+    "embedding", "positions", "norm1", "attention/query", "attention/key", "attention/value",
+    "attention/out", "attention", "norm2", "inner", "outer", "norm3", "embedding.attend", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype", "names", "dense"),
+    [
+        ("transformer", "float32", TRANSFORMER, "inner"),
+        ("mlp", "float64", ["hidden", "middle", "output", ""], "middle"),
+    ],
+)
+def test_activations_change_no_bit(
+    model: str, dtype: str, names: list[str], dense: str, tmp_path: Path
+) -> None:
+    """What came out of a dense layer is what its inputs and parameters give, not a bit cut."""
+    real = pytest.importorskip("benchmarks.real.jax", reason="needs flax")
+    settings = {"updates": 2, "full": 1}
+    recorded = real.run(tmp_path / "run", model, dtype, 2, activations=True, **settings)
+    assert same(recorded, real.run(tmp_path / "no", model, dtype, 2, record=False, **settings))
+    (arrays, facts), (_, later) = read(tmp_path / "run")
+    assert facts["modules"] == names
+    assert "modules" not in later
+    kernel, bias = (arrays[f"before|{dense}/{leaf}"] for leaf in ("kernel", "bias"))
+    made = arrays[f"input.0|{dense}"] @ kernel + bias
+    exact = 1e-13 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(arrays[f"output.0|{dense}"], made, exact, exact)
+
+
+def test_modules_of_flax_linen_have_the_names_of_their_parameters(tmp_path: Path) -> None:
+    """Where the whole of a model's variables is trained, all names begin with "params"."""
+    linen = pytest.importorskip("flax.linen")
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x: Any) -> Any:
+            return linen.remat(linen.Dense)(2, name="layer")(x)
+
+    net, x = Net(), jnp.ones((3, 4))
+    params = net.init(jax.random.key(0), x)
+    with lockstep.record.jax(tmp_path / "run", activations=True) as recorder:
+        optimizer = recorder.wrap(optax.sgd(0.1))
+        gradient = recorder.gradient(jax.jit(jax.grad(lambda p, x: net.apply(p, x).sum())))
+        optimizer.update(gradient(params, x), optimizer.init(params), params)
+    arrays, facts = read(tmp_path / "run")[0]
+    assert facts["modules"] == ["params/layer", "params"]
+    made = np.ones((3, 4)) @ arrays["before|params/layer/kernel"]
+    np.testing.assert_allclose(arrays["output.0|params/layer"], made, rtol=1e-5)
+
+
+def nnx_run(recorder: Any = None) -> Any:
+    """The state that a model with dropout and statistics ends with, in flax.nnx."""
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self, rngs: Any) -> None:
+            self.layers = nnx.List([nnx.Linear(4, 4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)])
+            self.norm, self.drop = nnx.BatchNorm(4, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x: Any) -> Any:
+            for layer in self.layers:
+                x = layer(x)
+            return self.drop(self.norm(x))
+
+    net = Net(nnx.Rngs(0))
+    gradients = nnx.grad(lambda net, x: (net(x) ** 2).mean())
+    transformation: Any = optax.adam(0.1)
+    if recorder:
+        gradients, transformation = recorder.gradient(gradients), recorder.wrap(transformation)
+    optimizer = nnx.Optimizer(net, transformation, wrt=nnx.Param)
+
+    @nnx.jit
+    def step(net: Any, optimizer: Any, x: Any) -> None:
+        optimizer.update(net, gradients(net, x))
+
+    for x in data()[:2, :, :4]:
+        step(net, optimizer, x)
+    return nnx.state(net, (nnx.Param, nnx.BatchStat))
+
+
+def test_modules_of_flax_nnx(tmp_path: Path) -> None:
+    """They have their paths; what calls change, such as statistics, is changed once."""
+    with lockstep.record.jax(tmp_path / "run", full=1, activations=True) as recorder:
+        recorded = nnx_run(recorder)
+    assert same(recorded, nnx_run())
+    (arrays, facts), (_, later) = read(tmp_path / "run")
+    assert facts["modules"] == ["layers/0", "layers/1", "norm", "drop", ""]
+    assert "modules" not in later
+    assert (arrays["input.0|layers/0"] == arrays["data.0|0"]).all()
+    made = arrays["input.0|layers/1"] @ arrays["before|layers/1/kernel"]
+    np.testing.assert_allclose(arrays["output.0|layers/1"], made, rtol=1e-5, atol=1e-6)
+
+
+def test_activations_refused(tmp_path: Path) -> None:
+    """A name that no module has, and several runs at once: one line says so."""
+    recorder = lockstep.record.jax(tmp_path / "run", activations=["lair"])
+    gradient = recorder.gradient(jax.grad(watched(recorder)))
+    with pytest.raises(RecordError, match="no module 'lair' was called, but 'layer'"):
+        gradient(start(), data()[0])
+    with pytest.raises(RecordError, match="outside of vmap"):
+        jax.vmap(gradient, (None, 0))(start(), data())
+    assert recorder.activation("layer", 1) == 1
 
 
 SHARDED = """
