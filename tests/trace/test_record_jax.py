@@ -262,6 +262,21 @@ def test_activations_of_a_loop_under_a_gradient(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(tmp_path / "run")[0][0]["output.0|step"], np.tanh(params))
 
 
+def test_activations_of_64_bits_arrive(tmp_path: Path) -> None:
+    """What takes long runs on a thread of its own, where x64 is off: not a bit may be cut."""
+    with jax.enable_x64(True):
+        params, x = jnp.full((600, 600), 1 / 3), jnp.eye(600)
+        with lockstep.record.jax(tmp_path / "run", activations=True) as recorder:
+            optimizer = recorder.wrap(optax.sgd(0.1))
+
+            def loss(params: Any, x: Any) -> Any:
+                return recorder.activation("product", (x @ x @ x @ params)[0]).sum()
+
+            gradients = jax.jit(recorder.gradient(jax.grad(loss)))(params, x)
+            optimizer.update(gradients, optimizer.init(params), params)
+    assert set(read(tmp_path / "run")[0][0]["output.0|product"].tolist()) == {1 / 3}
+
+
 TRANSFORMER = [
     "embedding", "positions", "norm1", "attention/query", "attention/key", "attention/value",
     "attention/out", "attention", "norm2", "inner", "outer", "norm3", "embedding.attend", "",
