@@ -345,14 +345,23 @@ def only_untied(pair: Pair, mine: Trace, theirs: Trace, matching: Matching) -> b
         return False
     update, other = mine.updates[pair.update - 1], theirs.updates[pair.update - 1]
     phase = "accumulated" if pair.micro_batch is None else f"gradient.{pair.micro_batch}"
+
+    def both(name: str) -> tuple[Any, Any]:
+        return update.array(phase, name), arranged(other, phase, matching.matches[name])
+
+    # What a recorder sees may have the weight of the micro-batch in it, or not.
+    alike = [both(name) for name in pair.rest if name not in pair.off]
+    first, second = max(alike, key=lambda each: float(abs(each[0]).max()), default=(None, None))
+    if first is None or not (square := float((first * first).sum())):
+        return False
+    weight = float((first * second).sum()) / square
     for name in pair.off:
-        first = update.array(phase, name)
-        own = arranged(other, phase, matching.matches[name])
+        right, own = both(name)
         copied = other.array(phase, added[name])
-        if first is None or own is None or copied is None:
+        if copied is None:
             return False
-        turned = forward.arranged(first - own, copied)
-        if turned is None or forward.distance(first, own + turned) > pair.floor:
+        turned = forward.arranged(weight * right - own, copied)
+        if turned is None or forward.distance(weight * right, own + turned) > pair.floor:
             return False
     return True
 
