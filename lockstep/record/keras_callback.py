@@ -17,6 +17,7 @@ A loop of one's own says which optimizer it has; `data` names what a micro-batch
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from collections.abc import Callable, Collection, Iterator
@@ -24,9 +25,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from lockstep.record.writer import Array, RecordError, Writer, fingerprint, lattice
+from lockstep.record.keras_layers import Layers, arrays, training
+from lockstep.record.keras_tensors import Cells, copied, dense, graph, host, pieces
+from lockstep.record.writer import Array, RecordError, Writer, fingerprint
 
 # The backend's own package.
 PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
@@ -34,13 +36,16 @@ PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 SEEN = "lockstep"
 # Slots of an optimizer's that belong to no parameter stand under this name.
 NOBODY = ""
+# How many numbers an array of the data may have that is kept beside what layers make of it.
+DATA = 1 << 20
 
 
 class Recorder(keras.callbacks.Callback):
     """Writes a trace of a run of `model`: a callback of `fit`, or attached to `optimizer`.
 
-    full, every, at: of which updates whole tensors are kept (see `Writer`). activations: keep what
-    goes into and comes out of each layer, in whole updates.
+    full, every, at: of which updates whole tensors are kept (see `Writer`). activations: True for
+    all layers, or the names of some, of which inputs and outputs are kept, and the data with them,
+    in the first micro-batch of whole updates.
 
     Raises RecordError where a run cannot be recorded.
     """
@@ -53,7 +58,7 @@ class Recorder(keras.callbacks.Callback):
         full: int = 3,
         every: int | None = None,
         at: Collection[int] = (),
-        activations: bool = False,
+        activations: bool | Collection[str] = False,
     ) -> None:
         """Attach to the optimizer that is given, or the compiled one where there is one yet."""
         super().__init__()
@@ -62,7 +67,8 @@ class Recorder(keras.callbacks.Callback):
             raise RecordError(f"Keras on {self.backend} is not recorded; use {', '.join(PACKAGES)}")
         self.writer = Writer(folder, "keras", full, every, at)
         # Not `model`: that property of a callback's copies JAX's state back.
-        self.network, self.activations = model, activations
+        self.network = model
+        self.layers = Layers(model, activations) if activations else None
         self.cells = Cells() if self.backend == "tensorflow" else None
         self.wrapped: list[tuple[Any, str]] = []
         self.outer: Any = None
@@ -74,6 +80,8 @@ class Recorder(keras.callbacks.Callback):
         self.arrays: dict[str, tuple[Array, list[Any] | None]] = {}
         self.window: list[dict[str, Any]] = []
         self.inputs: list[dict[str, Any]] = []
+        self.given: list[Array] = []
+        self.modules: list[str] | None = None
         self.slots_before: dict[str, Array] | None = None
         self.sizes_after: dict[str, tuple[Array, list[Any]]] = {}
         self.fitting, self.keeping, self.described = False, True, False
@@ -102,8 +110,11 @@ class Recorder(keras.callbacks.Callback):
         self.wrap(self.optimizer, "_backend_update_step", self.saw_update)
         self.wrap(self.outer, "scale_loss", self.saw_loss)
         self.wrap(self.outer, "apply", self.saw_apply)
-        if self.activations:
+        if self.layers is not None:
+            self.wrap(self.network, "call", self.network_called)
             self.wrap_layers()
+            if self.network.built:
+                self.layers.check()
         self.started = self.iterations()
         self.scale = self.loss_scale()
 
@@ -127,37 +138,74 @@ class Recorder(keras.callbacks.Callback):
         for owner, name in reversed(self.wrapped):
             delattr(owner, name)
         self.wrapped = []
+        if self.layers is not None:
+            self.layers.known.clear()
 
     def wrap_layers(self) -> None:
-        """See what goes through each layer of the model's."""
-        for layer in self.network._flatten_layers(include_self=False):
+        """See what goes through the layers; some are made only when the model is built."""
+        assert self.layers is not None
+        for name, layer in self.layers.new():
+            self.wrap(layer, "call", functools.partial(self.layer_called, name))
 
-            def seen(call: Any, *inputs: Any, layer: Any = layer, **named: Any) -> Any:
-                outputs = call(*inputs, **named)
-                self.saw_layer(layer.path, inputs, outputs)
-                return outputs
+    def network_called(self, call: Any, /, *inputs: Any, **named: Any) -> Any:
+        """Keep what the model is called with, where nobody has said what the data are."""
+        self.wrap_layers()
+        if not self.inputs and self.watching("data.0|0"):
+            for index, value in enumerate(arrays((inputs, list(named.values())))):
+                self.see(f"data.0|{index}", value)
+        return call(*inputs, **named)
 
-            self.wrap(layer, "call", seen)
+    def layer_called(self, name: str, call: Any, /, *inputs: Any, **named: Any) -> Any:
+        """Keep what goes into a layer and comes out, the first time that it is called."""
+        outputs = call(*inputs, **named)
+        if self.watching(f"output.0|{name}"):
+            for phase, values in (("input", (inputs, list(named.values()))), ("output", outputs)):
+                for index, value in enumerate(arrays(values)):
+                    self.see(f"{phase}.0{f'.{index}' if index else ''}|{name}", value)
+        return outputs
 
-    def saw_layer(self, path: str, inputs: Any, outputs: Any) -> None:
-        """Keep a layer's inputs and outputs where it is called from Python with values."""
-        if not self.keeping or self.window or f"output.0|{path}" in self.values:
+    def watching(self, key: str) -> bool:
+        """Whether what has a key is to be kept: in the first micro-batch of whole updates, once."""
+        assert self.layers is not None
+        if self.window or key in self.layers.seen or not self.writer.whole(self.number):
+            return False
+        return graph() is None and (self.layers.again or training())
+
+    def see(self, key: str, value: Any) -> None:
+        """Keep something that a layer was called with or returned, whole."""
+        assert self.layers is not None
+        if self.concrete(value):
+            self.layers.seen[key] = copied(dense(value))
+
+    def second_pass(self, batch: Any, state: Any) -> None:
+        """Show the layers where `fit` compiles its own pass: once more, leaving nothing behind.
+
+        To look into what is compiled would keep operations from being fused, and change roundings.
+        """
+        layers, network = self.layers, self.network
+        eager = self.backend == "torch" or (self.backend == "tensorflow" and network.run_eagerly)
+        if layers is None or eager or self.window or not self.keeping:
             return
-        for phase, values in (("input", inputs), ("output", outputs)):
-            found = [value for value in keras.tree.flatten(values) if hasattr(value, "shape")]
-            for index, value in enumerate(found):
-                if self.concrete(value):
-                    self.put(f"{phase}.0{f'.{index}' if index else ''}|{path}", value)
+        inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        variables = network.trainable_variables, network.non_trainable_variables
+        if self.backend == "jax":
+            values = state[:2]
+        else:
+            values = tuple([dense(variable) for variable in each] for each in variables)
+        trains = {"training": True} if network._call_has_training_arg else {}
+        layers.again = True
+        try:
+            network.stateless_call(*values, inputs, **trains)
+        finally:
+            layers.again = False
 
     def concrete(self, value: Any) -> bool:
-        """Whether something has a value now: it is not a symbol in a graph that is being traced."""
-        if self.backend == "tensorflow":
-            return hasattr(value, "numpy") and graph() is None
-        if self.backend == "jax":
-            import jax
+        """Whether something has a value now: it is not a symbol that JAX traces."""
+        if self.backend != "jax":
+            return True
+        import jax
 
-            return not isinstance(value, jax.core.Tracer)
-        return not isinstance(value, keras.KerasTensor)
+        return not isinstance(value, jax.core.Tracer)
 
     # What is seen.
 
@@ -176,7 +224,7 @@ class Recorder(keras.callbacks.Callback):
         if self.slots_before is None:
             self.before_first()
         for gradient, variable in zip(gradients, variables, strict=True):
-            self.put(f"gradient|{self.name(variable)}", gradient)
+            self.put(f"gradient|{self.name(variable)}", gradient, variable.shape)
         return method(gradients, variables)
 
     def check_place(self, gradients: Any) -> None:
@@ -199,7 +247,7 @@ class Recorder(keras.callbacks.Callback):
         self.put("rate|", self.optimizer.learning_rate)
         if self.accumulation > 1:
             for gradient, variable in zip(gradients, self.variables, strict=True):
-                self.put(f"accumulated|{self.name(variable)}", gradient)
+                self.put(f"accumulated|{self.name(variable)}", gradient, variable.shape)
         clipped = method(gradients)
         self.clips = any(new is not old for new, old in zip(clipped, gradients, strict=True))
         return clipped
@@ -208,7 +256,7 @@ class Recorder(keras.callbacks.Callback):
         """Keep what the optimizer's rule gets."""
         if self.clips:
             for gradient, variable in zip(gradients, variables, strict=True):
-                self.put(f"clipped|{self.name(variable)}", gradient)
+                self.put(f"clipped|{self.name(variable)}", gradient, variable.shape)
         return method(gradients, variables, rate)
 
     def saw_apply(self, method: Any, *arguments: Any, **named: Any) -> Any:
@@ -222,9 +270,12 @@ class Recorder(keras.callbacks.Callback):
             self.update()
         return result
 
-    def put(self, key: str, value: Any) -> None:
-        """Keep something until the step is over: whole, or its sketch, norm and sum."""
-        kept = pieces(value, self.holding)
+    def put(self, key: str, value: Any, shape: Any = None) -> None:
+        """Keep something until the step is over: whole, or its sketch, norm and sum.
+
+        Its shape may be known where a graph does not know it, as of the rows of an embedding.
+        """
+        kept = pieces(value, self.holding, shape)
         if self.backend == "tensorflow" and graph() is not None:
             assert self.cells is not None
             self.cells.assign(self.holding, key, kept)
@@ -247,7 +298,8 @@ class Recorder(keras.callbacks.Callback):
     def data(self, *arrays: Any, loss: Any = None) -> None:
         """Say what the next micro-batch of a loop of one's own is made of."""
         found = [array for array in keras.tree.flatten(arrays) if hasattr(array, "shape")]
-        self.inputs = [fingerprint(host(array)) for array in found]
+        self.given = [host(array) for array in found]
+        self.inputs = [fingerprint(array) for array in self.given]
         if loss is not None:
             self.values["loss|"] = [loss]
 
@@ -270,7 +322,9 @@ class Recorder(keras.callbacks.Callback):
             self.micro_batch()
             if iterations % self.accumulation == 0:
                 self.finish(scale)
-        self.values = {}
+        self.values, self.given = {}, []
+        if self.layers is not None:
+            self.layers.seen = {}
 
     def skip(self) -> None:
         """Count a micro-batch that was left out because its gradient was not finite."""
@@ -285,6 +339,8 @@ class Recorder(keras.callbacks.Callback):
     def micro_batch(self) -> None:
         """Keep a micro-batch's gradient and facts."""
         index = len(self.window)
+        if self.layers is not None and not index and self.writer.whole(self.number):
+            self.take_activations(self.layers)
         facts: dict[str, Any] = {"data": self.inputs}
         loss = self.read("loss|")
         if loss is not None:
@@ -308,7 +364,6 @@ class Recorder(keras.callbacks.Callback):
                 self.take(f"clipped|{name}", "clipped")
             else:
                 self.alias("clipped", "accumulated", name)
-        self.take_activations()
         before, self.slots_before = self.slots_before, {}
         for key, slot in (before or {}).items():
             self.arrays[f"state-before.{key}"] = (slot, None)
@@ -320,7 +375,7 @@ class Recorder(keras.callbacks.Callback):
             if not whole and measured is not None:
                 sizes[key] = measured
         self.writer.update(number, arrays, facts | {"sizes": sizes})
-        self.arrays, self.window, self.skipped = {}, [], 0
+        self.arrays, self.window, self.modules, self.skipped = {}, [], None, 0
         if self.writer.whole(self.number) and not whole:
             self.slots_before = self.slots()
 
@@ -372,10 +427,18 @@ class Recorder(keras.callbacks.Callback):
         if f"{other}|{name}" in self.arrays:
             self.arrays[f"{phase}|{name}"] = self.arrays[f"{other}|{name}"]
 
-    def take_activations(self) -> None:
-        """Move what went through the layers into the window's arrays."""
-        for key in [key for key in self.values if key.startswith(("input.", "output."))]:
-            self.arrays[key] = (host(self.values[key][0]), None)
+    def take_activations(self, layers: Layers) -> None:
+        """Move what went through the layers, and the data, into the window's arrays."""
+        layers.check_seen()
+        found = {key: host(value) for key, value in layers.seen.items()}
+        if not self.inputs:
+            self.given = [found[key] for key in found if key.startswith("data.")]
+            self.inputs = [fingerprint(array) for array in self.given]
+        found |= {f"data.0|{index}": array for index, array in enumerate(self.given)}
+        for key, array in found.items():
+            if array.size <= DATA or not key.startswith("data."):
+                self.arrays[key] = (array, None)
+        self.modules = layers.returned()
 
     # What is known.
 
@@ -477,6 +540,8 @@ class Recorder(keras.callbacks.Callback):
         if scale is not None:
             # What is kept is unscaled already.
             facts["loss_scale"] = scale
+        if self.modules is not None:
+            facts["modules"] = self.modules
         if self.skipped:
             facts["skipped"] = self.skipped
         return facts
@@ -545,6 +610,8 @@ class Recorder(keras.callbacks.Callback):
             notes.append("Gradients are kept as the optimizer unscaled them.")
         if self.accumulation > 1:
             notes.append("Keras divides the accumulated gradient by its steps, before clipping.")
+        if self.layers is not None and self.fitting:
+            notes.append("Layers were seen in a second pass, where fit had compiled its own.")
         return notes
 
     # fit.
@@ -583,6 +650,7 @@ class Recorder(keras.callbacks.Callback):
         self.keeping = self.writer.whole(self.number)
         batch, spec = self.batch(arguments[-1])
         self.held = self.holding
+        self.second_pass(batch, arguments[0])
         if self.held not in self.functions:
             self.functions[self.held] = self.make(spec)
         result = self.functions[self.held](*arguments[:-1], batch)
@@ -650,78 +718,3 @@ class Recorder(keras.callbacks.Callback):
 
         self.wrap(model, "train_step", seen)
         self.wrap(model, "_update_metrics_variables", saw_metrics)
-
-
-class Cells:
-    """Variables of TensorFlow's that a graph assigns to and that are read when it has run."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self.variables: dict[tuple[bool, str], list[Any]] = {}
-
-    def assign(self, whole: bool, key: str, values: list[Any]) -> None:
-        """Assign within a graph; the variables are made outside of it."""
-        import tensorflow as tf
-
-        held = self.variables.get((whole, key), [])
-        values = [tf.convert_to_tensor(value) for value in values]
-        if [(each.shape, each.dtype) for each in held] != [(v.shape, v.dtype) for v in values]:
-            with tf.init_scope():
-                held = [tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False) for v in values]
-            self.variables[whole, key] = held
-        for variable, value in zip(held, values, strict=True):
-            variable.assign(value)
-
-
-def graph() -> Any:
-    """The graph of TensorFlow's that is being traced, if one is."""
-    if keras.backend.backend() != "tensorflow":
-        return None
-    import tensorflow as tf
-
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-
-
-def pieces(value: Any, whole: bool) -> list[Any]:
-    """An array whole, or its sketch, and its norm and sum."""
-    value = dense(value)
-    if whole or len(value.shape) == 0:  # TensorFlow's shape of a scalar is true
-        return [value]
-    flat = ops.reshape(value, (-1,))
-    if keras.backend.standardize_dtype(flat.dtype) not in ("float32", "float64"):
-        flat = ops.cast(flat, "float32")
-    taken = value
-    for axis, length in enumerate(value.shape):
-        taken = ops.take(taken, lattice(length, len(value.shape)), axis=axis)
-    return [taken, ops.stack([norm(flat), ops.sum(flat)])]
-
-
-def norm(flat: Any) -> Any:
-    """The norm of a vector, in one pass: TensorFlow's product of two is ten times as slow."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.sqrt(2 * tf.nn.l2_loss(flat))
-    return ops.sqrt(ops.dot(flat, flat))
-
-
-def dense(value: Any) -> Any:
-    """A variable's value now, and the rows of an embedding (IndexedSlices) as an array."""
-    if isinstance(value, keras.Variable):
-        value = value.value
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # Keras' own conversion returns a variable as it is, and it would go on changing.
-        return tf.convert_to_tensor(value)
-    return ops.convert_to_tensor(value)
-
-
-def copied(value: Any) -> Any:
-    """What stays as it is now; PyTorch writes into its tensors."""
-    return value.detach().clone() if keras.backend.backend() == "torch" else value
-
-
-def host(value: Any) -> Array:
-    """A value as an array of NumPy's, of its own memory."""
-    return np.array(ops.convert_to_numpy(value))

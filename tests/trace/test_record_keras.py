@@ -16,7 +16,7 @@ tf = pytest.importorskip("tensorflow")
 import lockstep.record  # noqa: E402
 from benchmarks.real import common  # noqa: E402
 from benchmarks.real import keras as real  # noqa: E402
-from lockstep.record.writer import RecordError, size, sketch  # noqa: E402
+from lockstep.record.writer import RecordError, fingerprint, size, sketch  # noqa: E402
 
 MODES = ("eager", "graph", "jit")
 BATCHES, SIZE = 8, 4
@@ -279,6 +279,117 @@ def test_what_cannot_be_recorded_is_refused_in_one_line(tmp_path) -> None:
     apply()
     with pytest.raises(RecordError, match=r"after each call of a tf\.function"):
         recorder.update()
+
+
+DENSE = {
+    "mlp": ("mlp/hidden", "mlp/middle", "mlp/output"),
+    "transformer": ("transformer/inner", "transformer/outer"),
+}
+ATTENTION = tuple(f"attention/{name}" for name in ("query", "key", "value", "attention_output"))
+RETURNED = {
+    "mlp": DENSE["mlp"],
+    "transformer": tuple(
+        f"transformer/{name}"
+        for name in (
+            *("embedding", "positions", "norm1", *ATTENTION, "attention"),
+            *("norm2", "inner", "outer", "norm3"),
+        )
+    ),
+}
+
+
+# In a loop of one's own that is compiled, no layer is seen.
+SEEN = [(False, "eager"), (True, "eager"), (True, "graph"), (True, "jit")]
+
+
+@pytest.mark.parametrize(("through_fit", "mode"), SEEN)
+@pytest.mark.parametrize("model", tuple(DENSE))
+def test_what_layers_make_of_the_data_is_kept_in_whole_updates(
+    tmp_path, model, through_fit, mode
+) -> None:
+    settings = {"updates": 2, "mode": mode, "fit": through_fit}
+    recorded = real.run(tmp_path / "run", model, "float64", 2, full=1, activations=True, **settings)
+    assert same(recorded, real.run(None, model, "float64", 2, record=False, **settings))
+    _, ((first, arrays), (second, sketched)) = read(tmp_path / "run")
+    assert tuple(first["modules"]) == RETURNED[model]
+    assert "modules" not in second
+    assert not any(name.startswith(("input.", "output.", "data.")) for name in sketched)
+    for phase in ("input", "output"):
+        assert {f"{phase}.0|{name}" for name in RETURNED[model]} <= arrays.keys()
+    if model == "transformer":
+        assert np.array_equal(
+            arrays["input.0|transformer/attention"], arrays["input.0.1|transformer/attention"]
+        )
+    for name in DENSE[model]:
+        kernel, bias = (arrays[f"before|{name}/{kind}"] for kind in ("kernel", "bias"))
+        expected = arrays[f"input.0|{name}"] @ kernel + bias
+        np.testing.assert_allclose(arrays[f"output.0|{name}"], expected, atol=1e-12)
+    for index, known in enumerate(first["micro_batches"][0]["data"]):
+        assert fingerprint(arrays[f"data.0|{index}"]) == known
+    (x, y), _ = common.windows(model, "float64", 2, 2)[0]
+    assert np.array_equal(arrays["data.0|0"], x)
+    assert np.array_equal(arrays["data.0|1"], y)
+
+
+def test_a_layer_that_is_called_again_is_kept_as_it_was_first_called(tmp_path) -> None:
+    keras.utils.set_random_seed(0)
+    inputs, twice = keras.Input((3,)), keras.layers.Dense(3, activation="tanh", name="twice")
+    model = keras.Model(inputs, keras.layers.Dense(2, name="outer")(twice(twice(inputs))))
+    loop(adam(), tmp_path / "run", "eager", model, activations=["twice"])
+    x = data()[0]
+    for index, (known, arrays) in enumerate(read(tmp_path / "run")[1][:3]):
+        rows = slice(index * SIZE, (index + 1) * SIZE)
+        assert known["modules"] == ["twice"]
+        assert np.array_equal(arrays["input.0|twice"], x[rows])
+        # Nobody has said what the data are: the model was called with them.
+        assert np.array_equal(arrays["data.0|0"], x[rows])
+        assert known["micro_batches"][0]["data"] == [fingerprint(x[rows])]
+        assert {name for name in arrays if "put.0" in name} == {"input.0|twice", "output.0|twice"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_looking_at_layers_that_are_fused_or_have_a_state_changes_no_bit(tmp_path, mode) -> None:
+    def model() -> "keras.Model":
+        keras.utils.set_random_seed(0)
+        layers = keras.layers
+        # Grappler makes one operation of several here; dropout draws, statistics move.
+        inner = (layers.Dense(33), layers.ReLU(), layers.Dense(17), layers.Activation("gelu"))
+        rest = (layers.Dropout(0.3, seed=1), layers.BatchNormalization(), layers.Dense(2))
+        return keras.Sequential([keras.Input((3,)), *inner, *rest])
+
+    settings = {"gradient_accumulation_steps": 2}
+    recorded = fit(adam(**settings), tmp_path / "run", mode, model(), full=2, activations=True)
+    assert same(recorded, fit(adam(**settings), mode=mode, model=model()))
+    kept = [any("put.0" in name for name in arrays) for _, arrays in read(tmp_path / "run")[1]]
+    assert kept == [True, True, False, False]
+
+
+def test_what_is_no_training_is_not_looked_at(tmp_path) -> None:
+    model, optimizer = small(), adam()
+    recorder = lockstep.record.keras(
+        tmp_path / "run", model, optimizer=optimizer, full=9, activations=True
+    )
+    x, y = data()
+    for rows in (slice(0, 4), slice(4, 8)):
+        model(x[8:])
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x[rows], training=True) - y[rows]) ** 2)
+        recorder.data(x[rows], y[rows])
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+    for index, (_, arrays) in enumerate(read(tmp_path / "run")[1]):
+        assert np.array_equal(arrays["input.0|small/inner"], x[4 * index : 4 * index + 4])
+        assert np.array_equal(arrays["data.0|1"], y[4 * index : 4 * index + 4])
+
+
+def test_layers_that_cannot_be_looked_at_are_refused_in_one_line(tmp_path) -> None:
+    for mode in ("graph", "jit"):
+        with pytest.raises(RecordError, match=r"^activations= .*run_functions_eagerly\(True\)$"):
+            loop(adam(), tmp_path / mode, mode, activations=True)
+    with pytest.raises(RecordError, match=r"^activations: the model has no layer 'third'$"):
+        lockstep.record.keras(
+            tmp_path / "1", small(), optimizer=adam(), activations=["small/inner", "third"]
+        )
 
 
 @pytest.mark.parametrize("model", common.MODELS)
