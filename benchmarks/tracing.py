@@ -1,9 +1,10 @@
 """How well recorded real runs are told apart: `python -m benchmarks.tracing [--planted N]`.
 
-Four small models are recorded in three frameworks, two dtypes, K = 1 and 4. Clean runs are compared
-in all directions; then mistakes are planted in one side, alone and three at once, drawn with a
-fixed seed, and compared with a framework's clean run. Whatever is said beside the right names
-counts as wrong.
+Four small models are recorded in three frameworks, two dtypes, K = 1 and 4, with what goes through
+their modules. Clean runs are compared in all directions; then mistakes are planted in one side,
+alone and three at once, drawn with a fixed seed, and each difference of a model in each framework;
+they are compared with a framework's clean run. Whatever is said beside the right names counts as
+wrong; `located` counts the differences of a model that were found in the right module.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import tempfile
 import time
 from collections.abc import Collection
@@ -30,6 +32,18 @@ CALLED = {
     "skipped-micro-batch": "micro-batches left out",
     "other-betas": "another beta2",
     "rate-times-10": "another learning rate",
+}
+# In which module a difference of the model is, by a part of its name; "" is the loss.
+PLACES = {
+    "gelu": {"hidden", "middle", "inner", "outer"},
+    "dropout-on": {"hidden", "middle", "inner", "outer"},
+    "layernorm-epsilon": {"norm1"},
+    "batchnorm-eval": {"norm"},
+    "attention-scale": {"attention"},
+    "transposed-kernel": {"hidden", "middle", "attention"},
+    "label-shift": {""},
+    "padding-counted": {""},
+    "untied": {"head"},
 }
 
 
@@ -54,6 +68,7 @@ def recorded(runs: Collection[Run], folder: Path) -> dict[Run, Path]:
                 "dtype": run.dtype,
                 "accumulation_steps": run.steps,
                 "mistakes": run.mistakes,
+                "activations": True,
             }
             for run, path in found.items()
             if run.framework == framework
@@ -69,15 +84,31 @@ def drawn(count: int, together: int, numbers: random.Random) -> list[Run]:
         framework, model = numbers.choice(FRAMEWORKS), numbers.choice(common.MODELS)
         run = Run(framework, model, numbers.choice(DTYPES), 4)
         able = [
-            [m for m in stage if common.applies(m, run.model, run.steps)]
-            for stage in (*common.STAGED, common.MODEL)
+            [m for m in stage if common.applies(m, run.model, run.steps)] for stage in common.STAGED
         ]
-        # One model difference hides no other stage, and is hard to tell from another one.
-        stages = able if together == 1 else able[:-1]
-        some = [numbers.choice(each) for each in stages if each]
+        some = [numbers.choice(each) for each in able if each]
         if len(some) >= together:
             found.add(run._replace(mistakes=tuple(sorted(numbers.sample(some, together)))))
     return sorted(found)
+
+
+def of_models(numbers: random.Random) -> list[Run]:
+    """Each difference of each model in each framework."""
+    return [
+        Run(framework, model, numbers.choice(DTYPES), 4, (mistake,))
+        for framework, model, mistake in product(FRAMEWORKS, common.MODELS, common.MODEL)
+        if common.applies(mistake, model, 4)
+    ]
+
+
+def located(found: Comparison, mistakes: Collection[str]) -> bool:
+    """Whether a model's difference was found in its module, or in the loss."""
+    for each in found.findings:
+        if each.stage == "model":
+            names = each.modules if "in the loss" not in each.said else ("",)
+            parts = {part for name in names or each.tensors for part in re.split("[./]", name)}
+            return all(parts & PLACES[mistake] for mistake in mistakes)
+    return False
 
 
 def right(found: Comparison, mistakes: Collection[str]) -> bool:
@@ -95,11 +126,12 @@ def right(found: Comparison, mistakes: Collection[str]) -> bool:
 
 def measured(pairs: Collection[tuple[Run, Run]], traces: dict[Run, Path]) -> dict[str, Any]:
     """How many comparisons say what they should, and how long they take."""
-    wrong, seconds = [], []
+    wrong, seconds, places = [], [], 0
     for one, other in pairs:
         begun = time.process_time()
         found = compare_traces(traces[one], traces[other])
         seconds.append(time.process_time() - begun)
+        places += located(found, other.mistakes) if set(other.mistakes) <= set(PLACES) else 0
         if not right(found, other.mistakes):
             said = [*found.names, *found.left]
             wrong.append({"right": list(one), "port": list(other), "said": said})
@@ -107,6 +139,7 @@ def measured(pairs: Collection[tuple[Run, Run]], traces: dict[Run, Path]) -> dic
     return {
         "trials": len(pairs),
         "right": len(pairs) - len(wrong),
+        "located": places,
         "longest": longest,
         "wrong": wrong,
     }
@@ -128,12 +161,17 @@ def main() -> None:
         pairs[name] = [
             (run._replace(framework=numbers.choice(FRAMEWORKS), mistakes=()), run) for run in runs
         ]
+    pairs["a model's difference"] = [
+        (run._replace(framework=numbers.choice(FRAMEWORKS), mistakes=()), run)
+        for run in of_models(numbers)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         needed = dict.fromkeys(run for each in pairs.values() for pair in each for run in pair)
         traces = recorded(list(needed), Path(folder))
         found = {name: measured(each, traces) for name, each in pairs.items()}
     for name, each in found.items():
-        print(f"{name}: {each['right']} of {each['trials']}, at most {each['longest']} s")
+        where = f", {each['located']} located" if each["located"] else ""
+        print(f"{name}: {each['right']} of {each['trials']}{where}, at most {each['longest']} s")
         for wrong in each["wrong"]:
             print(
                 "   ",
