@@ -125,13 +125,16 @@ def random_problem(seed: int, **settings: object) -> Problem:
     )
 
 
-def lockstep(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+def lockstep(
+    *arguments: object, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, of this tree wherever it runs."""
     return subprocess.run(
-        [sys.executable, "-m", "lockstep.cli", *arguments],
+        [sys.executable, "-m", "lockstep.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=os.environ | {"COLUMNS": "100"} | environment,
+        env=os.environ | {"COLUMNS": "100", "PYTHONPATH": str(ROOT)} | environment,
     )
 
 

@@ -28,7 +28,14 @@ import numpy as np
 
 from lockstep.record.keras_layers import Layers, arrays, training
 from lockstep.record.keras_tensors import Cells, copied, dense, graph, host, pieces
-from lockstep.record.writer import Array, RecordError, Writer, fingerprint
+from lockstep.record.writer import (
+    LARGE,
+    Array,
+    RecordError,
+    Writer,
+    activation_key,
+    fingerprint,
+)
 
 # The backend's own package.
 PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
@@ -36,8 +43,6 @@ PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 SEEN = "lockstep"
 # Slots of an optimizer's that belong to no parameter stand under this name.
 NOBODY = ""
-# How many numbers an array of the data may have that is kept beside what layers make of it.
-DATA = 1 << 20
 
 
 class Recorder(keras.callbacks.Callback):
@@ -161,7 +166,7 @@ class Recorder(keras.callbacks.Callback):
         if self.watching(f"output.0|{name}"):
             for phase, values in (("input", (inputs, list(named.values()))), ("output", outputs)):
                 for index, value in enumerate(arrays(values)):
-                    self.see(f"{phase}.0{f'.{index}' if index else ''}|{name}", value)
+                    self.see(activation_key(phase, index, name), value)
         return outputs
 
     def watching(self, key: str) -> bool:
@@ -436,7 +441,7 @@ class Recorder(keras.callbacks.Callback):
             self.inputs = [fingerprint(array) for array in self.given]
         found |= {f"data.0|{index}": array for index, array in enumerate(self.given)}
         for key, array in found.items():
-            if array.size <= DATA or not key.startswith("data."):
+            if array.size <= LARGE or not key.startswith("data."):
                 self.arrays[key] = (array, None)
         self.modules = layers.returned()
 

@@ -17,7 +17,7 @@ from jax.experimental import io_callback
 
 from lockstep.record import optax_modules, optax_names
 from lockstep.record.optax_arrays import Arrays, decoded, encoded, forms_of, traced
-from lockstep.record.writer import Array, RecordError
+from lockstep.record.writer import Array, RecordError, activation_key
 
 OLD = "activations= needs jax.make_user_context: update jax, or record without activations"
 FAILED = (
@@ -91,7 +91,7 @@ class Activations:
         if not isinstance(self.wanted, bool) and name not in self.wanted:
             return
         arrays = {
-            f"{kind}.0{f'.{index}' if index else ''}|{name}": jnp.asarray(array)
+            activation_key(kind, index, name): jnp.asarray(array)
             for kind, tree in (("input", inputs), ("output", outputs))
             for index, array in enumerate(filter(_kept, jax.tree_util.tree_leaves(tree)))
         }

@@ -54,14 +54,12 @@ from lockstep.record.pytorch_tensors import (
     targets_of,
     tensors_in,
 )
-from lockstep.record.writer import RecordError, Writer
+from lockstep.record.writer import LARGE, RecordError, Writer, activation_key
 
 Arguments = tuple[Any, ...]
 Options = dict[str, Any]
 # How many forward passes before a backward() are remembered.
 PASSES = 64
-# Data of more numbers than this are not kept whole.
-LARGE = 1 << 20
 
 
 @dataclass
@@ -314,8 +312,8 @@ class Recorder:
         self.window.modules.append(name)
         for kind, value in (("input", (arguments, options)), ("output", output)):
             for index, tensor in enumerate(tensors_in(value)):
-                suffix = f".{index}" if index else ""
-                self.window.arrays[f"{kind}.0{suffix}|{name}"] = held(tensor, whole=True)
+                key = activation_key(kind, index, name)
+                self.window.arrays[key] = held(tensor, whole=True)
 
     def keeps_activations(self) -> bool:
         """Whether this is the first micro-batch of a whole update, and activations are wanted."""

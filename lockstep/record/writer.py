@@ -37,6 +37,8 @@ FACTS, CHECKSUM = "lockstep", "checksum"
 ODD = 0x9E3779B97F4A7C15
 # How many numbers a sketch has, at most.
 SAMPLED = 256
+# Data of more numbers than this are not kept whole beside the activations that they lead to.
+LARGE = 1 << 20
 # What safetensors and NumPy have in common, beside the half precisions, which float32 holds.
 STORED = ("float64", "float32", "int64", "int32", "uint8", "bool")
 
@@ -112,6 +114,11 @@ class Writer:
         new = self.folder / f".{name}.{os.getpid()}"
         new.write_bytes(content)
         new.replace(self.folder / name)
+
+
+def activation_key(kind: str, index: int, name: str) -> str:
+    """The key of an array that is an "input" or "output" of a module, in micro-batch 0."""
+    return f"{kind}.0{f'.{index}' if index else ''}|{name}"
 
 
 def lattice(length: int, axes: int, most: int = SAMPLED) -> Array:

@@ -7,7 +7,6 @@ difference makes nothing that follows look wrong.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +40,7 @@ from lockstep.trace.naming import (
     window_findings,
 )
 from lockstep.trace.numbers import Number, agreed
-from lockstep.trace.reading import Trace, TraceError, Update, read
+from lockstep.trace.reading import Trace, TraceError, Update, read, read_names
 from lockstep.trace.steps import Steps, parameters_between, steps
 
 Verdict = Literal["same", "differs"]
@@ -115,11 +114,7 @@ def given_names(
     """The names that somebody gave, checked."""
     if names is None:
         return {}
-    if not isinstance(names, Mapping):
-        try:
-            names = json.loads(Path(names).read_text())
-        except (OSError, ValueError) as error:
-            raise TraceError(f"{names}: no JSON file of names ({error})") from None
+    names = read_names(names)
     if not isinstance(names, Mapping):
         raise TraceError("the names must be a JSON object: the first run's to the other's")
     for name, other in names.items():
@@ -163,10 +158,10 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
 
 def parameters_matched(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Matching:
     """The parameters of two runs, by the values that they begin with."""
-    sides = [first_values(trace, "before") for trace in (mine, theirs)]
-    hints = [first_values(trace, "accumulated") for trace in (mine, theirs)]
-    found = matched(sides[0], sides[1], names, (hints[0], hints[1]))
-    drawn = [name for name, array in sides[0].items() if not constant(array)]
+    values = mine.begins
+    hints = mine.first("accumulated"), theirs.first("accumulated")
+    found = matched(values, theirs.begins, names, hints)
+    drawn = [name for name, array in values.items() if not constant(array)]
     lost = [name for name in drawn if name in found.left]
     if drawn and len(lost) == len(drawn):
         raise TraceError(
@@ -176,20 +171,6 @@ def parameters_matched(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> 
             " --out initial.safetensors writes them"
         )
     return found
-
-
-def first_values(trace: Trace, phase: str) -> dict[str, Any]:
-    """A phase of the first update, of all parameters, whole."""
-    first = trace.updates[0]
-    if phase == "before" and any(
-        f"{phase}|{name}" in first.facts["sizes"] for name in trace.parameters
-    ):
-        raise TraceError(
-            f"{trace.folder}: update 1 is a sketch, and parameters are matched by whole ones;"
-            " record with full=1 or more"
-        )
-    recorded = first.phases.get(phase, ())
-    return {name: first.stored(phase, name) for name in trace.parameters if name in recorded}
 
 
 # What recorders say of an optimizer, and what a setting is called here.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from lockstep.trace.fused import LAYERS, parts, split, split_shapes
 from lockstep.trace.layouts import Tensor, named, renamed, shaped, way
 from lockstep.trace.matching import constant, likeness
 from lockstep.trace.partners import Partners, Unit, given_partners, partners, units
-from lockstep.trace.reading import Trace, TraceError, read
+from lockstep.trace.reading import Trace, TraceError, read, read_names
 from lockstep.trace.recurrent import BIASES, fitted, given, made, taken
 
 Array = np.ndarray[Any, Any]
@@ -84,24 +83,11 @@ def initial_values(
     other = None if like is None else read(like)
     if other is not None and other.framework != to:
         raise TraceError(f"--like: {like} was recorded in {other.framework}, and --to says {to}")
-    values = whole(trace)
+    values = trace.begins
     known = checked(names, trace, other)
     if other is None:
         return by_convention(trace, to, values, known)
     return by_names(trace, other, values, known)
-
-
-def whole(trace: Trace) -> dict[str, Array]:
-    """The parameters before the first update, in the dtype that they were stored in.
-
-    Raises TraceError where they are sketches.
-    """
-    first = trace.updates[0]
-    if any(f"before|{name}" in first.facts["sizes"] for name in trace.parameters):
-        raise TraceError(
-            f"{trace.folder}: update 1 is a sketch; record with full=1 or more, for whole tensors"
-        )
-    return {name: first.stored("before", name) for name in trace.parameters}
 
 
 def checked(
@@ -110,11 +96,7 @@ def checked(
     """The names that somebody gave; raises TraceError where they are none of the runs'."""
     if names is None:
         return {}
-    if not isinstance(names, Mapping):
-        try:
-            names = json.loads(Path(names).read_text())
-        except (OSError, ValueError) as error:
-            raise TraceError(f"{names}: no JSON file of names ({error})") from None
+    names = read_names(names)
     if not isinstance(names, Mapping) or not all(
         other is None or (isinstance(other, str) and other) for other in names.values()
     ):

@@ -104,6 +104,22 @@ class Trace:
         names = [each["name"] for each in self.facts["parameters"]]
         return tuple(name for name in names if name in recorded)
 
+    def first(self, phase: str) -> dict[str, Array]:
+        """A phase of the first update, of all parameters of which it was recorded."""
+        first = self.updates[0]
+        recorded = first.phases.get(phase, ())
+        return {name: first.stored(phase, name) for name in self.parameters if name in recorded}
+
+    @property
+    def begins(self) -> dict[str, Array]:
+        """The parameters before the first update; raises TraceError where they are sketches."""
+        if any(f"before|{name}" in self.updates[0].facts["sizes"] for name in self.parameters):
+            raise TraceError(
+                f"{self.folder}: update 1 is a sketch; record with full=1 or more, for whole"
+                " tensors"
+            )
+        return self.first("before")
+
     def update(self, number: int) -> Update | None:
         """The update of a number, if it was recorded."""
         return next((each for each in self.updates if each.number == number), None)
@@ -143,6 +159,16 @@ def mapped(file: Path) -> dict[str, Array]:
             flat = content[begin + start : begin + end].view(DTYPES[each["dtype"]])
             found[name] = flat.reshape(each["shape"])
     return found
+
+
+def read_names(names: Mapping[str, Any] | str | Path) -> Any:
+    """Names that somebody gave, or what a JSON file of them holds; raises TraceError of no JSON."""
+    if isinstance(names, Mapping):
+        return names
+    try:
+        return json.loads(Path(names).read_text())
+    except (OSError, ValueError) as error:
+        raise TraceError(f"{names}: no JSON file of names ({error})") from None
 
 
 def read(folder: str | Path) -> Trace:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, random_problem
+from conftest import ROOT, lockstep, random_problem
 
 from lockstep.cli.arguments import UsageError
 from lockstep.cli.outputs import check_outputs, write_text
@@ -19,16 +19,6 @@ PAGE = "<!doctype html>\n<!-- written by lockstep check -->\n"
 
 def json_of(command: str) -> str:
     return f'{{\n "written_by": "lockstep {command}",\n "new": 1\n}}\n'
-
-
-def lockstep(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lockstep.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
 
 
 @pytest.fixture

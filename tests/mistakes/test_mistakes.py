@@ -2,13 +2,13 @@
 
 import ast
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import lockstep
 
 from lockstep import mistakes
 from lockstep.diagnosis import verdict
@@ -231,12 +231,7 @@ def test_every_probe_has_a_bound_that_says_something() -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lockstep.cli", *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "120"},
-    )
+    return lockstep(*arguments, COLUMNS="120")
 
 
 def test_the_catalogue_is_listed_and_shown() -> None:

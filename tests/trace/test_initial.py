@@ -1,22 +1,18 @@
 """`lockstep trace init`: the first run's initial parameters as another framework holds them."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import lockstep
 from safetensors.numpy import load_file
 from written import write_trace
 
 from benchmarks.real import common
 from benchmarks.real.record import record
 from lockstep.trace import TraceError, compare_traces, initial_values, read
-from lockstep.trace.initial import whole
 from lockstep.trace.recurrent import cells, fitted, given, taken
 
 DIRECTIONS = [
@@ -46,7 +42,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize(("source", "target"), DIRECTIONS)
 def test_what_is_written_is_what_the_other_side_began_with(runs, source, target, model):
     found = initial_values(runs[source, model], target, runs[target, model])
-    right = whole(read(runs[target, model]))
+    right = read(runs[target, model]).begins
     assert found.complete
     # What PyTorch ties has two names in its state dict.
     assert set(right) <= set(found.arrays)
@@ -166,7 +162,7 @@ def test_names_that_say_nothing_are_no_guess_and_a_map_settles_them(tmp_path):
     settled = initial_values(one, "jax", other, {"left.weight": "two/kernel"})
     assert settled.complete
     assert sources(settled)["one/kernel"] == ("right.weight",)
-    values = whole(read(one))
+    values = read(one).begins
     assert np.array_equal(settled.arrays["two/kernel"], values["left.weight"].T)
     without = initial_values(one, "jax", other, {"left.weight": None})
     assert "left.weight" not in without.left
@@ -209,7 +205,7 @@ def test_fused_attention_is_split_and_split_attention_fused(tmp_path):
     one, other = written(tmp_path, mine, theirs)
     found = initial_values(one, "jax", other)
     assert found.complete, (found.left, found.other_left)
-    values = whole(read(one))
+    values = read(one).begins
     right = values["attn.in_proj_weight"][8:16].T.reshape(8, 2, 4)
     assert np.array_equal(found.arrays["attn/key/kernel"], right)
     assert sources(found)["attn/value/bias"] == ("attn.in_proj_bias",)
@@ -226,7 +222,7 @@ def test_embeddings_stay_and_kernels_turn_though_they_are_square(tmp_path):
         "tokens/embedding": (4, 4), "dense/kernel": (4, 4), "conv/kernel": (3, 3, 3, 3),
     }  # fmt: skip
     one, other = written(tmp_path, mine, theirs)
-    arrays, values = initial_values(one, "jax", other).arrays, whole(read(one))
+    arrays, values = initial_values(one, "jax", other).arrays, read(one).begins
     assert np.array_equal(arrays["tokens/embedding"], values["tokens.weight"])
     assert np.array_equal(arrays["dense/kernel"], values["dense.weight"].T)
     assert np.array_equal(arrays["conv/kernel"], values["conv.weight"].transpose(2, 3, 1, 0))
@@ -237,7 +233,7 @@ def test_a_layout_that_is_no_convention_is_found_by_its_shape(tmp_path):
     one, other = written(tmp_path, {"c_fc.weight": (3, 5)}, {"c_fc/kernel": (3, 5)})
     (placed,) = initial_values(one, "jax", other).placed
     assert (placed.how, placed.by_convention, placed.by_shape) == ("", False, True)
-    assert np.array_equal(placed.array, whole(read(one))["c_fc.weight"])
+    assert np.array_equal(placed.array, read(one).begins["c_fc.weight"])
 
 
 def test_another_name_of_a_tied_weight_is_a_copy(tmp_path):
@@ -249,7 +245,7 @@ def test_another_name_of_a_tied_weight_is_a_copy(tmp_path):
     (one / "trace.json").write_text(json.dumps(facts))
     found = initial_values(one, "jax", other)
     assert found.complete
-    assert np.array_equal(found.arrays["head/kernel"], whole(read(one))["tokens.weight"].T)
+    assert np.array_equal(found.arrays["head/kernel"], read(one).begins["tokens.weight"].T)
     back = initial_values(other, "pytorch", one, {"head/kernel": None})
     assert back.arrays.keys() == {"tokens.weight", "head.weight"}
 
@@ -275,7 +271,7 @@ def test_the_two_biases_of_an_lstm_become_one_and_one_becomes_two(tmp_path, targ
     one, other = written(tmp_path, lstm("pytorch", "rnn"), lstm(target, "net/rnn"), target=target)
     found = initial_values(one, target, other)
     assert found.complete
-    values = whole(read(one))
+    values = read(one).begins
     both = values["rnn.bias_ih_l0"] + values["rnn.bias_hh_l0"]
     name = "net/rnn/lstm_cell/bias" if target == "keras" else "net/rnn/hg/bias"
     right = both if target == "keras" else both[8:12]
@@ -357,16 +353,6 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path, names, to, said):
     assert "\n" not in str(told.value)
 
 
-def lockstep(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "lockstep.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-
-
 def test_the_refusal_names_the_command_that_mends_it(tmp_path):
     written(tmp_path, {"a.weight": (2, 3), "a.bias": (2,)}, {"a/kernel": (3, 2), "a/bias": (2,)})
     (tmp_path / "mine").rename(tmp_path / "my run")
@@ -376,7 +362,7 @@ def test_the_refusal_names_the_command_that_mends_it(tmp_path):
     for _ in range(2):  # what it wrote before, it replaces
         done = lockstep(*shlex.split(command), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    values = whole(read(tmp_path / "my run"))
+    values = read(tmp_path / "my run").begins
     arrays = load_file(tmp_path / "initial.safetensors")
     assert np.array_equal(arrays["a/kernel"], values["a.weight"].T)
     assert "unflatten_dict(load_file('initial.safetensors')" in done.stdout
