@@ -129,12 +129,14 @@ def lockstep(
     *arguments: object, cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own, of this tree wherever it runs."""
+    # Last on the path: a test may have put something before what is installed.
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
     return subprocess.run(
         [sys.executable, "-m", "lockstep.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=os.environ | {"COLUMNS": "100", "PYTHONPATH": str(ROOT)} | environment,
+        env=os.environ | {"COLUMNS": "100", "PYTHONPATH": path} | environment,
     )
 
 
