@@ -2,9 +2,10 @@
 
 Four small models are recorded in three frameworks, two dtypes, K = 1 and 4, with what goes through
 their modules. Clean runs are compared in all directions; then mistakes are planted in one side,
-alone and three at once, drawn with a fixed seed, and each difference of a model in each framework;
-they are compared with a framework's clean run. Whatever is said beside the right names counts as
-wrong; `located` counts the differences of a model that were found in the right module.
+alone and three at once, drawn with a fixed seed, and each difference of a model, and each thing
+that happens around a loop, in each framework; they are compared with a framework's clean run.
+Whatever is said beside the right names counts as wrong; `located` counts the differences of a model
+that were found in the right module.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ CALLED = {
     "skipped-micro-batch": "micro-batches left out",
     "other-betas": "another beta2",
     "rate-times-10": "another learning rate",
+    "cleared-in-window": "micro-batches left out",
+    "resumed-in-window": "micro-batches left out",
+    "state-dropped": "opt-state-dropped",
+    "data-restarts": "other data",
+    "step-left-out": "windows left out",
 }
 # In which module a difference of the model is, by a part of its name; "" is the loss.
 PLACES = {
@@ -92,13 +98,23 @@ def drawn(count: int, together: int, numbers: random.Random) -> list[Run]:
     return sorted(found)
 
 
-def of_models(numbers: random.Random) -> list[Run]:
-    """Each difference of each model in each framework."""
+def each_of(mistakes: Collection[str], numbers: random.Random) -> list[Run]:
+    """Each mistake in each model and framework that can have it."""
     return [
         Run(framework, model, numbers.choice(DTYPES), 4, (mistake,))
-        for framework, model, mistake in product(FRAMEWORKS, common.MODELS, common.MODEL)
-        if common.applies(mistake, model, 4)
+        for framework, model, mistake in product(FRAMEWORKS, common.MODELS, mistakes)
+        if common.applies(mistake, model, 4) and common.happens(mistake, framework)
     ]
+
+
+def beside(run: Run, numbers: random.Random) -> Run:
+    """The clean run that a run is compared with.
+
+    What is gone on with is found by its parameters, which two frameworks round otherwise.
+    """
+    framework = numbers.choice(FRAMEWORKS)
+    resumed = "resumed-in-window" in run.mistakes
+    return run._replace(framework=run.framework if resumed else framework, mistakes=())
 
 
 def located(found: Comparison, mistakes: Collection[str]) -> bool:
@@ -158,13 +174,12 @@ def main() -> None:
     pairs = {"clean": [(a, b) for a, b in product(clean, clean) if a[1:] == b[1:]]}
     for name, together in (("one mistake", 1), ("three mistakes", 3)):
         runs = drawn(options.planted, together, numbers)
-        pairs[name] = [
-            (run._replace(framework=numbers.choice(FRAMEWORKS), mistakes=()), run) for run in runs
-        ]
-    pairs["a model's difference"] = [
-        (run._replace(framework=numbers.choice(FRAMEWORKS), mistakes=()), run)
-        for run in of_models(numbers)
-    ]
+        pairs[name] = [(beside(run, numbers), run) for run in runs]
+    for name, mistakes in (
+        ("a model's difference", common.MODEL),
+        ("something around the loop", common.AROUND),
+    ):
+        pairs[name] = [(beside(run, numbers), run) for run in each_of(mistakes, numbers)]
     with tempfile.TemporaryDirectory() as folder:
         needed = dict.fromkeys(run for each in pairs.values() for pair in each for run in pair)
         traces = recorded(list(needed), Path(folder))

@@ -24,6 +24,7 @@ TOGETHER = {
     "the guide": ("tests/docs/test_browser.py", "tests/docs/test_docs.py::test_the_guide_builds"),
     "its pages": ("tests/docs/test_mistake_pages.py", "tests/docs/test_generated_pages.py"),
     "the main job": ("tests/cli/test_cli.py",),
+    "real runs": ("tests/trace/test_comparison.py",),
     "the table": ("tests/optimizers/test_optimizer_table.py",),
 }
 

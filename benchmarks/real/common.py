@@ -8,6 +8,7 @@ and layouts: dense (out, in), convolution (out, in, height, width), GRU gates r,
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +136,18 @@ def windows(
     return [[micro_batch() for _ in range(accumulation_steps)] for _ in range(updates)]
 
 
+def happens(event: str, framework: str) -> bool:
+    """Whether somebody's loop in a framework does so; Keras counts its micro-steps itself."""
+    return framework != "keras" or event not in ("resumed-in-window", "step-left-out")
+
+
+def again(windows: list[Any], mistakes: Collection[str]) -> list[Any]:
+    """The windows of a run, whose data may begin anew after the third."""
+    if "data-restarts" in mistakes:
+        return (windows[: THIRD + 1] + windows)[: len(windows)]
+    return windows
+
+
 def counted(model: str, y: Array) -> int:
     """How many examples, or tokens, a micro-batch's loss is a sum over.
 
@@ -155,7 +168,14 @@ MODEL = (
     "gelu", "layernorm-epsilon", "attention-scale", "label-shift", "dropout-on", "padding-counted",
     "transposed-kernel", "untied", "batchnorm-eval",
 )  # fmt: skip
-MISTAKES = GRADIENT + AFTER + MODEL
+# What happens around a loop, in its third window or after it: a validation that resets gradients,
+# a run that goes on in mid-window without them, an optimizer or data that begin anew, a step that
+# is left out.
+AROUND = (
+    "cleared-in-window", "resumed-in-window", "state-dropped", "data-restarts", "step-left-out",
+)  # fmt: skip
+THIRD = 2
+MISTAKES = GRADIENT + AFTER + MODEL + AROUND
 # Those before the model, by the stage that they change: of each, one at a time can be planted.
 STAGED = (
     GRADIENT,
@@ -171,6 +191,9 @@ STAGED = (
 def applies(mistake: str, model: str, accumulation_steps: int) -> bool:
     """Whether a mistake makes a difference to a run of this model and K."""
     recipe = RECIPES[model]
+    if mistake in AROUND:
+        # The GRU's own state would have to be kept too.
+        return accumulation_steps > 2 and (mistake, model) != ("resumed-in-window", "gru")
     if mistake in ("mean-of-means", "no-divide", "skipped-micro-batch"):
         # With K micro-batches of as many examples, the mean of means is the mean.
         return accumulation_steps > 1 and (mistake != "mean-of-means" or model != "gru")

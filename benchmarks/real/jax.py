@@ -58,12 +58,17 @@ def run(
             optimizer = optax.MultiSteps(optimizer, accumulation_steps, accumulator_dtype=None)
         show = recorder.activation if recorder else unseen
         gradients = jax.value_and_grad(loss_of(model, mistakes, show), has_aux=True)
+        seen = optimizer, gradients
         if recorder:
-            optimizer, gradients = recorder.wrap(optimizer), recorder.gradient(gradients)
-        trained = train(
-            model, dtype, accumulation_steps, mistakes, updates, optimizer, gradients,
-            jitted, multi_steps,
-        )  # fmt: skip
+            seen = recorder.wrap(optimizer), recorder.gradient(gradients)
+        windows = common.again(common.windows(model, dtype, accumulation_steps, updates), mistakes)
+        begun = None
+        if "resumed-in-window" in mistakes:
+            begun = train(
+                model, dtype, (), windows[: common.THIRD], optimizer, gradients, jitted, multi_steps
+            )
+            windows = windows[common.THIRD :]
+        trained, *_ = train(model, dtype, mistakes, windows, *seen, jitted, multi_steps, begun)
         if recorder:
             recorder.close()
         leaves = jax.tree_util.tree_flatten_with_path(trained)[0]
@@ -71,13 +76,16 @@ def run(
 
 
 def train(
-    model: str, dtype: str, accumulation_steps: int, mistakes: Collection[str], updates: int,
-    optimizer: Any, gradients: Callable[..., Any], jitted: str, multi_steps: bool,
-) -> Tree:  # fmt: skip
-    """The training loop: the parameters that it ends with."""
+    model: str, dtype: str, mistakes: Collection[str], windows: list[Any], optimizer: Any,
+    gradients: Callable[..., Any], jitted: str, multi_steps: bool, begun: Any = None,
+) -> Any:  # fmt: skip
+    """The training loop: the parameters that it ends with, the optimizer's state, and the model's.
+
+    begun: these of a run that is gone on with.
+    """
     params: Tree = native(model, common.initial(model, dtype), mistakes)
-    state = optimizer.init(params)
     hidden = jnp.zeros((4, common.UNITS), dtype) if model == "gru" else None
+    params, state, hidden = begun or (params, optimizer.init(params), hidden)
     totals = jax.tree.map(jnp.zeros_like, params)
 
     def update(params: Tree, state: Any, totals: Tree) -> tuple[Tree, Any]:
@@ -87,11 +95,18 @@ def train(
     if jitted == "parts":
         gradients, update = jax.jit(gradients), jax.jit(update, donate_argnums=(0, 1))
 
-    def window(params: Tree, state: Any, hidden: Any, totals: Tree, batches: Any) -> Any:
+    def window(
+        params: Tree, state: Any, hidden: Any, totals: Tree, batches: Any, index: int
+    ) -> Any:
+        third = index == (0 if begun else common.THIRD)
         if "missing-zero-grad" not in mistakes:
             totals = jax.tree.map(jnp.zeros_like, totals)
         weights = weights_of(model, [y for _, y in batches], mistakes)
         for number, ((x, y), weight) in enumerate(zip(batches, weights, strict=True)):
+            if third and begun and number < 2:
+                continue
+            if third and "cleared-in-window" in mistakes and number == 2:
+                totals = jax.tree.map(jnp.zeros_like, totals)
             (_, hidden), found = gradients(params, hidden, x, y)
             if "skipped-micro-batch" in mistakes and number == len(batches) - 1 > 0:
                 continue
@@ -100,24 +115,28 @@ def train(
                 params, state = update(params, state, scaled)
             else:
                 totals = jax.tree.map(lambda t, g, w=weight: t + g * w, totals, found)
-        if not multi_steps:
+        if not multi_steps and not (third and "step-left-out" in mistakes):
             params, state = update(params, state, totals)
         return params, state, hidden, totals
 
     if jitted == "window":
         window = windowed(window)
-    for batches in common.windows(model, dtype, accumulation_steps, updates):
+    for index, batches in enumerate(windows):
+        if "state-dropped" in mistakes and index == common.THIRD + 1:
+            state = optimizer.init(params)
         batches = [(x, shifted(y) if "label-shift" in mistakes else y) for x, y in batches]
-        params, state, hidden, totals = window(params, state, hidden, totals, batches)
-    return params
+        params, state, hidden, totals = window(params, state, hidden, totals, batches, index)
+    return params, state, hidden
 
 
 def windowed(window: Callable[..., Any]) -> Callable[..., Any]:
     """A window as one compiled program: numbers of examples are constants in it."""
 
-    def compiled(params: Tree, state: Any, hidden: Any, totals: Tree, batches: Any) -> Any:
+    def compiled(
+        params: Tree, state: Any, hidden: Any, totals: Tree, batches: Any, index: int
+    ) -> Any:
         # Targets count what is no padding, so they are no arguments of the program.
-        program = jax.jit(lambda *moving: window(*moving, batches), donate_argnums=(0, 1))
+        program = jax.jit(lambda *moving: window(*moving, batches, index), donate_argnums=(0, 1))
         return program(params, state, hidden, totals)
 
     return compiled

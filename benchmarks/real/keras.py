@@ -378,7 +378,8 @@ class Plan:
         """Draw the windows."""
         self.model, self.dtype, self.mistakes = model, dtype, frozenset(mistakes)
         self.steps = accumulation_steps
-        self.windows = common.windows(model, dtype, accumulation_steps, updates)
+        windows = common.windows(model, dtype, accumulation_steps, updates)
+        self.windows = common.again(windows, mistakes)
 
     def rate(self, update: int) -> float:
         """The rate of an update."""
@@ -460,13 +461,24 @@ def looped(
         run_step = tf.function(step, jit_compile=mode == "jit")
     for update, window in enumerate(plan.windows):
         optimizer.learning_rate = plan.rate(update)
-        for batch in plan.batches(window):
+        if "state-dropped" in plan.mistakes and update == common.THIRD + 1:
+            emptied(optimizer)
+        for index, batch in enumerate(plan.batches(window)):
+            if "cleared-in-window" in plan.mistakes and (update, index) == (common.THIRD, 2):
+                optimizer._backend_reset_gradient_accumulators()
             x, y, weights = map(tf.constant, batch)
             if folder:
                 recorder.data(x, y)
             run_step(x, y, weights)
             if folder and mode != "eager":
                 recorder.update()
+
+
+def emptied(optimizer: Any) -> None:
+    """Let an optimizer begin anew."""
+    for variable in optimizer.variables:
+        if "learning_rate" not in variable.path:
+            variable.assign(ops.zeros_like(variable))
 
 
 def fitted(

@@ -299,25 +299,35 @@ def run(
     activations: bool = False,
     backend: str | None = None,
     fused: bool = False,
+    begin: int = 0,
 ) -> dict[str, Array]:
-    """Train, and record it; the parameters at the end.
+    """Train, and record it from an update on, counted from 0; the parameters at the end.
 
     backend: what torch.compile uses; without one, nothing is compiled.
     """
     recipe, net = common.RECIPES[model], build(model, dtype, mistakes)
     optimizer = optimizer_of(net, recipe, mistakes, fused)
     called = torch.compile(net, backend=backend) if backend else net
-    if record:
-        recorder = lockstep.record.torch(
-            folder, called, optimizer, full=full, activations=activations
-        )
-    for update, window in enumerate(common.windows(model, dtype, accumulation_steps, updates)):
+    resumed = "resumed-in-window" in mistakes
+    begin = common.THIRD if resumed else begin
+    windows = common.windows(model, dtype, accumulation_steps, updates)
+    for update, window in enumerate(common.again(windows, mistakes)):
+        if record and update == begin:
+            recorder = lockstep.record.torch(
+                folder, called, optimizer, full=full, activations=activations
+            )
+        if "state-dropped" in mistakes and update == common.THIRD + 1:
+            optimizer.state.clear()
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe.rates, update, accumulation_steps, mistakes)
         window = [(x, targets(model, y, mistakes)) for x, y in window]
         total = sum(count(model, y, mistakes) for _, y in window)
         kept = window[:-1] if "skipped-micro-batch" in mistakes else window
-        for x, y in kept:
+        if resumed and update == begin:
+            kept = kept[2:]
+        for index, (x, y) in enumerate(kept):
+            if "cleared-in-window" in mistakes and (update, index) == (common.THIRD, 2):
+                optimizer.zero_grad()
             if model == "conv":
                 x = x.transpose(0, 3, 1, 2)
             output = called(torch.from_numpy(np.ascontiguousarray(x)))
@@ -325,7 +335,8 @@ def run(
             own = count(model, y, mistakes)
             divided(loss, own, total, accumulation_steps, mistakes).backward()
         clip(list(net.parameters()), recipe.max_norm, mistakes)
-        optimizer.step()
+        if "step-left-out" not in mistakes or update != common.THIRD:
+            optimizer.step()
         if "missing-zero-grad" not in mistakes:
             optimizer.zero_grad()
     if record:

@@ -127,6 +127,8 @@ class Recorder:
         self.confirmed: dict[str, Held] = {}
         # What is known of a parameter since its last step, and the tensor's version then.
         self.after: dict[str, tuple[Held, int]] = {}
+        # Of which parameters an optimizer has kept a state.
+        self.stateful: set[str] = set()
         # Whose gradient was the first that came to an empty `.grad`, which it then is.
         self.first: set[str] = set()
         self.queued = False
@@ -436,6 +438,9 @@ class Recorder:
                     window.decays[name] = number(group["weight_decay"])
         for name in names + self.frozen():
             self.take_unstepped(name, self.named[name])
+        kept = any(optimizer.state.get(self.named[name]) for name in names)
+        if self.stateful & set(names) and not kept:
+            window.facts["emptied"] = True
         if window.whole and not self.state_known:
             self.take_state("state-before", optimizer, names)
 
@@ -475,6 +480,7 @@ class Recorder:
                     kept = self.window.arrays[f"after|{name}"]
                     self.after[name] = kept, self.named[name]._version
             self.take_state("state", optimizer, names)
+            self.stateful |= {name for name in names if optimizer.state.get(self.named[name])}
         self.settle()
 
     def take_state(self, phase: str, optimizer: Any, names: list[str]) -> None:

@@ -7,7 +7,8 @@ difference makes nothing that follows look wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,17 +32,19 @@ from lockstep.trace.naming import (
     clip_findings,
     decay_findings,
     decays,
+    left_out,
     listed,
     moments,
     rate_name,
     rule_of,
     ruled,
+    skip_findings,
     threshold_of,
     window_findings,
 )
 from lockstep.trace.numbers import Number, agreed
 from lockstep.trace.reading import Trace, TraceError, Update, read, read_names
-from lockstep.trace.steps import Steps, parameters_between, steps
+from lockstep.trace.steps import Steps, begun, parameters_between, steps
 
 Verdict = Literal["same", "differs"]
 
@@ -129,14 +132,23 @@ def given_names(
 
 def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison:
     """The comparison of two traces."""
-    matching = parameters_matched(mine, theirs, names)
-    first, second = Identified(steps(mine), Optimizer()), Identified(steps(theirs), Optimizer())
+    mine, matching = parameters_matched(mine, theirs, names)
+    taken = begun(mine)
+    first = Identified(steps(mine, taken), Optimizer())
+    second = Identified(steps(theirs, taken), Optimizer())
     first.optimizer = settings_of(first.steps, first)
     second.optimizer = settings_of(second.steps, second, first.optimizer)
     found = list(between(theirs))
-    gradients = pairs(first, second, matching)
-    found += data_findings(mine, theirs)
+    skips = list(skip_findings(first, second))
+    # From there on, an update of both is not one of the same data.
+    until = skips[0].update if skips else len(mine.updates) + 1
+    gradients = [pair for pair in pairs(first, second, matching) if pair.update < until]
+    found += skips
     found += model_findings(mine, theirs, gradients, matching)
+    if not any(each.stage == "data" for each in found):
+        alike = {pair.update for pair in gradients}
+        found += (each for each in data_findings(mine, theirs, alike) if each.update < until)
+    found += state_findings(first, second, matching)
     if any(each.name == "label-shift" for each in found):
         # Their fingerprints differ, and why is known.
         found = [each for each in found if each.stage != "data"]
@@ -146,6 +158,8 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     accumulation = max(each.micro_batches for each in (*mine.updates, *theirs.updates))
     right = ruled(first, STAGES, first.optimizer)
     expected = rates_of(first, right)
+    if skips or second.steps.anew:
+        expected = as_counted(expected, first, second)
     rule = rule_of(second, expected, accumulation)
     found += rule_findings(rule, expected, accumulation, first.optimizer)
     found += decay_findings(decays(first, right), decays(second, rule), matching)
@@ -156,21 +170,34 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     )  # fmt: skip
 
 
-def parameters_matched(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Matching:
-    """The parameters of two runs, by the values that they begin with."""
-    values = mine.begins
-    hints = mine.first("accumulated"), theirs.first("accumulated")
-    found = matched(values, theirs.begins, names, hints)
-    drawn = [name for name, array in values.items() if not constant(array)]
-    lost = [name for name in drawn if name in found.left]
-    if drawn and len(lost) == len(drawn):
-        raise TraceError(
-            f"{mine.folder} and {theirs.folder} begin at different parameters, and nothing can be"
-            f" compared; record the second from the first's: lockstep trace init"
-            f" {quote(str(mine.folder))} --to {theirs.framework} --like {quote(str(theirs.folder))}"
-            " --out initial.safetensors writes them"
-        )
-    return found
+def parameters_matched(
+    mine: Trace, theirs: Trace, names: Mapping[str, str]
+) -> tuple[Trace, Matching]:
+    """The parameters of two runs, by the values that they begin with, and where the first begins.
+
+    A run that was resumed begins where the first one was.
+    """
+    hint = theirs.first("accumulated")
+    for number, update in enumerate(mine.updates, 1):
+        if number > 1 and sketched(mine, update):
+            continue
+        begins = mine if number == 1 else mine.since(number)
+        values = begins.begins
+        found = matched(values, theirs.begins, names, (begins.first("accumulated"), hint))
+        drawn = [name for name, array in values.items() if not constant(array)]
+        if not drawn or any(name not in found.left for name in drawn):
+            return begins, found
+    raise TraceError(
+        f"{mine.folder} and {theirs.folder} begin at different parameters, and nothing can be"
+        f" compared; record the second from the first's: lockstep trace init"
+        f" {quote(str(mine.folder))} --to {theirs.framework} --like {quote(str(theirs.folder))}"
+        " --out initial.safetensors writes them"
+    )
+
+
+def sketched(trace: Trace, update: Update) -> bool:
+    """Whether only a part is there of an update's parameters."""
+    return any(f"before|{name}" in update.facts["sizes"] for name in trace.parameters)
 
 
 # What recorders say of an optimizer, and what a setting is called here.
@@ -249,26 +276,79 @@ def between(trace: Trace) -> Iterator[Finding]:
         yield Finding("changed between updates", "between", said, update, tuple(of), "before")
 
 
-def data_findings(mine: Trace, theirs: Trace) -> Iterator[Finding]:
-    """Micro-batches whose data are other ones."""
+def data_findings(mine: Trace, theirs: Trace, alike: Collection[int]) -> Iterator[Finding]:
+    """Micro-batches whose data are other ones.
+
+    alike: the updates that begin at the same parameters. In others a state that is carried on, and
+    goes into the loss as data do, is another one too: there, all that a micro-batch has must be.
+    """
     for first, second in zip(mine.updates, theirs.updates, strict=False):
-        batches = zip(
-            first.facts.get("micro_batches", ()),
-            second.facts.get("micro_batches", ()),
-            strict=False,
+        ours, others = data_of(first), data_of(second)
+        if len(others) < len(ours) and all(each in ours for each in others):
+            continue  # some are left out, which the gradients say
+        for index, (here, there) in enumerate(zip(ours, others, strict=False)):
+            lost = [one for one in here if all(one["crc"] != each["crc"] for each in there)]
+            free = [each for each in there if all(each["crc"] != one["crc"] for one in here)]
+            # What is padded to another shape has another sum of its bytes, and may be right.
+            other = [
+                (one, another)
+                for one in lost
+                for another in free
+                if one["shape"] == another["shape"]
+            ]
+            if other and (first.number in alike or len(lost) == len(here)):
+                yield another_finding(first.number, index, *other[0])
+                return
+
+
+def other_data(mine: Trace, theirs: Trace, update: int, index: int) -> Finding | None:
+    """What a micro-batch whose gradient is another one has of other data, if it has."""
+    both = (data_of(run.updates[update - 1])[index : index + 1] for run in (mine, theirs))
+    for here, there in zip(*both, strict=False):
+        for one, another in zip(here, there, strict=False):
+            # Padded with zeros, the sum is the same.
+            if one["crc"] != another["crc"] and not math.isclose(
+                one["sum"], another["sum"], rel_tol=1e-5
+            ):
+                return another_finding(update, index, one, another)
+    return None
+
+
+def another_finding(
+    update: int, index: int, one: Mapping[str, Any], another: Mapping[str, Any]
+) -> Finding:
+    """Data of a micro-batch that are other ones, told by their fingerprints."""
+    shapes = [f"{each['shape']}" for each in (one, another)]
+    shape = f"shape {shapes[0]}" if shapes[0] == shapes[1] else f"shapes {' and '.join(shapes)}"
+    said = (
+        f"micro-batch {index + 1} of update {update} has other data: of {shape}, sums"
+        f" {one['sum']:.6g} and {another['sum']:.6g}"
+    )
+    return Finding("other data", "data", said, update, phase="data")
+
+
+def data_of(update: Update) -> list[Sequence[Mapping[str, Any]]]:
+    """The fingerprints of the data of each micro-batch."""
+    return [each.get("data") or () for each in update.facts.get("micro_batches", ())]
+
+
+def state_findings(mine: Identified, theirs: Identified, matching: Matching) -> Iterator[Finding]:
+    """An optimizer's state that does not go on, or begins as another one."""
+    if theirs.steps.anew and not mine.steps.anew:
+        number = theirs.steps.anew[0]
+        said = (
+            f"before update {number} the optimizer's state was thrown away: what {number - 1}"
+            " updates had left in it is gone"
         )
-        for index, (one, other) in enumerate(batches):
-            here, there = one.get("data") or (), other.get("data") or ()
-            if len(here) != len(there):
-                continue
-            for each, another in zip(here, there, strict=True):
-                if each["crc"] != another["crc"] and each["shape"] == another["shape"]:
-                    said = (
-                        f"micro-batch {index + 1} of update {first.number} has other data: of shape"
-                        f" {each['shape']}, sums {each['sum']:.6g} and {another['sum']:.6g}"
-                    )
-                    yield Finding("other data", "data", said, first.number, phase="data")
-                    return
+        yield Finding("opt-state-dropped", "state", said, number, phase="state-before")
+        return
+    first, second = (run.steps.at(run.steps.numbers[0]) for run in (mine, theirs))
+    held = [name for name in matching.matches if name in first and first[name].holds]
+    taken = max((step.taken for step in first.values()), default=0)
+    others = [other for name in held for other in matching.matches[name].others if other in second]
+    if others and not any(second[other].holds for other in others):
+        said = f"it begins with an empty state, where the first run's has {taken} updates in it"
+        yield Finding("opt-state-dropped", "state", said, 1, phase="state-before")
 
 
 def model_findings(
@@ -298,6 +378,12 @@ def model_findings(
         if reason is not None:
             name, said = reason.name, f"{reason.said}, {parting.where}; {said.split('; ', 1)[1]}"
     modules = found[0].names if found is not None else ()
+    ahead = found is None or (found[0].kind == "between" and not found[0].before)
+    if name == "another gradient" and ahead and pair.micro_batch is not None:
+        other = other_data(mine, theirs, pair.update, pair.micro_batch)
+        if other is not None:
+            yield other
+            return
     yield Finding(name, "model", said, pair.update, tuple(off), "gradient", modules=modules)
 
 
@@ -365,6 +451,32 @@ def rates_of(run: Identified, rule: Rule | None) -> dict[int, Number]:
     return found
 
 
+def as_counted(
+    expected: dict[int, Number], mine: Identified, theirs: Identified
+) -> dict[int, Number]:
+    """The rates that the second run should have, as it counts, if it counts otherwise.
+
+    A schedule goes on with windows that are left out, and begins anew with the optimizer's state.
+    """
+    here, there, own = left_out(mine), left_out(theirs), rates_of(theirs, None)
+    anew = theirs.steps.anew
+    shifted = {
+        update: expected[window]
+        for update in there.keys() & here.keys()
+        if (window := update + there[update] - here[update]) in expected
+    }
+    restarted = {
+        update: expected[window]
+        for update in there
+        if (window := update - max((n - 1 for n in anew if n <= update), default=0)) in expected
+    }
+    for counted in (shifted, restarted):
+        both = counted.keys() & own.keys()
+        if both and all(own[update].equals(counted[update]) for update in both):
+            return counted
+    return expected
+
+
 def rule_findings(
     rule: Rule, expected: Mapping[int, Number], accumulation_steps: int, right: Optimizer
 ) -> Iterator[Finding]:
@@ -411,8 +523,15 @@ def unmatched(matching: Matching) -> Iterator[str]:
 
 
 def notes(mine: Identified, theirs: Identified, gradients: Sequence[Pair]) -> Iterator[str]:
-    """What the runs did not exercise, or not show."""
+    """Where the runs begin; what they did not exercise, or not show."""
     count = len(theirs.steps.numbers)
+    if mine.steps.trace.earlier is not None:
+        first, second = (run.steps.trace for run in (mine, theirs))
+        number = first.updates[0].facts["update"]
+        yield (
+            f"{second.folder.name} begins where {first.folder.name} had taken {number - 1} updates:"
+            f" its update 1 is compared with update {number} there"
+        )
     if mine.factors and theirs.factors and threshold_of(mine) is None:
         yield f"clipping never acted in these {count} updates: its threshold is not known"
     if not theirs.factors:

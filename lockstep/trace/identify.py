@@ -259,7 +259,7 @@ def replayed(
     number = rounded(2.0 ** -PRECISION[step.dtype], step.dtype)
     band = banded(number)
     problem = stages.settings(problem_of(optimizer, step.dtype))
-    place = Place(problem, number, np.dtype(object), None, stages, update=step.update - 1)
+    place = Place(problem, number, np.dtype(object), None, stages, update=step.taken)
     numbers = stages.constants(number(1.0), place)
     kept = step.kept_before
     if isolated:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from statistics import median
 
 import numpy as np
 
@@ -50,8 +51,46 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
+def left_out(run: Identified) -> dict[int, int]:
+    """By update: how many windows no step was taken for, until then."""
+    usual = median(count for _, count in run.window.values()) if run.window else 1
+    found, total = {}, 0
+    for update in run.steps.trace.updates:
+        total += int(update.facts.get("skipped") or 0)
+        if update.number in run.window:
+            total += int(lost_in(run, update.number) // usual)
+        found[update.number] = total
+    return found
+
+
+def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
+    """A window that one of the runs takes no step for."""
+    here, there = left_out(mine), left_out(theirs)
+    for update in sorted(here.keys() & there.keys()):
+        more = there[update] - here[update]
+        if more:
+            run, which = (theirs, "") if more > 0 else (mine, "the first run left out, ")
+            why = (
+                ", as a loss scaler does after a gradient that is not finite"
+                if any(each.facts.get("skipped") for each in run.steps.trace.updates)
+                else ""
+            )
+            windows = "a window" if abs(more) == 1 else f"{abs(more)} windows"
+            said = f"before update {update} {which or 'it left out '}{windows}{why}"
+            yield Finding("windows left out", "window", said, update, phase="accumulated")
+            return
+
+
 def window_findings(pairs: Sequence[Pair], theirs: Identified) -> Iterator[Finding]:
     """What the weights of the micro-batches say, of the first window that shows it."""
+    skips = left_out(theirs)
+    emptied = {
+        update: lost
+        for update in theirs.window
+        if (lost := lost_in(theirs, update)) and skips[update] == skips.get(update - 1, 0)
+    }
+    several = [update for update, (_, count) in theirs.window.items() if count > 1]
+    sometimes = len(emptied) < len(several)
     for update in dict.fromkeys(pair.update for pair in pairs):
         own = [pair for pair in pairs if pair.update == update]
         if update in theirs.window and not theirs.window[update][0].exact:
@@ -59,9 +98,19 @@ def window_findings(pairs: Sequence[Pair], theirs: Identified) -> Iterator[Findi
         values = [pair.coefficient for pair in own]
         if all(value.equals(1.0) for value in values):
             continue
+        if update in emptied and sometimes:
+            break  # it is no rule of the loop: said below
         name, said = window_name(values)
         yield Finding(name, "window", said, update, phase="gradient")
         break
+    if sometimes and emptied:
+        update, lost = next(iter(emptied.items()))
+        said = (
+            f"the accumulator was emptied within update {update}, after micro-batch {lost} of"
+            f" {theirs.window[update][1]}, as a validation that resets gradients does, or a run"
+            " that is resumed there"
+        )
+        yield Finding("micro-batches left out", "window", said, update, phase="accumulated")
     for update, (fitted, count) in theirs.window.items():
         weights, before = fitted.coefficients[:count], fitted.coefficients[count:]
         again = [n.value for n in before if math.isfinite(n.error) and not n.equals(0.0)]
@@ -75,6 +124,16 @@ def window_findings(pairs: Sequence[Pair], theirs: Identified) -> Iterator[Findi
             name = "missing-zero-grad" if 2 * len(again) >= len(before) else "leftover-leaks"
             yield Finding(name, "window", said, update, phase="accumulated")
             break
+
+
+def lost_in(run: Identified, update: int) -> int:
+    """How many micro-batches of a window were lost before its last ones, all of which count."""
+    fitted, count = run.window[update]
+    weights = fitted.coefficients[:count]
+    if not fitted.exact or not all(math.isfinite(each.error) for each in weights):
+        return 0
+    lost = next((index for index, each in enumerate(weights) if not each.equals(0.0)), 0)
+    return 0 if any(each.equals(0.0) for each in weights[lost:]) else lost
 
 
 def window_name(values: Sequence[Number]) -> tuple[str, str]:

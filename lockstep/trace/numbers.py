@@ -93,6 +93,9 @@ def fit(target: Array, columns: Sequence[Array], bound: Array, noise: Sequence[f
     least = LEAST * 2.0**-53 * float(np.sqrt(np.mean(target * target))) if len(target) else 0.0
     bound = np.maximum(bound, least)
     matrix = np.stack([column.ravel() for column in columns], axis=1)
+    if not (np.isfinite(target).all() and np.isfinite(matrix).all()):
+        # What overflowed is a multiple of nothing.
+        return Fit(tuple(Number(0.0, np.inf) for _ in columns), np.inf, np.inf)
     used = [index for index in range(matrix.shape[1]) if matrix[:, index].any()]
     largest = float(bound.max(initial=0.0))
     weight = 1.0 / np.maximum(bound, largest * RANGE if largest else 1.0)

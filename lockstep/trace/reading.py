@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -86,11 +86,15 @@ class Update:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A recorded run: what was known of it, and its updates, in order."""
+    """A recorded run: what was known of it, and its updates, in order.
+
+    earlier: the update before the first, where what is looked at begins later.
+    """
 
     folder: Path
     facts: Mapping[str, Any]
     updates: list[Update] = field(default_factory=list)
+    earlier: Update | None = None
 
     @property
     def framework(self) -> str:
@@ -119,6 +123,11 @@ class Trace:
                 " tensors"
             )
         return self.first("before")
+
+    def since(self, number: int) -> Trace:
+        """The same run from an update on, which is the first one then."""
+        later = [replace(each, number=each.number - number + 1) for each in self.updates]
+        return replace(self, updates=later[number - 1 :], earlier=later[number - 2])
 
     def update(self, number: int) -> Update | None:
         """The update of a number, if it was recorded."""
@@ -198,6 +207,10 @@ def run_facts(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
     except (FileNotFoundError, NotADirectoryError):
+        if (folder / "rank-0").exists():
+            raise TraceError(
+                f"{folder}: it has a trace of each rank; name one, as {folder / 'rank-0'}"
+            ) from None
         what = "no such folder" if not folder.exists() else f"no trace, it has no {RUN}"
         raise TraceError(
             f"{folder}: {what}; lockstep.record writes one, beside the training loop"

@@ -24,6 +24,8 @@ SLOTS = {
     "velocity_hat": "max_exp_avg_sq", "accumulator": "sum", "buffer": "momentum_buffer",
 }  # fmt: skip
 KEPT = frozenset(SLOTS.values())
+# What libraries call the number of an optimizer's updates, by its last word; Keras' is of calls.
+COUNTS = {"step", "count", "iteration"}
 # The optimizer whose rule keeps just that; what stands first wins.
 FAMILIES: tuple[tuple[str, set[str]], ...] = (
     ("adam", {"exp_avg", "exp_avg_sq"}),
@@ -40,12 +42,14 @@ FAMILIES: tuple[tuple[str, set[str]], ...] = (
 class Step:
     """What an update did to one tensor.
 
-    before, after: the parameter; accumulated: the window's gradient, before clipping; clipped: as
-    the rule got it; either is None where it was not recorded. kept_before, kept: the optimizer's
-    state, under torch.optim's names. dtype: the parameter's. All arrays are sketches if one is.
+    update: its number in the trace; taken: how many the optimizer had taken before; before, after:
+    the parameter; accumulated: the window's gradient, before clipping; clipped: as the rule got it;
+    either is None where it was not recorded. kept_before, kept: the optimizer's state, under
+    torch.optim's names. dtype: the parameter's. All arrays are sketches if one is.
     """
 
     update: int
+    taken: int
     name: str
     before: Array
     after: Array
@@ -60,13 +64,22 @@ class Step:
         """The gradient that is nearest to what the rule got."""
         return self.clipped if self.clipped is not None else self.accumulated
 
+    @property
+    def holds(self) -> bool:
+        """Whether the optimizer kept anything of the updates before."""
+        return any(array.any() for array in self.kept_before.values())
+
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """A run's steps, by update and tensor."""
+    """A run's steps, by update and tensor.
+
+    anew: the updates before which the optimizer's state was thrown away.
+    """
 
     trace: Trace
     of: dict[tuple[int, str], Step] = field(default_factory=dict)
+    anew: list[int] = field(default_factory=list)
 
     @cached_property
     def slots(self) -> frozenset[str]:
@@ -93,23 +106,74 @@ class Steps:
         return sorted({number for number, _ in self.of})
 
 
-def steps(trace: Trace) -> Steps:
-    """The steps of a trace."""
+def steps(trace: Trace, taken: int | None = None) -> Steps:
+    """The steps of a trace.
+
+    taken: how many updates the optimizer had taken before, if it has any in its state; as many as
+    that counts, if None.
+    """
     found = Steps(trace)
     keras_adam = trace.framework == "keras" and any(
         phase.endswith("velocity") for phase in trace.updates[0].phases
     )
-    previous: Update | None = None
+    taken = begun(trace) if taken is None else taken
+    if not goes_on(trace):
+        taken = 0
+    previous = trace.earlier
     for update in trace.updates:
+        if previous is not None and emptied(update, previous):
+            found.anew.append(update.number)
+            previous, taken = None, 0
         for name in trace.parameters:
-            step = step_of(update, previous, name, keras_adam)
+            step = step_of(update, previous, taken, name, keras_adam)
             if step is not None:
                 found.of[update.number, name] = step
-        previous = update
+        previous, taken = update, taken + 1
     return found
 
 
-def step_of(update: Update, previous: Update | None, name: str, keras_adam: bool) -> Step | None:
+def counts(update: Update) -> dict[str, int]:
+    """What an optimizer, or its schedule, has counted of its updates, or calls, by phase."""
+    return {
+        phase: max(int(update.stored(phase, name)) for name in names)
+        for phase, names in update.phases.items()
+        if phase.startswith("state.") and phase.split(".")[-1] in COUNTS
+    }
+
+
+def begun(trace: Trace) -> int:
+    """How many updates the optimizer had taken before the trace begins, as its state counts."""
+    # A schedule's count may be another one, and is not what a rule goes by.
+    each = [
+        next((n for phase, n in counts(update).items() if "Schedule" not in phase), 0)
+        for update in trace.updates[:2]
+    ]
+    calls = each[1] - each[0] if len(each) == 2 else 1
+    return max(each[0] // calls - 1, 0) if calls > 0 else 0
+
+
+def goes_on(trace: Trace) -> bool:
+    """Whether the optimizer's state has anything in it when the trace begins."""
+    first = trace.updates[0]
+    return trace.earlier is not None or any(
+        bool(first.stored(phase, name).any())
+        for phase, names in first.phases.items()
+        if phase.startswith("state-before.")
+        for name in names
+        if first.stored(phase, name).ndim
+    )
+
+
+def emptied(update: Update, previous: Update) -> bool:
+    """Whether the optimizer's state was thrown away between two updates."""
+    before, after = counts(previous), counts(update)
+    back = any(after[phase] < before.get(phase, 0) for phase in after)
+    return back or bool(update.facts.get("emptied"))
+
+
+def step_of(
+    update: Update, previous: Update | None, taken: int, name: str, keras_adam: bool
+) -> Step | None:
     """What an update did to a tensor; None where the parameter was not recorded."""
     before, after = update.array("before", name), update.array("after", name)
     if before is None or after is None:
@@ -124,7 +188,7 @@ def step_of(update: Update, previous: Update | None, name: str, keras_adam: bool
         kept[slot] = array
         kept_before[slot] = state_before(update, previous, phase, name, array)
     return Step(
-        update.number, name, before, after, update.array("accumulated", name),
+        update.number, taken, name, before, after, update.array("accumulated", name),
         update.array("clipped", name), kept_before, kept, update.dtype("before", name),
     )  # fmt: skip
 

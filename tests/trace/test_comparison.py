@@ -54,6 +54,15 @@ PARTED = {
     ("transformer", "padding-counted"): ("",),
 }
 PLANTED |= {(model, 4, (name,)): {name} for model, name in PARTED}
+PLANTED |= {
+    ("mlp", 4, ("cleared-in-window",)): {"micro-batches left out"},
+    ("conv", 4, ("resumed-in-window",)): {"micro-batches left out"},
+    ("mlp", 4, ("state-dropped",)): {"opt-state-dropped"},
+    ("transformer", 4, ("state-dropped", "wd-on-bias")): {"opt-state-dropped", "wd-on-bias"},
+    ("gru", 4, ("data-restarts",)): {"other data"},
+    ("transformer", 4, ("step-left-out",)): {"windows left out"},
+    ("conv", 4, ("cleared-in-window", "clip-ignored")): {"micro-batches left out", "clip-ignored"},
+}
 CLEAN = [
     (model, steps, dtype)
     for model in common.MODELS
@@ -259,3 +268,28 @@ def test_the_page_says_what_the_benchmark_measured():
         assert f"| {name} | {found['right']} of {found['trials']} |" in page
         assert found["right"] + len(found["wrong"]) == found["trials"]
     assert not measured["clean"]["wrong"]
+
+
+def test_a_run_that_was_begun_before_it_was_recorded_is_held_against_one_like_it(tmp_path):
+    """The optimizer has moments and a count then, of updates that nobody saw."""
+    begun = {"dtype": "float32", "accumulation_steps": 4, "updates": 6, "begin": common.THIRD + 1}
+    kinds = [
+        (model, mistakes)
+        for model in ("conv", "transformer")
+        for mistakes in ((), ("state-dropped",))
+    ]
+    jobs = {kind: str(tmp_path / f"{index}") for index, kind in enumerate(kinds)}
+    record(
+        "pytorch",
+        [
+            begun | {"model": model, "mistakes": mistakes, "folder": folder}
+            for (model, mistakes), folder in jobs.items()
+        ],
+    )
+    for model in ("conv", "transformer"):
+        right, wrong = jobs[model, ()], jobs[model, ("state-dropped",)]
+        assert check_trace(right).verdict == "same"
+        assert compare_traces(right, right).verdict == "same"
+        found = compare_traces(right, wrong)
+        assert found.names == ("opt-state-dropped",)
+        assert found.findings[0].said.endswith("the first run's has 3 updates in it")
