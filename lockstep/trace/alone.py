@@ -29,6 +29,7 @@ from lockstep.trace.naming import (
     window_findings,
 )
 from lockstep.trace.numbers import Number
+from lockstep.trace.ranks import folders, rank_findings
 from lockstep.trace.reading import Trace, TraceError, read
 from lockstep.trace.steps import steps
 
@@ -36,9 +37,11 @@ from lockstep.trace.steps import steps
 def check_trace(folder: str | Path) -> Comparison:
     """Whether each update of a run is what its recorded settings say, and its windows are its own.
 
-    Raises TraceError where the trace cannot be read, or knows no settings to hold it against.
+    Of a run of several ranks, each with a trace in a folder `rank-0`, `rank-1` and so on, the first
+    is held against its settings, and the others against the first. Raises TraceError where the
+    trace cannot be read, or knows no settings to hold it against.
     """
-    trace = read(folder)
+    trace, *others = [read(each) for each in folders(Path(folder))]
     given = groups(trace)
     if not given:
         raise TraceError(
@@ -56,6 +59,7 @@ def check_trace(folder: str | Path) -> Comparison:
     found += rule_findings(rule, expected, accumulation, run.optimizer)
     own = decays(run, rule)
     found += decay_findings(settings_decays(trace, own), own, itself(trace))
+    found += rank_findings([trace, *others])
     notes = ["whether a window is the mean of its examples shows beside a second run alone"]
     if not expected:
         notes.append("the recorder saw no learning rates: they were not looked at")

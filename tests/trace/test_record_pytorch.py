@@ -21,6 +21,7 @@ from benchmarks.real import pytorch as real
 from lockstep.record import pytorch_watch
 from lockstep.record.pytorch_tensors import PIECE, held, in_one_copy, sketch_of
 from lockstep.record.writer import RecordError, fingerprint, size, sketch
+from lockstep.trace import TraceError, check_trace, compare_traces
 
 ROOT = Path(__file__).parents[2]
 
@@ -842,12 +843,13 @@ import os, sys
 import torch
 import lockstep.record
 
-folder, ranks = sys.argv[1:]
+folder, ranks, wrapped = sys.argv[1:]
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
 torch.manual_seed(0)
 model = torch.nn.Linear(3, 2)
-model = torch.nn.parallel.DistributedDataParallel(model)
+if wrapped == "yes":
+    model = torch.nn.parallel.DistributedDataParallel(model)
 optimizer = torch.optim.SGD(model.parameters(), 0.1)
 if ranks != "none":
     recorder = lockstep.record.torch(folder, model, optimizer, ranks="all" if ranks == "all" else 0)
@@ -855,7 +857,7 @@ for update in range(2):
     for micro_batch in range(1 - update, 2):
         seed = 8 * update + 2 * rank + micro_batch
         x = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
-        if micro_batch:
+        if micro_batch or wrapped == "no":
             model(x).square().mean().backward()
         else:
             with model.no_sync():
@@ -867,7 +869,7 @@ torch.distributed.destroy_process_group()
 """
 
 
-def distributed(folder, ranks, port):
+def distributed(folder, ranks, port, wrapped="yes"):
     """What two processes print."""
     environment = {
         "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
@@ -875,7 +877,7 @@ def distributed(folder, ranks, port):
     }  # fmt: skip
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", DISTRIBUTED, str(folder), ranks],
+            [sys.executable, "-c", DISTRIBUTED, str(folder), ranks, wrapped],
             env=os.environ | environment | {"RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
@@ -900,6 +902,7 @@ def test_distributed_processes(tmp_path):
     assert distributed(tmp_path / "first", "first", free_port()) == alone
     assert distributed(tmp_path / "all", "all", free_port()) == alone
     assert not (tmp_path / "none").exists()
+    assert not check_trace(tmp_path / "all").findings
     assert updates(tmp_path / "first") == 2
     assert known(tmp_path / "first")["ranks"] == 2
     first = [read(tmp_path / "all" / f"rank-{rank}", 1)[0] for rank in range(2)]
@@ -915,6 +918,15 @@ def test_distributed_processes(tmp_path):
             assert np.array_equal(zero[f"{phase}|{name}"], one[f"{phase}|{name}"])
         first = read(tmp_path / "first", 2)[0]
         assert np.array_equal(first[f"gradient.1|{name}"], zero[f"gradient.1|{name}"])
+
+
+def test_ranks_that_are_never_synchronised_are_told(tmp_path):
+    distributed(tmp_path / "apart", "all", free_port(), wrapped="no")
+    found = check_trace(tmp_path / "apart")
+    assert found.names == ("ranks not synchronised",)
+    assert "2 of 2 parameters of rank-1" in found.findings[0].said
+    with pytest.raises(TraceError, match="it has a trace of each rank; name one"):
+        compare_traces(tmp_path / "apart", tmp_path / "apart")
 
 
 # What is refused.
