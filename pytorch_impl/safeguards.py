@@ -8,7 +8,9 @@ from torch import Tensor
 
 def global_norm(gradients: Sequence[Tensor]) -> Tensor:
     """Return the square root of the sum of all squares."""
-    return torch.nn.utils.get_total_norm(gradients)
+    return torch.nn.utils.get_total_norm(
+        gradients, foreach=False
+    )
 
 
 def usable(norm: Tensor, policy: str, update: int) -> bool:

@@ -28,6 +28,6 @@ class Table(LearningRateSchedule):
     def __call__(self, step: Any) -> tf.Tensor:
         """Return an update's rate; at the end, the last."""
         last = len(self.rates) - 1
-        return self.rates[
-            tf.minimum(tf.cast(step, "int32"), last)
-        ]
+        update = tf.minimum(tf.cast(step, "int32"), last)
+        # XLA would compile self.rates[...] for each update.
+        return tf.gather(self.rates, update)

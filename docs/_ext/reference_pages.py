@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parent.parent / "reference" / "implementations"
 MODULES = (
     *("model", "data", "training", "recipe", "window", "safeguards", "progress", "schedule"),
     *("optimizers", "library", "state", "bitwise", "compiled", "recurrent"),
+    *("fast", "loop", "padding"),
 )
 
 

@@ -18,7 +18,7 @@ Work = Callable[[Mapping[str, "Worker"]], Found]
 
 if TYPE_CHECKING:
     from lockstep.diagnosis.probes import Probe
-    from lockstep.experiments.checks import Check
+    from lockstep.experiments.checks import Check, Form
     from lockstep.workers.pool import Worker
 
 
@@ -44,6 +44,10 @@ def run(
     eager: Annotated[
         bool, typer.Option("--eager", help="run the bitwise loop op by op, slowly, everywhere")
     ] = False,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="run the fast form: each window one compiled program"),
+    ] = False,
     without_zeroing: Annotated[
         bool,
         typer.Option("--without-zeroing", help="show what happens if gradients are never cleared"),
@@ -63,12 +67,16 @@ def run(
     check_outputs("run", {"--json": json_file})
     if without_zeroing or mistake is not None:
         given = [each is not None for each in (dtype, accumulation_steps, updates)]
-        require_one_mistake(without_zeroing, mistake, bool(problems or eager or any(given)))
+        more = bool(problems or eager or fast or any(given))
+        require_one_mistake(without_zeroing, mistake, more)
+    if eager and fast:
+        raise UsageError("--fast runs compiled programs, and --eager none: choose one")
+    form: Form = "fast" if fast else "eager" if eager else "readable"
     work: Work = run_without_zeroing
     if mistake is not None:
         names, work = planted_in(names, mistake)
     elif not without_zeroing:
-        work = partial(run_problems, problems, dtype, accumulation_steps, updates, eager)
+        work = partial(run_problems, problems, dtype, accumulation_steps, updates, form)
     from lockstep.workers.pool import workers
 
     # The workers import their frameworks while this process imports its own packages.
@@ -86,7 +94,8 @@ def require_one_mistake(without_zeroing: bool, mistake: str | None, more: bool) 
     if more or (without_zeroing and mistake is not None):
         option = "--without-zeroing" if without_zeroing else "--mistake"
         raise UsageError(
-            f"{option} takes no problem, dtype, K, updates, --eager, and not the other of the two"
+            f"{option} takes no problem, dtype, K, updates, --eager, --fast, and not the other of the"
+            " two"
         )
     require_patching()
 
@@ -96,7 +105,7 @@ def run_problems(
     dtype: str | None,
     accumulation_steps: int | None,
     updates: int | None,
-    eager: bool,
+    form: Form,
     workers: Mapping[str, Worker],
 ) -> Found:
     """Build the checks of these problems, or of those that are run by default; carry them out."""
@@ -107,10 +116,12 @@ def run_problems(
         for name in names or DEFAULT
         for check in build(name, dtype, accumulation_steps, updates)
     ]
-    return run_checks(workers, checks, eager)
+    if form == "fast":
+        checks = [check.fast() for check in checks]
+    return run_checks(workers, checks, form)
 
 
-def run_checks(workers: Mapping[str, Worker], checks: Sequence[Check], eager: bool) -> Found:
+def run_checks(workers: Mapping[str, Worker], checks: Sequence[Check], form: Form) -> Found:
     """Carry out the checks and show each as soon as it is complete."""
     from lockstep.experiments.checks import collect, submit
     from lockstep.views import console
@@ -120,14 +131,14 @@ def run_checks(workers: Mapping[str, Worker], checks: Sequence[Check], eager: bo
     (out, progress), tally, seconds = console.consoles(), console.Tally(), 0.0
     found: list[dict[str, Any]] = []
     with TemporaryFolder() as folder, progress.status("starting") as status:
-        submit(checks, workers, Path(folder), eager)
+        submit(checks, workers, Path(folder), form)
         for check in checks:
             check.prepare()
         versions = console.wait_until_ready(workers, status)
         console.say(out, " · ".join(versions.values()), "dim")
         for check in checks:
             status.update(f"{check.title}, {check.problem.dtype}")
-            outcome = collect(check, workers, eager)
+            outcome = collect(check, workers, form)
             show_outcome(out, outcome)
             tally.add(outcome.comparisons.values(), failures=len(outcome.failures))
             found.append(outcome_json(outcome))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from lockstep.problem.settings import ProblemError, require
 from lockstep.workers.pool import Refused, Worker
 
 Evidence = Literal["exact", "bitwise", "bound"]
+# Which loop runs: the readable one; the same, and the bitwise one op by op; or the fast one.
+Form = Literal["readable", "eager", "fast"]
 
 # The bitwise loop in the form that runs fastest. All forms hold the same bits; PyTorch compiles
 # with a C++ compiler, which takes longer than it saves here and is not on every machine.
@@ -31,6 +33,8 @@ FASTEST = {
 EXACT_UPDATES = {"float64": 48, "float32": 20}
 # With some K it is exact for a few more; what is asked for beyond is not even trained.
 MORE = 16
+# What PyTorch's fast form tells of itself: the others have one form.
+TOLD = ("compiled", "fused")
 # The oracle takes a twentieth of a second for an update, and four minutes for so many.
 LONGEST = 5_000
 
@@ -98,12 +102,21 @@ class Check:
         """Do the oracle's work now, while others start, instead of when it is needed."""
         _ = self.losses, self.bounds
 
-    def port(self, framework: str, eager: bool = False) -> str:
-        """The module whose `train` this check runs."""
+    def fast(self) -> Check:
+        """The same for the fast form, which has no bits to keep but on an exact problem."""
+        title = self.title.replace("the bitwise form", "the fast form")
         if self.evidence != "bitwise":
-            form = "training" if self.problem.uses_only() else "recipe"
-            return f"{framework}_impl.{form}"
-        return f"{framework}_impl.bitwise" if eager else FASTEST[framework]
+            return replace(self, title=f"{title}, in the fast form")
+        return replace(self, title=title, evidence="bound")
+
+    def port(self, framework: str, form: Form = "readable") -> str:
+        """The module whose `train` this check runs."""
+        if form == "fast":
+            return f"{framework}_impl.fast"
+        if self.evidence != "bitwise":
+            file = "training" if self.problem.uses_only() else "recipe"
+            return f"{framework}_impl.{file}"
+        return f"{framework}_impl.bitwise" if form == "eager" else FASTEST[framework]
 
     def compare(self, actual: Sequence[Array]) -> Comparison:
         """Hold a framework's trajectory, one update longer if there is one, against the oracle's.
@@ -226,39 +239,46 @@ def has_bitwise_form(problem: Problem) -> bool:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a check: a comparison or a failure for each framework, in their order."""
+    """What came of a check: a comparison or a failure for each framework, in their order.
+
+    told: what a fast form tells of itself, by framework; PyTorch's may run without a compiler.
+    """
 
     check: Check
     names: tuple[str, ...]
-    eager: bool
+    form: Form
     comparisons: dict[str, Comparison]
     failures: dict[str, str]
     seconds: float
+    told: dict[str, dict[str, bool]]
 
     def compiled(self, framework: str) -> bool:
-        """Whether the framework ran the compiled form."""
-        return self.check.port(framework, self.eager).endswith(".compiled")
+        """Whether the framework ran a compiled form."""
+        port = self.check.port(framework, self.form)
+        return port.endswith((".compiled", ".fast")) and self.told[framework].get("compiled", True)
 
 
 def submit(
-    checks: Sequence[Check], workers: Mapping[str, Worker], folder: Path, eager: bool
+    checks: Sequence[Check], workers: Mapping[str, Worker], folder: Path, form: Form
 ) -> None:
     """Hand all problems to all workers at once, as files in the folder."""
     for number, check in enumerate(checks):
         file = folder / f"{number}.safetensors"
         check.problem.save(file)
         for name, worker in workers.items():
-            worker.submit(check.port(name, eager), file, check.asked + 1)  # one too many shows
+            worker.submit(check.port(name, form), file, check.asked + 1)  # one too many shows
 
 
-def collect(check: Check, workers: Mapping[str, Worker], eager: bool) -> Outcome:
+def collect(check: Check, workers: Mapping[str, Worker], form: Form) -> Outcome:
     """Wait for the trajectories of the next check that was submitted, and compare them."""
     comparisons: dict[str, Comparison] = {}
     failures: dict[str, str] = {}
+    told: dict[str, dict[str, bool]] = {name: {} for name in workers}
     seconds = 0.0
     for name, worker in workers.items():
         try:
-            actual = worker.result()
+            actual, state = worker.result_with_state()
+            told[name] = {key: bool(state[key][0].all()) for key in TOLD if key in state}
             started = time.perf_counter()
             comparisons[name] = check.compare(actual)
             seconds += time.perf_counter() - started
@@ -268,4 +288,4 @@ def collect(check: Check, workers: Mapping[str, Worker], eager: bool) -> Outcome
             failures[name] = f"cannot be compared: {error}"
         if check.updates == 0:
             failures[name] = "nothing was compared: no update of this problem is exact"
-    return Outcome(check, tuple(workers), eager, comparisons, failures, seconds)
+    return Outcome(check, tuple(workers), form, comparisons, failures, seconds, told)

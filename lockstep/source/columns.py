@@ -32,7 +32,7 @@ FILES = (
     *("training", "model", "data", "problem", "accumulation", "precision"),
     *("recipe", "window", "safeguards", "progress"),
     *("schedule", "optimizers", "library", "adapted", "adapted_adam", "neutral", "table"),
-    *("state", "recurrent"),
+    *("state", "recurrent", "fast", "loop", "padding", "compiler"),
     *("bitwise", "ordered", "rules", "adam", "constants", "compiled"),
 )
 

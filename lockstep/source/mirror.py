@@ -18,6 +18,10 @@ EXTENDED = "Only JAX needs it: what optax lacks is added as functions, and elsew
 ADAPTED = (
     "Only TensorFlow needs it: Keras's own optimizer cannot be set so that it takes this update."
 )
+PROGRAM = (
+    "In PyTorch, the optimizer stays outside of the program: a compiled one counts its updates in"
+    " float32. So update_or_skip calls it, and the program returns the gradient."
+)
 NAMES = "Only the other two need it: they store this under names of their own."
 EXCEPTIONS: dict[tuple[str, ...], str] = {
     ("jax", "training", "micro_loss"): FORWARD,
@@ -62,6 +66,39 @@ EXCEPTIONS: dict[tuple[str, ...], str] = {
     ("tensorflow", "adapted_adam"): (
         "Only TensorFlow needs this file: more of Keras's optimizers have to be adapted than one"
         " file holds."
+    ),
+    ("jax", "fast", "train_window"): PROGRAM,
+    ("tensorflow", "fast", "train_window"): PROGRAM,
+    ("pytorch", "fast", "clipped_gradient"): (
+        "Only PyTorch needs it: its optimizer stays outside of the program. Here train_window takes"
+        " the update too."
+    ),
+    **{
+        (framework, "fast", "compiled"): (
+            "It is not needed here: jax.jit keeps what it has compiled, for all runs."
+        )
+        for framework in ("pytorch", "tensorflow")
+    },
+    ("jax", "fast", "update_or_skip", "state"): THREADS_STATE,
+    ("jax", "fast", "update_or_skip", "optimizer"): "a tf.function holds it",
+    ("jax", "fast", "update_or_skip", "parameters"): "a tf.function holds them",
+    ("pytorch", "fast", "update_or_skip", "optimizer"): "a tf.function holds it",
+    ("pytorch", "fast", "update_or_skip", "parameters"): "a tf.function holds them",
+    **{
+        (framework, "fast", "update_or_skip", "program"): "in JAX it is train_window itself"
+        for framework in ("pytorch", "tensorflow")
+    },
+    **{
+        (framework, "fast", "Program"): "It is not needed here: the program is train_window."
+        for framework in ("pytorch", "tensorflow")
+    },
+    **{
+        (framework, "loop", "micro_loss"): "It stands in window.py here."
+        for framework in ("pytorch", "tensorflow")
+    },
+    ("pytorch", "compiler"): (
+        "Only PyTorch needs this file: its compiler needs another one, and its kernels that take an"
+        " update at once are asked for."
     ),
     ("jax", "state", "spread"): (
         "Only JAX needs it: optax keeps one count for all parameters, and not one for each."

@@ -39,6 +39,9 @@ def show_outcome(out: Console, outcome: Outcome) -> None:
     )
     if check.updates:
         out.print(outcome_table(outcome))
+    for name, told in outcome.told.items():
+        if told:
+            say(out, f"{NAMES[name]}: {form_words(told)}")
     for name, why in outcome.failures.items():
         say(out, f"{NAMES[name]}: {why}", "red")
     for name, comparison in outcome.comparisons.items():
@@ -51,6 +54,14 @@ def show_outcome(out: Console, outcome: Outcome) -> None:
             f" {check.asked - check.updates} that were asked for are not compared",
             "yellow",
         )
+
+
+def form_words(told: Mapping[str, bool]) -> str:
+    """Which of its fast forms PyTorch ran."""
+    optimizer = "a fused optimizer" if told["fused"] else "the optimizer as it is, none is fused"
+    if told["compiled"]:
+        return f"each window compiled, and {optimizer}"
+    return f"eager, for want of a C++ compiler or a newer torch, and {optimizer}"
 
 
 def outcome_table(outcome: Outcome) -> Table:
@@ -148,4 +159,6 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "losses": finite(check.losses),
         "frameworks": {name: comparison_json(each) for name, each in outcome.comparisons.items()},
         "failures": outcome.failures,
+        "form": outcome.form,
+        "told": {name: told for name, told in outcome.told.items() if told},
     }

@@ -1,0 +1,96 @@
+"""recipe.py with each window one compiled program.
+
+So is the choice not to take an update that is not finite.
+The host reads the norm, once a window, to count updates.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import tensorflow as tf
+from keras.optimizers import Optimizer
+
+from .data import Parameters, load_weighted, snapshot
+from .loop import window_gradient
+from .optimizers import make_optimizer
+from .padding import padded_windows
+from .problem import Problem
+from .progress import Progress
+from .recipe import Counts, apply_gradients
+from .safeguards import clip, global_norm, usable
+from .state import optimizer_state
+
+Program = Callable[..., tuple[tf.Tensor, tf.Tensor]]
+
+
+def train_window(
+    parameters: Parameters,
+    optimizer: Optimizer,
+    window: Sequence[tf.Tensor],
+    scale: tf.Tensor,
+    max_norm: float | None,
+    non_finite: str,
+    compute_dtype: str | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Take one update in place; return the loss and norm."""
+    loss, gradients = window_gradient(
+        parameters, window, scale, compute_dtype
+    )
+    norm = global_norm(gradients)
+    clipped = clip(gradients, norm, max_norm)
+    if tf.math.is_finite(norm) or non_finite == "apply":
+        apply_gradients(parameters, optimizer, clipped)
+    return loss, norm
+
+
+def compiled(
+    parameters: Parameters,
+    optimizer: Optimizer,
+    problem: Problem,
+) -> Program:
+    """Compile train_window for a run.
+
+    XLA fuses what a graph would dispatch op by op.
+    """
+    program = partial(
+        train_window,
+        parameters,
+        optimizer,
+        max_norm=problem.max_norm,
+        non_finite=problem.non_finite,
+        compute_dtype=problem.compute_dtype,
+    )
+    return tf.function(program, jit_compile=True)
+
+
+def update_or_skip(
+    program: Program,
+    window: Sequence[tf.Tensor],
+    progress: Progress,
+) -> Counts:
+    """Take one update in place; return its loss and norm."""
+    problem = progress.problem
+    scale = tf.constant(progress.scale, problem.dtype)
+    loss, norm = program(window=window, scale=scale)
+    if usable(norm, problem.non_finite, progress.updates):
+        progress.advance()
+    else:
+        progress.skip()
+    return {"loss": loss, "norm": norm}
+
+
+def train(problem: Problem) -> Iterator[list[Any]]:
+    """Yield [W, b, state], in NumPy, after every window.
+
+    Raises FloatingPointError as `usable` does.
+    """
+    parameters, epoch = load_weighted(problem)
+    optimizer = make_optimizer(parameters, problem)
+    program = compiled(parameters, optimizer, problem)
+    progress = Progress(problem)
+    for window in padded_windows(epoch, problem):
+        seen = update_or_skip(program, window, progress)
+        state = optimizer_state(parameters, optimizer)
+        state |= seen | progress.counts()
+        yield [*snapshot(parameters), state]

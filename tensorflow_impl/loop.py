@@ -1,0 +1,47 @@
+"""A padded window's loss and gradient, as one loop.
+
+The loop is in the program: AutoGraph makes one of `for`, and
+a micro-step is traced once. window.py's is Python's.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from .data import Parameters
+from .model import linear_model
+
+
+def micro_loss(
+    parameters: Parameters,
+    x: tf.Tensor,
+    y: tf.Tensor,
+    shares: tf.Tensor,
+    compute_dtype: str | None,
+) -> tf.Tensor:
+    """Return a micro-batch's share of its window's loss."""
+    low = compute_dtype or y.dtype
+    inputs = [tf.cast(t, low) for t in (x, *parameters)]
+    error = tf.cast(linear_model(*inputs), y.dtype) - y
+    return tf.reduce_sum(tf.square(error) * shares)
+
+
+def window_gradient(
+    parameters: Parameters,
+    window: Sequence[tf.Tensor],
+    scale: tf.Tensor,
+    compute_dtype: str | None,
+) -> tuple[tf.Tensor, Sequence[tf.Tensor]]:
+    """Return a padded window's loss, and its gradient."""
+    x, y, weights = window
+    shares = weights / tf.reduce_sum(weights) * scale
+    sums = [tf.zeros_like(t) for t in (scale, *parameters)]
+    for i in tf.range(len(x)):
+        given = x[i], y[i], shares[i], compute_dtype
+        with tf.GradientTape() as tape:
+            loss = micro_loss(parameters, *given)
+        found = [loss, *tape.gradient(loss, parameters)]
+        sums = [s + f for s, f in zip(sums, found)]
+    # Unscaled before anything else looks at it.
+    loss, *gradients = [each / scale for each in sums]
+    return loss, gradients
