@@ -40,6 +40,8 @@ def train_window(
     norm = global_norm(gradients)
     clipped = clip(gradients, norm, max_norm)
     if tf.math.is_finite(norm) or non_finite == "apply":
+        # Keras takes them from one graph, and this is one.
+        clipped = [tf.identity(g) for g in clipped]
         apply_gradients(parameters, optimizer, clipped)
     return loss, norm
 

@@ -94,8 +94,8 @@ def require_one_mistake(without_zeroing: bool, mistake: str | None, more: bool) 
     if more or (without_zeroing and mistake is not None):
         option = "--without-zeroing" if without_zeroing else "--mistake"
         raise UsageError(
-            f"{option} takes no problem, dtype, K, updates, --eager, --fast, and not the other of the"
-            " two"
+            f"{option} takes no problem, dtype, K, updates, --eager or --fast, and not the other"
+            " of the two"
         )
     require_patching()
 

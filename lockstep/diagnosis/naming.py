@@ -28,7 +28,7 @@ from lockstep.problem.settings import require
 from lockstep.workers.ports import OFFERED
 
 # What the recipe yields for its logs; it is of no use here.
-KNOWN = {"norm", "updates", "loss_scale", "step"}
+KNOWN = {"norm", "updates", "loss_scale", "step", "compiled", "fused"}
 # Relative to the parameters: a few float32 roundings.
 FLOAT32 = 1e-6
 # How many differences are looked for, and how many explanations go on together.
