@@ -316,8 +316,14 @@ def train(problem):
 @COMPILED
 @pytest.mark.slow
 def test_pytorch_compiles_the_recipe(all_workers) -> None:
+    """The scale and the rates change, and so does what is skipped."""
     problem = dataclasses.replace(
-        iris_recipe(updates=20), dtype="float32", compute_dtype="bfloat16", loss_scale=LossScale()
+        iris_sgd("float32", updates=12, learning_rate=0.001, momentum=0.9),
+        schedule=Schedule(12, 3, "linear"),
+        max_norm=1.0,
+        compute_dtype="bfloat16",
+        loss_scale=LossScale(growth_interval=2),
+        non_finite="skip",
     )
     some = {"pytorch": all_workers["pytorch"]}
     require_inside(lambda *given: train_in_all(some, FAST, *given), problem)
