@@ -5,12 +5,12 @@ The host reads the norm, once a window, to count updates.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import tensorflow as tf
 from keras.optimizers import Optimizer
 
+from .compiler import in_xla
 from .data import Parameters, load_weighted, snapshot
 from .loop import window_gradient
 from .optimizers import make_optimizer
@@ -51,19 +51,20 @@ def compiled(
     optimizer: Optimizer,
     problem: Problem,
 ) -> Program:
-    """Compile train_window for a run.
+    """Compile train_window for a run."""
 
-    XLA fuses what a graph would dispatch op by op.
-    """
-    program = partial(
-        train_window,
-        parameters,
-        optimizer,
-        max_norm=problem.max_norm,
-        non_finite=problem.non_finite,
-        compute_dtype=problem.compute_dtype,
-    )
-    return tf.function(program, jit_compile=True)
+    def program(window: Any, scale: Any) -> Any:
+        return train_window(
+            parameters,
+            optimizer,
+            window,
+            scale,
+            problem.max_norm,
+            problem.non_finite,
+            problem.compute_dtype,
+        )
+
+    return in_xla(program, parameters, problem.dtype)
 
 
 def update_or_skip(
@@ -74,7 +75,7 @@ def update_or_skip(
     """Take one update in place; return its loss and norm."""
     problem = progress.problem
     scale = tf.constant(progress.scale, problem.dtype)
-    loss, norm = program(window=window, scale=scale)
+    loss, norm = program(window, scale)
     if usable(norm, problem.non_finite, progress.updates):
         progress.advance()
     else:

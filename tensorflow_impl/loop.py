@@ -36,7 +36,7 @@ def window_gradient(
     x, y, weights = window
     shares = weights / tf.reduce_sum(weights) * scale
     sums = [tf.zeros_like(t) for t in (scale, *parameters)]
-    for i in tf.range(len(x)):
+    for i in tf.range(tf.shape(x)[0]):
         given = x[i], y[i], shares[i], compute_dtype
         with tf.GradientTape() as tape:
             loss = micro_loss(parameters, *given)

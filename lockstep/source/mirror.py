@@ -96,10 +96,23 @@ EXCEPTIONS: dict[tuple[str, ...], str] = {
         (framework, "loop", "micro_loss"): "It stands in window.py here."
         for framework in ("pytorch", "tensorflow")
     },
-    ("pytorch", "compiler"): (
-        "Only PyTorch needs this file: its compiler needs another one, and its kernels that take an"
-        " update at once are asked for."
+    **{
+        ("pytorch", "compiler", name): (
+            "Only PyTorch needs it: it compiles where there is a C++ compiler, and its kernels that"
+            " take an update at once are asked for."
+        )
+        for name in ("can_compile", "fuse", "in_cpp")
+    },
+    ("tensorflow", "compiler", "in_xla"): (
+        "Only TensorFlow needs it: a tf.function looks for the types of what it is called with,"
+        " unless it is told."
     ),
+    **{
+        (framework, "compiler"): (
+            "It is not needed here: jax.jit alone makes a program that is called fast."
+        )
+        for framework in ("pytorch", "tensorflow")
+    },
     ("jax", "state", "spread"): (
         "Only JAX needs it: optax keeps one count for all parameters, and not one for each."
     ),
