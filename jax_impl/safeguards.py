@@ -1,5 +1,6 @@
 """What stands between the gradient and the update."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -20,7 +21,7 @@ def usable(norm: Array, policy: str, update: int) -> bool:
     of the parameters. Raises FloatingPointError, if that is
     the policy.
     """
-    finite = bool(jnp.isfinite(norm))
+    finite = math.isfinite(norm)
     if not finite and policy == "raise":
         raise FloatingPointError(
             f"update {update + 1}: the gradient is not finite"

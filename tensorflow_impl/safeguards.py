@@ -1,5 +1,6 @@
 """What stands between the gradient and the update."""
 
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -17,7 +18,7 @@ def usable(norm: tf.Tensor, policy: str, update: int) -> bool:
     of the parameters. Raises FloatingPointError, if that is
     the policy.
     """
-    finite = bool(tf.math.is_finite(norm))
+    finite = math.isfinite(norm)
     if not finite and policy == "raise":
         raise FloatingPointError(
             f"update {update + 1}: the gradient is not finite"
