@@ -13,6 +13,7 @@ outside of a chain: `recorder.clipped(optax.clip_by_global_norm(1.0))` in it sho
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 import threading
@@ -33,6 +34,7 @@ from lockstep.record.optax_arrays import (
     decoded,
     encoded,
     equal,
+    flat_sketches,
     forms_of,
     host,
     is_scalar,
@@ -44,8 +46,6 @@ from lockstep.record.optax_arrays import (
 )
 from lockstep.record.writer import Array, RecordError
 
-# How much the host wants of what is next: sketches, all, or the state before as well.
-SKETCH, WHOLE, WITH_STATE = 0, 1, 2
 # Data of more numbers than this leave the device in whole updates only.
 LARGE = 1 << 20
 
@@ -94,6 +94,7 @@ class Recorder:
         self.sizes: dict[str, Any] = {}
         self.taken = 0  # how many of the micro-batches MultiSteps has seen
         self.last: dict[str, Any] = {}
+        self.begun: tuple[Arrays, dict[str, Any]] | None = None
         self.sees_gradients = False
         self.refused: str | None = None
         self.closed = False
@@ -117,6 +118,7 @@ class Recorder:
             updates, new = inner.update(gradients, state, params, **extra)
             call = _Call(gradients, state, params, updates, new, several, found)
             self._describe(call)
+            self._send_begun(call.before())
             self._send_update(call)
             return updates, new
 
@@ -212,10 +214,31 @@ class Recorder:
             always["loss"] = losses[0]
         self._send(self._got_gradient, arrays, always, large)
 
+    def _send_begun(self, before: Arrays) -> None:
+        """Send sketches of the state that the run begins with.
+
+        Sent whole, all of it would be copied at each update, for none but a run that was resumed.
+        """
+        if not before:
+            return
+        forms = forms_of(before)
+        if not traced(before):
+            if self.begun is None:
+                self._guarded(self._got_begun, *unpack(flat_sketches(before), forms), {})
+            return
+        flat = flat_sketches(before)
+        decode = forms_of(flat)
+
+        def got(flat: Arrays) -> None:
+            if self.begun is None:
+                self._guarded(self._got_begun, *unpack(decoded(flat, decode), forms), {})
+
+        io_callback(got, None, encoded(flat), ordered=True)
+
     def _send_update(self, call: _Call) -> None:
         """Send an update; of a micro-batch that ends no window of MultiSteps, its gradient."""
         if call.several is None:
-            self._send(self._got_update, call.arrays(), call.scalars(), call.before())
+            self._send(self._got_update, call.arrays() | call.accumulated(), call.scalars())
             return
         own = {} if self.sees_gradients else call.own()
         moved = call.new.mini_step != call.state.mini_step
@@ -223,14 +246,15 @@ class Recorder:
         self._send(self._got_micro_batch, own, {"taken": jnp.logical_or(moved, boundary)})
         if not traced(boundary):
             if bool(boundary):
-                self._send(self._got_update, call.arrays(), call.scalars(), call.before())
+                self._send(self._got_update, call.arrays() | call.accumulated(), call.scalars())
             return
 
-        def send(operands: tuple[Arrays, Arrays, Arrays]) -> None:
-            self._send(self._got_update, *operands)
+        def send(arrays: Arrays, scalars: Arrays, parts: tuple[Any, ...]) -> None:
+            # Outside of here, it would be added up again at each micro-step.
+            self._send(self._got_update, arrays | call.accumulated(*parts), scalars)
 
-        operands = (call.arrays(), call.scalars(), call.before())
-        jax.lax.cond(boundary, send, lambda _: None, operands)
+        operands = (call.arrays(), call.scalars(), call.parts())
+        jax.lax.cond(boundary, send, lambda *_: None, *operands)
 
     def _send(
         self,
@@ -241,14 +265,14 @@ class Recorder:
     ) -> None:
         """Send arrays to the host: sketches or all of them; `always` in any case, `extra` rarely.
 
-        What an update has before it, and large data, are extra: they go where all is asked for.
+        Large data are extra: they go where all is asked for.
         """
         extra = extra or {}
         _refuse_vmap([*arrays.values(), *always.values(), *extra.values()])
         if not traced([arrays, always, extra]):
             self._send_now(receive, arrays, always, extra)
             return
-        level = io_callback(self._level, jax.ShapeDtypeStruct((), jnp.int32), ordered=True)
+        wanted = io_callback(self._whole, jax.ShapeDtypeStruct((), jnp.bool_), ordered=True)
 
         def call(
             arrays: Arrays, always: Arrays, finish: Callable[[Arrays], tuple[Arrays, Arrays]]
@@ -269,38 +293,27 @@ class Recorder:
         def whole(arrays: Arrays, always: Arrays, extra: Arrays) -> None:
             call(arrays | extra, always, lambda found: (found, {}))
 
-        def without(arrays: Arrays, always: Arrays, extra: Arrays) -> None:
-            kept = {n: a for n, a in extra.items() if not n.startswith("state-before")}
-            whole(arrays, always, kept)
-
-        jax.lax.switch(level, [sketched, without, whole], arrays, always, extra)
+        jax.lax.cond(wanted, whole, sketched, arrays, always, extra)
 
     def _send_now(
         self, receive: Callable[..., None], arrays: Arrays, always: Arrays, extra: Arrays
     ) -> None:
         """The same, of arrays that are there."""
-        level = int(self._level())
-        if level == SKETCH:
-            packed = pack_now(arrays)
-            self._guarded(receive, *unpack(packed, forms_of(arrays)), always)
+        if self._whole():
+            self._guarded(receive, arrays | extra, {}, always)
             return
-        kept = {n: a for n, a in extra.items()
-                if level == WITH_STATE or not n.startswith("state-before")}  # fmt: skip
-        self._guarded(receive, arrays | kept, {}, always)
+        packed = pack_now(arrays)
+        self._guarded(receive, *unpack(packed, forms_of(arrays)), always)
 
     # What runs on the host, one call after the other.
 
-    def _level(self) -> Array:
-        """How much is wanted of the update that is under way."""
-        number = self.writer.written + 1
-        if not self.writer.whole(number):
-            return np.int32(SKETCH)
-        known = number > 1 and self.writer.whole(number - 1)
-        return np.int32(WHOLE if known else WITH_STATE)
+    def _whole(self) -> Any:
+        """Whether all is wanted of the update that is under way."""
+        return np.bool_(self.writer.whole(self.writer.written + 1))
 
     def _looks(self) -> Any:
         """Whether activations are wanted of the micro-batch that is under way."""
-        return np.bool_(not self.micro_batches and self.writer.whole(self.writer.written + 1))
+        return np.bool_(not self.micro_batches and self._whole())
 
     def _guarded(
         self, receive: Callable[..., None], arrays: Arrays, sizes: Arrays, always: Arrays
@@ -374,6 +387,11 @@ class Recorder:
                 del self.pending[name]
                 self.sizes.pop(name, None)
 
+    def _got_begun(self, arrays: dict[str, Array], sizes: dict[str, Any], _: Any) -> None:
+        """The state before the first update, unless it is zero, as in all but resumed runs."""
+        there = any(array.any() for array in arrays.values())
+        self.begun = (arrays, sizes) if there else ({}, {})
+
     def _got_update(
         self, arrays: dict[str, Array], sizes: dict[str, Any], always: dict[str, Array]
     ) -> None:
@@ -393,6 +411,8 @@ class Recorder:
         scalars = {n: a for n, a in always.items() if n.startswith("state.")}
         if number == 1:
             scalars |= {n: a for n, a in always.items() if n.startswith("state-before.")}
+            begun, shapes = self.begun or ({}, {})
+            scalars, sizes = scalars | begun, sizes | shapes
         known = self.pending | activations | arrays | scalars
         self.writer.update(number, known, facts | {"sizes": self.sizes | sizes})
         self.pending, self.sizes, self.micro_batches, self.taken = {}, {}, [], 0
@@ -468,8 +488,8 @@ class _Call:
         return {f"gradient|{n}": a for n, a in optax_names.named(self.gradients).items()}
 
     def arrays(self) -> Arrays:
-        """What is sketched or kept whole."""
-        found = {f"accumulated|{n}": a for n, a in optax_names.named(self._accumulated()).items()}
+        """What is sketched or kept whole, beside what was accumulated."""
+        found: Arrays = {}
         if self.params is not None:
             after = optax.apply_updates(self.params, self.updates)
             found |= {f"before|{n}": a for n, a in optax_names.named(self.params).items()}
@@ -495,15 +515,18 @@ class _Call:
         found = optax_names.named_state(state, self.named_parameters())
         return {f"{phase}.{name}": array for name, array in found.items()}
 
-    def _accumulated(self) -> Any:
+    def parts(self) -> tuple[Any, ...]:
+        """What `accumulated` is made of in a program that is compiled."""
+        return self.gradients, self.state.acc_grads, self.state.mini_step
+
+    def accumulated(self, *parts: Any) -> Arrays:
         """The window's gradient: what came in, or what MultiSteps adds it to."""
-        if self.several is None:
-            return self.gradients
-        add, steps = self.several._acc_update, self.state.mini_step
-        summed = jax.tree.map(
-            lambda new, old: add(new, old, n_acc=steps), self.gradients, self.state.acc_grads
-        )
-        return optax.tree.cast_like(summed, self.gradients)
+        found = self.gradients
+        if self.several is not None:
+            new, old, steps = parts or self.parts()
+            add = functools.partial(self.several._acc_update, n_acc=steps)
+            found = optax.tree.cast_like(jax.tree.map(add, new, old), new)
+        return {f"accumulated|{n}": a for n, a in optax_names.named(found).items()}
 
     def decays(self) -> dict[str, float]:
         """The weight decay of each parameter, where it can be seen."""

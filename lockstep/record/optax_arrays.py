@@ -33,21 +33,25 @@ def host(array: Any) -> Array:
     )
 
 
-def pack(arrays: Arrays) -> dict[str, Any]:
-    """Sketches, norms and sums of arrays, in one array for each type of number."""
-    if not arrays:
-        return {}
+def flat_sketches(arrays: Arrays) -> dict[str, Any]:
+    """Sketches of arrays, in one array for each type of number."""
     parts: dict[str, list[Any]] = {}
-    squares, sums = [], []
     # JAX hands a dict on in the order of its keys, whatever order it had.
     for _, array in sorted(arrays.items()):
         flat = writer.sketch(array).reshape(-1)
         parts.setdefault(str(flat.dtype), []).append(flat)
+    return {dtype: jnp.concatenate(several) for dtype, several in parts.items()}
+
+
+def pack(arrays: Arrays) -> dict[str, Any]:
+    """Sketches, and norms and sums of gradients, in one array for each type of number."""
+    found = flat_sketches(arrays)
+    squares, sums = [], []
+    for _, array in sorted((n, a) for n, a in arrays.items() if n.startswith(writer.MEASURED)):
         wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
         squares.append(dotted(wide, wide))
         sums.append(summed(wide))
-    found = {dtype: jnp.concatenate(several) for dtype, several in parts.items()}
-    for name, several in (("squares", squares), ("sums", sums)):
+    for name, several in (("squares", squares), ("sums", sums)) if squares else ():
         # Sums of other types than the widest are exact in it.
         found[name] = jnp.stack([jnp.asarray(s, jnp.result_type(*several)) for s in several])
     return found
@@ -109,19 +113,22 @@ def forms_of(arrays: Arrays) -> dict[str, tuple[str, tuple[int, ...]]]:
 def unpack(
     packed: Mapping[str, Any], forms: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> tuple[Arrays, dict[str, Any]]:
-    """Sketches and sizes by name, from what `pack` made of arrays of these forms."""
+    """Sketches and sizes by name, from what `pack` or `flat_sketches` made of arrays so formed."""
     flat = {name: np.asarray(array) for name, array in packed.items()}
     at = dict.fromkeys(flat, 0)
     arrays: Arrays = {}
     sizes: dict[str, Any] = {}
-    for number, (name, (dtype, shape)) in enumerate(sorted(forms.items())):
+    measured = zip(flat.get("squares", ()), flat.get("sums", ()), strict=True)
+    for name, (dtype, shape) in sorted(forms.items()):
         axes = len(shape)
         small = tuple(len(writer.lattice(length, axes)) for length in shape)
         length = int(np.prod(small, dtype=int))
         arrays[name] = flat[dtype][at[dtype] : at[dtype] + length].reshape(small)
         at[dtype] += length
-        norm = float(np.sqrt(np.float64(flat["squares"][number])))
-        sizes[name] = [norm, float(flat["sums"][number]), list(shape)]
+        sizes[name] = [None, None, list(shape)]
+        if name.startswith(writer.MEASURED):
+            square, total = next(measured)
+            sizes[name] = [float(np.sqrt(np.float64(square))), float(total), list(shape)]
     return arrays, sizes
 
 

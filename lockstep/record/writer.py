@@ -8,8 +8,9 @@ in the window's micro-batch 0; `input.0.1` is its second), `data.0`, `targets.0`
 micro-batch is of, numbered). What a framework does not show is absent.
 
 The facts of an update are JSON in the file's metadata; `sizes` holds the norm and the sum of what
-is sketched. A sketch is the array at a few indices of each axis, which depend on the axis' length
-alone: the sketch of a transposed array is the transposed sketch.
+is sketched (null where nobody read all of it), and its shape. A sketch is the array at a few
+indices of each axis, which depend on the axis' length alone: the sketch of a transposed array is
+the transposed sketch.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ ODD = 0x9E3779B97F4A7C15
 SAMPLED = 256
 # Data of more numbers than this are not kept whole beside the activations that they lead to.
 LARGE = 1 << 20
+# The phases of which norms and sums are taken too: parameters and state would be read for nothing.
+MEASURED = ("gradient", "accumulated", "clipped")
 # What safetensors and NumPy have in common, beside the half precisions, which float32 holds.
 STORED = ("float64", "float32", "int64", "int32", "uint8", "bool")
 
@@ -80,6 +83,10 @@ class Writer:
             or update in self.at
             or (self.every is not None and update % self.every == 0)
         )
+
+    def over(self, update: int) -> bool:
+        """Whether an update and all that follow are sketched."""
+        return self.every is None and update > max(self.full, *self.at, 0)
 
     def run(self, facts: Mapping[str, Any]) -> None:
         """Write what is known of the run: versions, parameters, settings."""

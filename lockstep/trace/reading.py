@@ -54,6 +54,11 @@ class Update:
             found = sketch(found, MOST)
         return found.astype(np.float64) if found.dtype.kind == "f" else found
 
+    def sketch(self, phase: str, name: str) -> Array | None:
+        """The same, of which there is never more than a recorder keeps in a sketch."""
+        found = self.array(phase, name, whole=True)
+        return None if found is None else sketch(found)
+
     def stored(self, phase: str, name: str) -> Array:
         """An array that there is, as the file has it, of which only what is looked at is read."""
         return opened(self.file).arrays[f"{phase}|{name}"]
@@ -72,7 +77,7 @@ class Update:
     def norm(self, phase: str, name: str) -> float | None:
         """The norm of a whole array, whether it is a sketch or not; None where it is not known."""
         if (known := self.facts["sizes"].get(f"{phase}|{name}")) is not None:
-            return float(known[0])
+            return None if known[0] is None else float(known[0])
         array = self.array(phase, name, whole=True)
         if array is None or f"{phase}|{name}" in self.facts.get("partial", ()):
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -174,22 +174,43 @@ def emptied(update: Update, previous: Update) -> bool:
 def step_of(
     update: Update, previous: Update | None, taken: int, name: str, keras_adam: bool
 ) -> Step | None:
-    """What an update did to a tensor; None where the parameter was not recorded."""
-    before, after = update.array("before", name), update.array("after", name)
+    """What an update did to a tensor; None where the parameter was not recorded.
+
+    Where its state before is kept as a sketch, or the update is, all of it is looked at as one.
+    """
+    step = step_by(Update.array, update, previous, taken, name, keras_adam)
+    if step is None or all(step.kept_before[n].shape == a.shape for n, a in step.kept.items()):
+        return step
+    return step_by(Update.sketch, update, previous, taken, name, keras_adam)
+
+
+def step_by(
+    look: Callable[[Update, str, str], Array | None],
+    update: Update,
+    previous: Update | None,
+    taken: int,
+    name: str,
+    keras_adam: bool,
+) -> Step | None:
+    """The same, of arrays that are looked at in one way."""
+    before, after = look(update, "before", name), look(update, "after", name)
     if before is None or after is None:
         return None
     kept, kept_before = {}, {}
     for phase in update.phases:
         if not phase.startswith("state.") or (slot := slot_of(phase, keras_adam)) is None:
             continue
-        array = update.array(phase, name)
+        array = look(update, phase, name)
         if array is None or array.shape != before.shape:
             continue
         kept[slot] = array
-        kept_before[slot] = state_before(update, previous, phase, name, array)
+        begun = look(update, phase.replace("state.", "state-before.", 1), name)
+        if begun is None and previous is not None:
+            begun = look(previous, phase, name)
+        kept_before[slot] = np.zeros_like(array) if begun is None else begun
     return Step(
-        update.number, taken, name, before, after, update.array("accumulated", name),
-        update.array("clipped", name), kept_before, kept, update.dtype("before", name),
+        update.number, taken, name, before, after, look(update, "accumulated", name),
+        look(update, "clipped", name), kept_before, kept, update.dtype("before", name),
     )  # fmt: skip
 
 
@@ -205,19 +226,6 @@ def slot_of(phase: str, keras_adam: bool) -> str | None:
         if name == known or name.endswith(f".{known}"):
             return slot
     return None
-
-
-def state_before(
-    update: Update, previous: Update | None, phase: str, name: str, after: Array
-) -> Array:
-    """A tensor's state before an update: recorded, or left by the one before, or none yet."""
-    found = update.array(phase.replace("state.", "state-before.", 1), name)
-    if found is None and previous is not None:
-        found = previous.array(phase, name)
-        if found is not None and found.shape != after.shape:
-            whole = previous.array(phase, name, whole=True)
-            found = None if whole is None else sketch(whole)
-    return found if found is not None else np.zeros_like(after)
 
 
 def parameters_between(trace: Trace) -> list[tuple[int, str, float]]:

@@ -18,7 +18,11 @@ optax = pytest.importorskip("optax")
 jnp = jax.numpy
 
 import lockstep.record  # noqa: E402
+import lockstep.trace  # noqa: E402
+from lockstep.problem import Optimizer  # noqa: E402
 from lockstep.record.writer import RecordError  # noqa: E402
+from lockstep.trace.identify import Identified  # noqa: E402
+from lockstep.trace.steps import steps as steps_of  # noqa: E402
 
 BATCHES, MICRO_BATCHES = 6, 2
 
@@ -50,8 +54,10 @@ def chain(recorder: Any = None) -> Any:
     )  # fmt: skip
 
 
-def train(way: str, recorder: Any = None, steps: int = 1, loss: Any = loss) -> Any:
-    """Train in one of the ways that people do, and return the parameters."""
+def train(
+    way: str, recorder: Any = None, steps: int = 1, loss: Any = loss, begun: Any = None
+) -> Any:
+    """Train in one of the ways that people do; return the parameters and the optimizer's state."""
     optimizer: Any = chain(recorder)
     if steps > 1:
         optimizer = optax.MultiSteps(optimizer, steps)
@@ -65,16 +71,14 @@ def train(way: str, recorder: Any = None, steps: int = 1, loss: Any = loss) -> A
         changes, state = optimizer.update(found, state, params)
         return (optax.apply_updates(params, changes), state), value
 
-    params = start()
-    carry = (params, optimizer.init(params))
+    carry = begun or (start(), optimizer.init(start()))
     if way == "scan":
-        carry, _ = jax.jit(lambda carry: jax.lax.scan(step, carry, data()))(carry)
-        return carry[0]
+        return jax.jit(lambda carry: jax.lax.scan(step, carry, data())[0])(carry)
     if way == "jit":
         step = jax.jit(step, donate_argnums=0)
     for x in data():
         carry, _ = step(carry, x)
-    return carry[0]
+    return carry
 
 
 def read(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -104,7 +108,9 @@ def test_same_bits(way: str, steps: int, tmp_path: Path) -> None:
     assert len(updates) == BATCHES // steps
     first, second = updates[0][0], updates[1][0]
     assert (first["after|layer/kernel"] == second["before|layer/kernel"]).all()
-    assert "state-before.ScaleByAdamState.mu|layer/kernel" in first
+    # Nobody resumed it: of the state that it begins with, numbers alone are kept.
+    begun = [array.size for name, array in first.items() if name.startswith("state-before.")]
+    assert begun == [1] * (2 if steps == 1 else 4)
     assert not [name for name in second if name.startswith("state-before.")]
     for number, (arrays, facts) in enumerate(updates):
         assert len(facts["micro_batches"]) == steps
@@ -112,8 +118,27 @@ def test_same_bits(way: str, steps: int, tmp_path: Path) -> None:
         assert facts["decays"] == {"layer/bias": 0.0, "layer/kernel": 0.1}
         assert facts["rates"]["layer/bias"] == pytest.approx(0.1 - 0.005 * number)
         assert float(arrays["state.ScaleByAdamState.count|"].reshape(())) == number + 1
-    assert (updates[-1][0]["after|layer/bias"] == np.asarray(recorded["layer"]["bias"])).all()
+    assert (updates[-1][0]["after|layer/bias"] == np.asarray(recorded[0]["layer"]["bias"])).all()
     assert updates[-1][0]["after|layer/kernel"].shape == (16, 16)
+
+
+@pytest.mark.parametrize("way", ["eager", "jit"])
+def test_a_resumed_run_is_compared_from_sketches_of_its_state(way: str, tmp_path: Path) -> None:
+    """The first update has them; its rule is found, and nothing of the others is lost."""
+    begun = train("jit", None, MICRO_BATCHES)
+    left = jax.tree.map(np.array, optax.tree_utils.tree_get(begun, "nu"))
+    with lockstep.record.jax(tmp_path / "run", full=2) as recorder:
+        train(way, recorder, MICRO_BATCHES, begun=begun)
+    (first, facts), *_ = read(tmp_path / "run")
+    key = "state-before.ScaleByAdamState.nu|layer/kernel"
+    assert (first[key] == lockstep.record.writer.sketch(left["layer"]["kernel"])).all()
+    assert facts["sizes"][key] == [None, None, [20, 30]]
+    found = steps_of(lockstep.trace.read(tmp_path / "run"))
+    for slot, averages in (("exp_avg", "averages"), ("exp_avg_sq", "squares")):
+        fitted = getattr(Identified(found, Optimizer()), averages)
+        assert all(each.fit.exact for each in fitted), slot
+        sizes = [each.step.kept[slot].size for each in fitted]
+        assert sizes == [30, 256, 30, 600, 30, 256]
 
 
 def test_what_a_window_holds(tmp_path: Path) -> None:
@@ -141,9 +166,13 @@ def test_sizes_are_those_of_the_whole_array(tmp_path: Path) -> None:
         if not shape:
             continue
         assert shape == list(whole[name].shape)
+        assert (sketched[name] == lockstep.record.writer.sketch(whole[name])).all()
+        # All of a parameter or a state would be read for nobody.
+        if not name.startswith(("gradient.", "accumulated|", "clipped|")):
+            assert (norm, total) == (None, None)
+            continue
         assert norm == pytest.approx(np.linalg.norm(whole[name]), rel=1e-5, abs=1e-12)
         assert total == pytest.approx(whole[name].sum(dtype=float), rel=1e-3, abs=1e-5)
-        assert (sketched[name] == lockstep.record.writer.sketch(whole[name])).all()
 
 
 def test_numbers_of_64_bits_arrive(tmp_path: Path) -> None:
