@@ -30,6 +30,7 @@ from lockstep.record.keras_layers import Layers, arrays, training
 from lockstep.record.keras_tensors import Cells, copied, dense, graph, host, pieces
 from lockstep.record.writer import (
     LARGE,
+    MEASURED,
     Array,
     RecordError,
     Writer,
@@ -247,8 +248,9 @@ class Recorder(keras.callbacks.Callback):
 
     def saw_clipping(self, method: Any, gradients: Any) -> Any:
         """Keep the window's gradient, the parameters before, and the rate, once a window."""
-        for variable in self.variables:
-            self.put(f"before|{self.name(variable)}", variable)
+        if not self.apart:
+            for variable in self.variables:
+                self.put(f"before|{self.name(variable)}", variable)
         self.put("rate|", self.optimizer.learning_rate)
         if self.accumulation > 1:
             for gradient, variable in zip(gradients, self.variables, strict=True):
@@ -280,10 +282,11 @@ class Recorder(keras.callbacks.Callback):
 
         Its shape may be known where a graph does not know it, as of the rows of an embedding.
         """
-        kept = pieces(value, self.holding, shape)
+        measured = key.startswith(MEASURED)
+        kept = pieces(value, self.holding, measured, shape)
         if self.backend == "tensorflow" and graph() is not None:
             assert self.cells is not None
-            self.cells.assign(self.holding, key, kept)
+            self.cells.assign(self.seen_whole, key, kept)
         else:
             self.values[key] = [copied(piece) for piece in kept]
 
@@ -291,12 +294,27 @@ class Recorder(keras.callbacks.Callback):
     def holding(self) -> bool:
         """Whether what is put is held whole, though it may be sketched when the step is over.
 
-        A norm in a program that XLA compiles would change the roundings of the update beside it;
-        a graph that is traced in a loop of one's own is traced once, for all updates.
+        A sketch in a program that XLA compiles would change the roundings of the update beside it.
         """
-        if self.fitting:
-            return self.keeping or bool(self.network.jit_compile and not self.network.run_eagerly)
-        return self.keeping or graph() is not None
+        return self.seen_whole or self.compiled
+
+    @property
+    def compiled(self) -> bool:
+        """Whether XLA compiles the steps of `fit`."""
+        return bool(self.fitting and self.network.jit_compile and not self.network.run_eagerly)
+
+    @property
+    def apart(self) -> bool:
+        """Whether parameters are sketched before the step: within, all would have to be copied."""
+        return self.compiled and self.backend == "tensorflow" and not self.keeping
+
+    @property
+    def seen_whole(self) -> bool:
+        """Whether the step that runs is one of which all is kept, or may be.
+
+        In a loop of one's own, a graph is traced once, for all updates.
+        """
+        return self.keeping or (not self.fitting and graph() is not None)
 
     # When a step is over.
 
@@ -414,7 +432,8 @@ class Recorder(keras.callbacks.Callback):
         if found is None:
             return None
         if len(found) == 1 and not self.writer.whole(self.number):
-            found = pieces(found[0], whole=False)
+            # A sketch of a sketch is that sketch.
+            found = pieces(found[0], False, key.startswith(MEASURED))
         return [host(piece) for piece in found]
 
     def take(self, key: str, phase: str) -> None:
@@ -423,8 +442,9 @@ class Recorder(keras.callbacks.Callback):
         if found is None:
             return
         name, measured = key.split("|", 1)[1], None
-        if len(found) == 2:
-            measured = [*map(float, found[1]), list(self.shapes[name])]
+        if not self.writer.whole(self.number):
+            numbers = map(float, found[1]) if len(found) == 2 else (None, None)
+            measured = [*numbers, list(self.shapes[name])]
         self.arrays[f"{phase}|{name}"] = (found[0], measured)
 
     def alias(self, phase: str, other: str, name: str) -> None:
@@ -528,8 +548,8 @@ class Recorder(keras.callbacks.Callback):
             if whole or len(variable.shape) == 0:
                 found[key] = (host(value), None)
                 continue
-            array, numbers = (host(piece) for piece in pieces(value, whole=False))
-            found[key] = (array, [*map(float, numbers), list(variable.shape)])
+            (array,) = pieces(value, False, measured=False)
+            found[key] = (host(array), [None, None, list(variable.shape)])
         return found
 
     def facts(self, scale: float | None) -> dict[str, Any]:
@@ -654,10 +674,17 @@ class Recorder(keras.callbacks.Callback):
         """Train on a batch as `fit` would, and record it."""
         self.keeping = self.writer.whole(self.number)
         batch, spec = self.batch(arguments[-1])
-        self.held = self.holding
+        self.held = self.keeping
+        if self.cells is not None and self.writer.over(self.number):
+            self.functions.pop(True, None)
+            self.cells.drop(True)
         self.second_pass(batch, arguments[0])
         if self.held not in self.functions:
             self.functions[self.held] = self.make(spec)
+        if self.apart:
+            for variable in self.network.trainable_variables:
+                sketched = pieces(variable, False, measured=False)
+                self.values[f"before|{self.name(variable)}"] = sketched
         result = self.functions[self.held](*arguments[:-1], batch)
         if self.backend == "jax":
             logs, state = result

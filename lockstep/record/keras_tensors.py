@@ -18,6 +18,10 @@ class Cells:
         """Begin with none."""
         self.variables: dict[tuple[bool, str], list[Any]] = {}
 
+    def drop(self, whole: bool) -> None:
+        """Forget those of a graph that runs no more."""
+        self.variables = {at: held for at, held in self.variables.items() if at[0] != whole}
+
     def assign(self, whole: bool, key: str, values: list[Any]) -> None:
         """Assign within a graph; the variables are made outside of it."""
         import tensorflow as tf
@@ -41,19 +45,21 @@ def graph() -> Any:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
-def pieces(value: Any, whole: bool, shape: Any = None) -> list[Any]:
-    """An array whole, or its sketch, and its norm and sum."""
+def pieces(value: Any, whole: bool, measured: bool, shape: Any = None) -> list[Any]:
+    """An array whole, or its sketch, and its norm and sum where it is measured."""
     value = dense(value)
     if shape is not None:
         value = shaped(value, shape)
     if whole or len(value.shape) == 0:  # TensorFlow's shape of a scalar is true
         return [value]
-    flat = ops.reshape(value, (-1,))
-    if keras.backend.standardize_dtype(flat.dtype) not in ("float32", "float64"):
-        flat = ops.cast(flat, "float32")
     taken = value
     for axis, length in enumerate(value.shape):
         taken = ops.take(taken, lattice(length, len(value.shape)), axis=axis)
+    if not measured:
+        return [taken]
+    flat = ops.reshape(value, (-1,))
+    if keras.backend.standardize_dtype(flat.dtype) not in ("float32", "float64"):
+        flat = ops.cast(flat, "float32")
     return [taken, ops.stack([norm(flat), ops.sum(flat)])]
 
 

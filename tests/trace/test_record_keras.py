@@ -162,8 +162,12 @@ def test_a_sketch_has_the_norm_and_sum_of_the_whole(tmp_path, mode) -> None:
             assert np.array_equal(sketch(array), sketched[name]), name
             if array.size > 1:
                 *numbers, shape = facts["sizes"][name]
-                assert numbers == pytest.approx(size(array)[:2], rel=1e-5, abs=1e-6), name
                 assert shape == list(array.shape)
+                # All of a parameter or a state would be read for nobody.
+                if name.startswith(("gradient.", "accumulated|", "clipped|", "state-before.")):
+                    assert numbers == pytest.approx(size(array)[:2], rel=1e-5, abs=1e-6), name
+                else:
+                    assert numbers == [None, None], name
 
 
 @pytest.mark.parametrize("mode", MODES)
