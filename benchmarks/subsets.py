@@ -14,7 +14,7 @@ from lockstep import mistakes
 from lockstep.diagnosis import check
 from lockstep.diagnosis.forms import Form
 from lockstep.diagnosis.probes import Probe, overflowing, probes, random_problem, rates
-from lockstep.diagnosis.replay import FAILURES, correct, in_floats
+from lockstep.diagnosis.replay import FAILURES, in_floats, replays
 from lockstep.optimizers.variants import VARIANTS
 from lockstep.oracle import loop
 from lockstep.oracle.loop import STAGES, Stages
@@ -176,7 +176,7 @@ class Trials:
     def _caught(self, form: Form, probe: Probe) -> bool:
         """Whether a probe shows a mutant."""
         found = floats(probe.problem, form.stages)
-        return found is None or not correct(probe).reproduces(found)
+        return found is None or not replays(probe).reproduces(found)
 
 
 def floats(problem: Problem, stages: Stages) -> Sequence[Array] | None:

@@ -21,7 +21,7 @@ import numpy as np
 from lockstep import mistakes
 from lockstep.diagnosis.matrix import coefficient_matrix, in_words
 from lockstep.diagnosis.probes import Probe, probes
-from lockstep.diagnosis.replay import Replays, agrees
+from lockstep.diagnosis.replay import Replays, agrees, replays
 from lockstep.experiments import planted
 from lockstep.frameworks import FRAMEWORKS
 from lockstep.oracle import loop
@@ -34,6 +34,8 @@ from lockstep.workers.pool import Worker, importing, train_in_all, workers
 FILE = Path(__file__).parent / "measured" / "mistakes.json"
 # So many mistakes a worker: it keeps all that it has imported.
 RENEWED_AFTER = 20
+# The third digit may be another on another CPU.
+DIGITS = 6e-3
 # So many updates, or more, has a picture.
 LONG = 12
 # Plain SGD, with other numbers of accumulation steps, examples and outputs each.
@@ -56,7 +58,7 @@ def shown(name: str) -> tuple[Probe, Quantity]:
 def forms(name: str, probe: Probe) -> list[Replays]:
     """The loop with the mistake, in each of its forms."""
     mistake = mistakes.load(name)
-    return [Replays(probe, stages) for stages in (mistake.stages, *mistake.forms)]
+    return [replays(probe, stages) for stages in (mistake.stages, *mistake.forms)]
 
 
 def observed(replays: Replays, quantity: Quantity) -> tuple[list[Array], list[Array]]:
@@ -69,7 +71,7 @@ def observed(replays: Replays, quantity: Quantity) -> tuple[list[Array], list[Ar
 def by_reference(name: str, form: int) -> dict[str, Any]:
     """What the reference loop tells of a mistake in one of its forms."""
     probe, quantity = shown(name)
-    correct, mistaken = Replays(probe), forms(name, probe)[form]
+    correct, mistaken = replays(probe), forms(name, probe)[form]
     return {
         "form": form,
         "probe": probe.name,
@@ -147,7 +149,7 @@ def factors(name: str, form: int) -> dict[str, Numbers]:
     """
     found: dict[str, Numbers] = {"update": [], "loss": []}
     for probe in (probe for probe in probes() if probe.name in SIZES):
-        right, wrong = Replays(probe), forms(name, probe)[form]
+        right, wrong = replays(probe), forms(name, probe)[form]
         start = np.vstack([probe.problem.W, probe.problem.b])
         (moved, due), losses = [
             [(replays.quick or [])[0] - start for replays in (wrong, right)],
@@ -200,7 +202,7 @@ def in_frameworks(
         require(any(same), f"{name}: {each} makes another mistake than the reference loop")
         made[each] = same.index(True)
         run = more["loss"] if quantity == "loss" else trajectory
-        found[each] = distances(Replays(probe), quantity, run)
+        found[each] = distances(replays(probe), quantity, run)
     return found, made
 
 
@@ -230,6 +232,19 @@ def as_text(measured: Mapping[str, Any]) -> str:
     lines = (f"  {json.dumps(name)}: {json.dumps(m)}" for name, m in measured["mistakes"].items())
     versions = json.dumps(measured["versions"])
     return f'{{\n "versions": {versions},\n "mistakes": {{\n' + ",\n".join(lines) + "\n }\n}\n"
+
+
+def same(measured: Any, recorded: Any) -> bool:
+    """Whether two structures are equal, but for the last digit of a number."""
+    if isinstance(recorded, dict):
+        return measured.keys() == recorded.keys() and all(
+            same(measured[key], recorded[key]) for key in recorded
+        )
+    if isinstance(recorded, list):
+        return len(measured) == len(recorded) and all(map(same, measured, recorded))
+    if isinstance(recorded, float) and isinstance(measured, (int, float)):
+        return abs(measured - recorded) <= DIGITS * abs(recorded)
+    return bool(measured == recorded)
 
 
 def load() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ TOGETHER = {
     "real runs": ("tests/trace/test_comparison.py",),
     "the table": ("tests/optimizers/test_optimizer_table.py",),
 }
+# A mistake's replays are made once for all the frameworks that it is planted in.
+PLANTED = re.compile(rf"test_mistakes\.py::test_a_\w+\[(.+?)(?:-(?:{'|'.join(FRAMEWORKS)}))?\]$")
 
 
 class Together(LoadScopeScheduling):
@@ -36,7 +39,8 @@ class Together(LoadScopeScheduling):
         for group, starts in TOGETHER.items():
             if nodeid.startswith(starts):
                 return group
-        return nodeid
+        planted = PLANTED.search(nodeid)
+        return planted[1] if planted else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)  # without xdist, there is none

@@ -19,7 +19,7 @@ import numpy as np
 from lockstep import mistakes
 from lockstep.diagnosis.forms import UNNAMED, Form, forms_of, ignoring, used
 from lockstep.diagnosis.probes import OPTIMIZERS, Probe
-from lockstep.diagnosis.replay import FAR, NEAR, Replay, Replays, correct, merged
+from lockstep.diagnosis.replay import FAR, NEAR, Replay, Replays, merged, replays
 from lockstep.diagnosis.solving import solved
 from lockstep.oracle.compare import Divergence, compare_bounds
 from lockstep.oracle.loop import STAGES, Stages
@@ -68,7 +68,7 @@ class Run:
     @property
     def correct(self) -> Replays:
         """The correct loop on this probe."""
-        return correct(self.probe, self.reference)
+        return replays(self.probe, self.reference)
 
     @cached_property
     def same(self) -> bool:

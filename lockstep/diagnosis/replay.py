@@ -128,8 +128,8 @@ def in_floats(problem: Problem, stages: Stages) -> Iterator[Array]:
 
 
 @lru_cache(maxsize=1024)
-def correct(probe: Probe, stages: Stages = STAGES) -> Replays:
-    """The correct loop on a probe, or what is accepted for it: the same for all ports."""
+def replays(probe: Probe, stages: Stages = STAGES) -> Replays:
+    """The replays of a set of stages, kept: the correct loop's are the same for all ports."""
     return Replays(probe, stages)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lockstep import mistakes
 from lockstep.diagnosis.probes import Probe, probes
-from lockstep.diagnosis.replay import Replays, correct
+from lockstep.diagnosis.replay import Replays, replays
 from lockstep.oracle import loop
 from lockstep.oracle.compare import Comparison, compare_bounds, relative
 from lockstep.oracle.loop import Stages
@@ -53,7 +53,7 @@ def shown_by(name: str) -> Probe:
 
 def changes(stages: Stages, probe: Probe) -> bool:
     """Whether a mistake changes the parameters on a probe, and its loop does not fail there."""
-    right, wrong = correct(probe).quick, Replays(probe, stages)
+    right, wrong = replays(probe).quick, replays(probe, stages)
     return right is not None and wrong.quick is not None and not wrong.reproduces(right)
 
 
@@ -74,8 +74,8 @@ def run(name: str, probe: Probe, workers: Mapping[str, Worker]) -> Planted:
         planted = {each: f"{mistakes.plant(name, each, Path(folder))}.recipe" for each in workers}
         wrong = trajectories(workers, planted, probe)
     right = trajectories(workers, {each: f"{each}_impl.recipe" for each in workers}, probe)
-    own = correct(probe)
-    forms = [Replays(probe, stages) for stages in (mistake.stages, *mistake.forms)]
+    own = replays(probe)
+    forms = [replays(probe, stages) for stages in (mistake.stages, *mistake.forms)]
     return Planted(
         name,
         probe,

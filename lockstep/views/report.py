@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lockstep.diagnosis.matrix import correct_matrix, plain
 from lockstep.diagnosis.naming import Part
-from lockstep.diagnosis.replay import correct
+from lockstep.diagnosis.replay import replays
 from lockstep.diagnosis.verdict import FEW, Report, apart, covered, headline, lines, stage_words
 from lockstep.views.console import finite, say
 from lockstep.views.page import page
@@ -144,7 +144,7 @@ def plot(report: Report) -> dict[str, Any] | None:
     usual = [part.probe for part in report.diagnosis.parts if part.probe.name not in UNUSUAL]
     probe = (usual or [report.diagnosis.parts[0].probe])[0]
     (run,) = [run for run in report.diagnosis.runs if run.probe is probe]
-    right = correct(probe).quick or []
+    right = replays(probe).quick or []
     start = np.vstack([probe.problem.W, probe.problem.b]).astype(np.float64)
     common = min(len(right), len(run.trajectory))
     if not common or not all(np.isfinite(theta).all() for theta in run.trajectory):

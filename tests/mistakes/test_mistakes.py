@@ -4,26 +4,28 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
 from conftest import lockstep
 
+from docs import record_mistakes
 from lockstep import mistakes
 from lockstep.diagnosis import verdict
 from lockstep.diagnosis.naming import observable
 from lockstep.diagnosis.probes import Probe, probes
-from lockstep.diagnosis.replay import Replays, correct
+from lockstep.diagnosis.replay import Replays, replays
 from lockstep.frameworks import FRAMEWORKS
 from lockstep.mistakes import FAMILIES, Mistake
-from lockstep.oracle.loop import STAGES
 from lockstep.problem.settings import OPTIMIZERS
 from lockstep.workers.pool import Observed, Refused, Worker, WorkerError
 
 PROBES = probes()
-CORRECT = {probe: correct(probe) for probe in PROBES}
+PLAIN = [probe for probe in PROBES if probe.problem.uses_only()]
 KNOWN = mistakes.names()
+MEASURED = record_mistakes.load()["mistakes"]
 PLANTED = [
     pytest.param(
         name, framework, id=f"{name}-{framework}",
@@ -113,15 +115,16 @@ def test_a_mistake_shows_on_some_probe(name) -> None:
         assert showing(stages), "no probe sees the mistake"
 
 
+@cache
 def showing(stages) -> list[Probe]:
     """The probes on which a mistake has other parameters; else, those where it shows at all."""
-    far = [probe for probe in PROBES if not Replays(probe, stages).resembles(CORRECT[probe].quick)]
+    far = [probe for probe in PROBES if not replays(probe, stages).resembles(replays(probe).quick)]
     return far or [probe for probe in PROBES if shows(stages, probe)]
 
 
 def shows(stages, probe: Probe) -> bool:
     """Whether a mistake has other parameters by more than rounding, or reports something else."""
-    right, wrong = CORRECT[probe], Replays(probe, stages)
+    right, wrong = replays(probe), replays(probe, stages)
     return not wrong.reproduces(right.quick) or bool(list(observable(right.careful, wrong.careful)))
 
 
@@ -130,19 +133,26 @@ def test_a_diff_makes_what_the_stages_say(all_workers, tmp_path, name, framework
     """Within the rounding bound, in one of the mistake's forms, the same one on all probes.
 
     On some that show the mistake, and some that do not: `benchmarks.diagnosis` drives all
-    frameworks with all probes.
+    frameworks with all probes. On the one of its page, it goes as far off as the page says.
     """
     package = mistakes.plant(name, framework, tmp_path)
     worker = all_workers[framework]
     worker.path.append(str(tmp_path))
-    chosen = telling(mistakes.load(name).stages)
+    page, quantity = record_mistakes.shown(name)
+    chosen = dict.fromkeys([*telling(mistakes.load(name).stages), page])
     runs = {probe: outcome(worker, f"{package}.recipe", probe, tmp_path) for probe in chosen}
     worker.path.remove(str(tmp_path))
     wrong = [
-        [probe.name for probe, run in runs.items() if not same(Replays(probe, stages), run)]
+        [probe.name for probe, run in runs.items() if not same(replays(probe, stages), run)]
         for stages in forms(mistakes.load(name))
     ]
     assert [] in wrong, "no form of the mistake gives these numbers"
+    run = runs[page]
+    assert run is not None
+    seen = run.more["loss"] if quantity == "loss" else run.trajectory
+    distances = record_mistakes.distances(replays(page), quantity, seen)
+    assert len(distances) > 1
+    assert record_mistakes.same(distances, MEASURED[name]["distances"][framework])
 
 
 IN_THE_LOOP = [
@@ -154,15 +164,16 @@ IN_THE_LOOP = [
 
 @pytest.mark.parametrize(("name", "framework"), IN_THE_LOOP)
 def test_a_diff_makes_the_same_in_the_plain_loop(all_workers, tmp_path, name, framework) -> None:
-    """On all probes that the plain loop trains, in one form; what is reported, it does not show."""
+    """On probes that the plain loop trains, in one form; what is reported, it does not show."""
     worker = all_workers[framework]
     package = mistakes.plant(name, framework, tmp_path)
     worker.path.append(str(tmp_path))
-    plain = [probe for probe in PROBES if probe.problem.uses_only()]
+    plain = telling(mistakes.load(name).stages, PLAIN)
+    assert len(plain) >= 3
     runs = {probe: observe(worker, f"{package}.training", probe, tmp_path) for probe in plain}
     worker.path.remove(str(tmp_path))
     assert any(
-        all(Replays(probe, stages).reproduces(run.trajectory) for probe, run in runs.items())
+        all(replays(probe, stages).reproduces(run.trajectory) for probe, run in runs.items())
         for stages in forms(mistakes.load(name))
     )
 
@@ -171,10 +182,10 @@ def test_so_many_diffs_are_of_the_plain_loop_too() -> None:
     assert len(IN_THE_LOOP) == 42
 
 
-def telling(stages) -> list[Probe]:
+def telling(stages, among: Sequence[Probe] = PROBES) -> list[Probe]:
     """Six probes that show a mistake, and three that do not."""
-    shown = showing(stages)
-    return [*shown[:6], *[probe for probe in PROBES if probe not in shown][:3]]
+    shown = [probe for probe in among if probe in showing(stages)]
+    return [*shown[:6], *[probe for probe in among if probe not in shown][:3]]
 
 
 def outcome(worker: Worker, port: str, probe: Probe, folder: Path) -> Observed | None:
@@ -185,13 +196,13 @@ def outcome(worker: Worker, port: str, probe: Probe, folder: Path) -> Observed |
         return None
 
 
-def same(replays: Replays, run: Observed | None) -> bool:
+def same(expected: Replays, run: Observed | None) -> bool:
     """Whether a run is the replay, or failed where the replay does."""
     if run is None:
-        return replays.quick is None
+        return expected.quick is None
     # Where what is reported is the mistake, it must be that, too.
-    reported = {"loss": run.more["loss"]} if "report" in replays.stages.replaced else {}
-    return replays.reproduces(run.trajectory) and not replays.differing(reported)
+    reported = {"loss": run.more["loss"]} if "report" in expected.stages.replaced else {}
+    return expected.reproduces(run.trajectory) and not expected.differing(reported)
 
 
 def observe(worker: Worker, port: str, probe: Probe, folder: Path) -> Observed:
@@ -213,14 +224,14 @@ def test_without_a_mistake_every_probe_is_the_correct_loop(
             worker = all_workers[framework]
             trajectory = observe(worker, f"{framework}_impl.recipe", probe, tmp_path).trajectory
             assert len(trajectory) == probe.problem.updates
-            assert Replays(probe).reproduces(trajectory), probe.name
+            assert replays(probe).reproduces(trajectory), probe.name
 
 
 def test_every_probe_has_a_bound_that_says_something() -> None:
     for seed in range(3):
         for probe in probes(seed):
-            replays = Replays(probe, STAGES)
-            careful, quick = replays.careful, replays.quick
+            correct = replays(probe)
+            careful, quick = correct.careful, correct.quick
             assert careful is not None
             assert quick is not None
             assert len(quick) == probe.problem.updates
