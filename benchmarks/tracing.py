@@ -161,25 +161,32 @@ def measured(pairs: Collection[tuple[Run, Run]], traces: dict[Run, Path]) -> dic
     }
 
 
-def main() -> None:
-    """Measure, print a line each, and write what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--planted", type=int, default=60, help="how many, alone and in threes each"
-    )
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def drawn_pairs(planted: int) -> dict[str, list[tuple[Run, Run]]]:
+    """What is compared with what, by kind: the right run, and its port."""
     numbers = random.Random(0)
     clean = [Run(*each) for each in product(FRAMEWORKS, common.MODELS, DTYPES, STEPS)]
     pairs = {"clean": [(a, b) for a, b in product(clean, clean) if a[1:] == b[1:]]}
     for name, together in (("one mistake", 1), ("three mistakes", 3)):
-        runs = drawn(options.planted, together, numbers)
-        pairs[name] = [(beside(run, numbers), run) for run in runs]
+        pairs[name] = [(beside(run, numbers), run) for run in drawn(planted, together, numbers)]
     for name, mistakes in (
         ("a model's difference", common.MODEL),
         ("something around the loop", common.AROUND),
     ):
         pairs[name] = [(beside(run, numbers), run) for run in each_of(mistakes, numbers)]
+    return pairs
+
+
+def main() -> None:
+    """Measure, print a line each, and write what was measured beside what the file had."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--planted", type=int, default=60, help="how many, alone and in threes each"
+    )
+    parser.add_argument("--only", action="append", help="a kind, as the file calls it")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    pairs = drawn_pairs(options.planted)
+    pairs = {name: each for name, each in pairs.items() if name in (options.only or pairs)}
     with tempfile.TemporaryDirectory() as folder:
         needed = dict.fromkeys(run for each in pairs.values() for pair in each for run in pair)
         traces = recorded(list(needed), Path(folder))
@@ -188,15 +195,11 @@ def main() -> None:
         where = f", {each['located']} located" if each["located"] else ""
         print(f"{name}: {each['right']} of {each['trials']}{where}, at most {each['longest']} s")
         for wrong in each["wrong"]:
-            print(
-                "   ",
-                *wrong["port"][:4],
-                "+".join(wrong["port"][4]) or "clean",
-                "said",
-                wrong["said"],
-            )
+            port, names = wrong["port"][:4], "+".join(wrong["port"][4]) or "clean"
+            print("   ", *port, names, "said", wrong["said"])
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        before = json.loads(options.json.read_text()) if options.json.exists() else {}
+        options.json.write_text(json.dumps(before | found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
