@@ -83,13 +83,12 @@ class Recorder(keras.callbacks.Callback):
         self.values: dict[str, list[Any]] = {}
         self.state: dict[int, Any] = {}
         # Of the window that runs: its arrays, and facts of its micro-batches.
-        self.arrays: dict[str, tuple[Array, list[Any] | None]] = {}
+        self.arrays: dict[str, tuple[Array, float | None]] = {}
         self.window: list[dict[str, Any]] = []
         self.inputs: list[dict[str, Any]] = []
         self.given: list[Array] = []
         self.modules: list[str] | None = None
         self.slots_before: dict[str, Array] | None = None
-        self.sizes_after: dict[str, tuple[Array, list[Any]]] = {}
         self.fitting, self.keeping, self.described = False, True, False
         self.held = True
         self.variables: list[Any] = []
@@ -278,12 +277,11 @@ class Recorder(keras.callbacks.Callback):
         return result
 
     def put(self, key: str, value: Any, shape: Any = None) -> None:
-        """Keep something until the step is over: whole, or its sketch, norm and sum.
+        """Keep something until the step is over: whole, or its sketch, and norm if asked for.
 
         Its shape may be known where a graph does not know it, as of the rows of an embedding.
         """
-        measured = key.startswith(MEASURED)
-        kept = pieces(value, self.holding, measured, shape)
+        kept = pieces(value, self.holding, self.measured(key), shape)
         if self.backend == "tensorflow" and graph() is not None:
             assert self.cells is not None
             self.cells.assign(self.seen_whole, key, kept)
@@ -387,16 +385,13 @@ class Recorder(keras.callbacks.Callback):
                 self.take(f"clipped|{name}", "clipped")
             else:
                 self.alias("clipped", "accumulated", name)
-        before, self.slots_before = self.slots_before, {}
-        for key, slot in (before or {}).items():
-            self.arrays[f"state-before.{key}"] = (slot, None)
         self.arrays |= self.left(whole)
         facts = self.facts(scale)
-        arrays, sizes = {}, {}
-        for key, (array, measured) in self.arrays.items():
-            arrays[key] = array
-            if not whole and measured is not None:
-                sizes[key] = measured
+        arrays = {key: array for key, (array, _) in self.arrays.items()}
+        sizes = {} if whole else {n: norm for n, (array, norm) in self.arrays.items() if array.ndim}
+        # Of the state before there are whole arrays, which the writer sketches.
+        arrays |= {f"state-before.{key}": slot for key, slot in (self.slots_before or {}).items()}
+        self.slots_before = {}
         self.writer.update(number, arrays, facts | {"sizes": sizes})
         self.arrays, self.window, self.modules, self.skipped = {}, [], None, 0
         if self.writer.whole(self.number) and not whole:
@@ -433,7 +428,7 @@ class Recorder(keras.callbacks.Callback):
             return None
         if len(found) == 1 and not self.writer.whole(self.number):
             # A sketch of a sketch is that sketch.
-            found = pieces(found[0], False, key.startswith(MEASURED))
+            found = pieces(found[0], False, self.measured(key))
         return [host(piece) for piece in found]
 
     def take(self, key: str, phase: str) -> None:
@@ -441,11 +436,13 @@ class Recorder(keras.callbacks.Callback):
         found = self.read(key)
         if found is None:
             return
-        name, measured = key.split("|", 1)[1], None
-        if not self.writer.whole(self.number):
-            numbers = map(float, found[1]) if len(found) == 2 else (None, None)
-            measured = [*numbers, list(self.shapes[name])]
-        self.arrays[f"{phase}|{name}"] = (found[0], measured)
+        name = key.split("|", 1)[1]
+        norm = float(found[1]) if len(found) == 2 else None
+        self.arrays[f"{phase}|{name}"] = (found[0], norm)
+
+    def measured(self, key: str) -> bool:
+        """Whether a norm is wanted; with one micro-batch, its gradient is what is accumulated."""
+        return key.startswith("gradient|" if self.accumulation == 1 else MEASURED)
 
     def alias(self, phase: str, other: str, name: str) -> None:
         """Let a phase be another one, which holds the same."""
@@ -472,21 +469,18 @@ class Recorder(keras.callbacks.Callback):
         key = self.optimizer._var_key(variable)
         if key not in self.names():
             self.named[key] = getattr(variable, "path", None) or variable.name
-            self.shapes[self.named[key]] = tuple(variable.shape)
         return self.named[key]
 
     def names(self) -> dict[Any, str]:
         """The names of the model's parameters; a path that is there twice is counted."""
         if not hasattr(self, "named"):
             self.named: dict[Any, str] = {}
-            self.shapes: dict[str, tuple[int, ...]] = {}
             for variable in self.parameters():
                 path, others = variable.path, 0
-                while path in self.shapes:
+                while path in self.named.values():
                     others += 1
                     path = f"{variable.path}#{others}"
                 self.named[self.optimizer._var_key(variable)] = path
-                self.shapes[path] = tuple(variable.shape)
         return self.named
 
     def parameters(self) -> list[Any]:
@@ -538,18 +532,18 @@ class Recorder(keras.callbacks.Callback):
             index = taken[prefix, slot] = taken.get((prefix, slot), -1) + 1
             yield f"{slot}|{owners[prefix][min(index, len(owners[prefix]) - 1)]}", variable
 
-    def left(self, whole: bool) -> dict[str, tuple[Array, list[Any] | None]]:
+    def left(self, whole: bool) -> dict[str, tuple[Array, float | None]]:
         """What a step left: parameters and the optimizer's state."""
         variables = {f"after|{self.name(each)}": each for each in self.parameters()}
         variables |= {f"state.{key}": each for key, each in self.slot_variables()}
-        found: dict[str, tuple[Array, list[Any] | None]] = {}
+        found: dict[str, tuple[Array, float | None]] = {}
         for key, variable in variables.items():
             value = self.value(variable)
             if whole or len(variable.shape) == 0:
                 found[key] = (host(value), None)
                 continue
             (array,) = pieces(value, False, measured=False)
-            found[key] = (host(array), [None, None, list(variable.shape)])
+            found[key] = (host(array), None)
         return found
 
     def facts(self, scale: float | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is taken of a tensor in Keras, on each backend: whole, or its sketch, norm and sum."""
+"""What is taken of a tensor in Keras, on each backend: whole, or its sketch and norm."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def graph() -> Any:
 
 
 def pieces(value: Any, whole: bool, measured: bool, shape: Any = None) -> list[Any]:
-    """An array whole, or its sketch, and its norm and sum where it is measured."""
+    """An array whole, or its sketch, and its norm where it is measured."""
     value = dense(value)
     if shape is not None:
         value = shaped(value, shape)
@@ -60,7 +60,7 @@ def pieces(value: Any, whole: bool, measured: bool, shape: Any = None) -> list[A
     flat = ops.reshape(value, (-1,))
     if keras.backend.standardize_dtype(flat.dtype) not in ("float32", "float64"):
         flat = ops.cast(flat, "float32")
-    return [taken, ops.stack([norm(flat), ops.sum(flat)])]
+    return [taken, norm(flat)]
 
 
 def norm(flat: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Arrays on their way to the host: whole, or as sketches with norms and sums, not a bit cut."""
+"""Arrays on their way to the host: whole, or as sketches, not a bit cut."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def flat_sketches(arrays: Arrays) -> dict[str, Any]:
 
 
 def pack(arrays: Arrays) -> dict[str, Any]:
-    """Sketches, and norms and sums of gradients, in one array for each type of number."""
+    """Sketches, and squares of the norms that are wanted, in one array for each type of number."""
     found = flat_sketches(arrays)
-    squares, sums = [], []
+    squares = []
     for _, array in sorted((n, a) for n, a in arrays.items() if n.startswith(writer.MEASURED)):
         wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
         squares.append(dotted(wide, wide))
-        sums.append(summed(wide))
-    for name, several in (("squares", squares), ("sums", sums)) if squares else ():
-        # Sums of other types than the widest are exact in it.
-        found[name] = jnp.stack([jnp.asarray(s, jnp.result_type(*several)) for s in several])
+    if squares:
+        # Those of other types than the widest are exact in it.
+        widest = jnp.result_type(*squares)
+        found["squares"] = jnp.stack([jnp.asarray(square, widest) for square in squares])
     return found
 
 
@@ -89,20 +89,13 @@ def is_wide(dtype: Any) -> bool:
 
 
 def dotted(first: Any, second: Any) -> Any:
-    """The sum of products over all axes, or over the last ones where the second has fewer.
+    """The sum of products over all axes.
 
     A product of matrices is many times faster than a sum on a CPU, and adds in blocks.
     """
-    taken = range(first.ndim - second.ndim, first.ndim), range(second.ndim)
+    taken = range(first.ndim), range(second.ndim)
     highest = jax.lax.Precision.HIGHEST
     return jax.lax.dot_general(first, second, (taken, ((), ())), precision=highest)
-
-
-def summed(array: Any) -> Any:
-    """The sum of an array: along its last axis, and then of what is left."""
-    if not array.ndim:
-        return array
-    return dotted(array, jnp.ones(array.shape[-1], array.dtype)).sum()
 
 
 def forms_of(arrays: Arrays) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -118,17 +111,15 @@ def unpack(
     at = dict.fromkeys(flat, 0)
     arrays: Arrays = {}
     sizes: dict[str, Any] = {}
-    measured = zip(flat.get("squares", ()), flat.get("sums", ()), strict=True)
+    squares = iter(flat.get("squares", ()))
     for name, (dtype, shape) in sorted(forms.items()):
         axes = len(shape)
         small = tuple(len(writer.lattice(length, axes)) for length in shape)
         length = int(np.prod(small, dtype=int))
         arrays[name] = flat[dtype][at[dtype] : at[dtype] + length].reshape(small)
         at[dtype] += length
-        sizes[name] = [None, None, list(shape)]
-        if name.startswith(writer.MEASURED):
-            square, total = next(measured)
-            sizes[name] = [float(np.sqrt(np.float64(square))), float(total), list(shape)]
+        measured = name.startswith(writer.MEASURED)
+        sizes[name] = float(np.sqrt(np.float64(next(squares)))) if measured else None
     return arrays, sizes
 
 

@@ -50,11 +50,10 @@ from lockstep.record.pytorch_tensors import (
     fetched,
     fingerprints,
     held,
-    sketch_of,
     targets_of,
     tensors_in,
 )
-from lockstep.record.writer import LARGE, RecordError, Writer, activation_key
+from lockstep.record.writer import LARGE, MEASURED, RecordError, Writer, activation_key
 
 Arguments = tuple[Any, ...]
 Options = dict[str, Any]
@@ -125,8 +124,6 @@ class Recorder:
         self.data: list[tuple[bool, list[dict[str, Any]]]] = []
         self.pending: dict[str, Held] = {}
         self.confirmed: dict[str, Held] = {}
-        # What is known of a parameter since its last step, and the tensor's version then.
-        self.after: dict[str, tuple[Held, int]] = {}
         # Of which parameters an optimizer has kept a state.
         self.stateful: set[str] = set()
         # Whose gradient was the first that came to an empty `.grad`, which it then is.
@@ -339,12 +336,12 @@ class Recorder:
             # Who called the engine itself: the end of this pass shows nothing of the loss.
             self.queued = True
             torch.autograd.Variable._execution_engine.queue_callback(self.unseen_backward_done)
-        self.pending[name] = held(gradient, self.window.whole)
         parameter = self.named[name]
         # Other hooks, and an average over processes, may make it something else.
         hooks = len(parameter._backward_hooks) + len(parameter._post_accumulate_grad_hooks)
         if parameter.grad is None and hooks == 2 and place()[1] == 1:
             self.first.add(name)
+        self.pending[name] = held(gradient, self.window.whole, measured=name in self.first)
 
     def gradient_added(self, name: str, parameter: Any) -> None:
         """The gradient is in `.grad`."""
@@ -437,23 +434,12 @@ class Recorder:
                 if isinstance(group.get("weight_decay"), (int, float, torch.Tensor)):
                     window.decays[name] = number(group["weight_decay"])
         for name in names + self.frozen():
-            self.take_unstepped(name, self.named[name])
+            self.take("before", name, self.named[name])
         kept = any(optimizer.state.get(self.named[name]) for name in names)
         if self.stateful & set(names) and not kept:
             window.facts["emptied"] = True
         if window.whole and not self.state_known:
             self.take_state("state-before", optimizer, names)
-
-    def take_unstepped(self, name: str, parameter: Any) -> None:
-        """Take a parameter; where nothing has changed it since the last step, that has its norm."""
-        last, version = self.after.get(name, (None, None))
-        if last is None or self.window.whole or parameter._version != version:
-            self.take("before", name, parameter)
-        # A device would have to be waited for; there, norms are cheap.
-        elif parameter.device.type == "cpu" and torch.equal(sketch_of(parameter), last.values):
-            self.window.arrays[f"before|{name}"] = last
-        else:
-            self.take("before", name, parameter)
 
     def take_clipped(self, optimizer: Any) -> None:
         """Take the gradients as the optimizer's rule gets them."""
@@ -476,9 +462,6 @@ class Recorder:
             self.window.stepped = True
             for name in names + self.frozen():
                 self.take("after", name, self.named[name])
-                if not self.window.whole:
-                    kept = self.window.arrays[f"after|{name}"]
-                    self.after[name] = kept, self.named[name]._version
             self.take_state("state", optimizer, names)
             self.stateful |= {name for name in names if optimizer.state.get(self.named[name])}
         self.settle()
@@ -592,7 +575,8 @@ class Recorder:
     def take(self, phase: str, name: str, tensor: Any) -> None:
         """Keep a tensor of the window, if there is one."""
         if tensor is not None:
-            self.window.arrays[f"{phase}|{name}"] = held(tensor, self.window.whole)
+            key = f"{phase}|{name}"
+            self.window.arrays[key] = held(tensor, self.window.whole, key.startswith(MEASURED))
 
     # The run.
 

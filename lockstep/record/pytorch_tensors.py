@@ -26,39 +26,35 @@ HALVES = (torch.float16, torch.bfloat16)
 
 @dataclass
 class Held:
-    """A tensor's copy on the host, or its sketch with norm and sum, wherever the tensor is."""
+    """A tensor's copy on the host, or its sketch and perhaps norm, wherever the tensor is."""
 
     values: Any
-    shape: list[int]
     dtype: Any
+    whole: bool
     norm: Any = None
-    total: Any = None
 
 
-def held(tensor: Any, whole: bool) -> Held:
+def held(tensor: Any, whole: bool, measured: bool = False) -> Held:
     """Take a tensor, so that nothing which changes it later changes what is held."""
     tensor = dense(tensor)
-    dtype, shape = tensor.dtype, list(tensor.shape)
     if whole:
-        return Held(tensor.to("cpu", widened(dtype), copy=True), shape, dtype)
+        copy = tensor.to("cpu", widened(tensor.dtype), copy=True)
+        return Held(copy, tensor.dtype, True)
+    norm = norm_of(tensor) if measured else None
+    return Held(sketch_of(tensor), tensor.dtype, False, norm)
+
+
+def norm_of(tensor: Any) -> Any:
+    """A tensor's norm."""
+    dtype = tensor.dtype
     # Half precision would overflow where the tensor itself does not.
     within = torch.float32 if dtype in HALVES else None
     real = tensor if dtype.is_floating_point else tensor.double()
     if within is None and real.device.type == "cpu" and real.numel() > PIECE:
-        norm, total = measured(real.reshape(-1))
-    else:
-        norm, total = torch.linalg.vector_norm(real, dtype=within), real.sum(dtype=within)
-    return Held(sketch_of(tensor), shape, dtype, norm, total)
-
-
-def measured(flat: Any) -> tuple[Any, Any]:
-    """The norm and the sum by pieces that a processor's cache holds, so memory is read once."""
-    squares, totals = [], []
-    for piece in flat.split(PIECE):
-        squares.append(torch.dot(piece, piece))
-        totals.append(piece.sum())
-    kept = torch.float64
-    return torch.stack(squares).sum(dtype=kept).sqrt(), torch.stack(totals).sum(dtype=kept)
+        # In float32, a sum of so many squares would lose digits.
+        squares = [torch.dot(piece, piece) for piece in real.reshape(-1).split(PIECE)]
+        return torch.stack(squares).sum(dtype=torch.float64).sqrt()
+    return torch.linalg.vector_norm(real, dtype=within)
 
 
 def sketch_of(tensor: Any) -> Any:
@@ -103,17 +99,12 @@ def places(shape: tuple[int, ...], device: Any) -> tuple[Any, Any, tuple[int, ..
 
 
 def fetched(taken: Mapping[str, Held]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """What was taken as NumPy arrays, and [norm, sum, shape] of what is a sketch."""
+    """What was taken as NumPy arrays, and what of it is a sketch, with its norm where that is."""
     names = list(taken)
     arrays = dict(zip(names, on_host([taken[name].values for name in names])))
-    small = [name for name in names if taken[name].norm is not None]
-    norms = on_host([taken[name].norm for name in small])
-    totals = on_host([taken[name].total for name in small])
-    sizes = {
-        name: [float(norm), float(total), taken[name].shape]
-        for name, norm, total in zip(small, norms, totals)
-    }
-    return arrays, sizes
+    large = [name for name in names if taken[name].norm is not None]
+    norms = dict(zip(large, map(float, on_host([taken[name].norm for name in large]))))
+    return arrays, {name: norms.get(name) for name in names if not taken[name].whole}
 
 
 def on_host(tensors: list[Any]) -> list[Array]:

@@ -7,10 +7,10 @@ An array is named `phase|name`, with the name that its framework has for the par
 in the window's micro-batch 0; `input.0.1` is its second), `data.0`, `targets.0` (what that
 micro-batch is of, numbered). What a framework does not show is absent.
 
-The facts of an update are JSON in the file's metadata; `sizes` holds the norm and the sum of what
-is sketched (null where nobody read all of it), and its shape. A sketch is the array at a few
-indices of each axis, which depend on the axis' length alone: the sketch of a transposed array is
-the transposed sketch.
+The facts of an update are JSON in the file's metadata; `sizes` names what is sketched, with the
+norm of the whole of it, or null where nobody read that. A sketch is the array at a few indices of
+each axis, which depend on the axis' length alone: the sketch of a transposed array is the
+transposed sketch.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ ODD = 0x9E3779B97F4A7C15
 SAMPLED = 256
 # Data of more numbers than this are not kept whole beside the activations that they lead to.
 LARGE = 1 << 20
-# The phases of which norms and sums are taken too: parameters and state would be read for nothing.
-MEASURED = ("gradient", "accumulated", "clipped")
+# What clipping goes by, so that its norm is taken; all else would be read for nothing.
+MEASURED = "accumulated|"
 # What safetensors and NumPy have in common, beside the half precisions, which float32 holds.
 STORED = ("float64", "float32", "int64", "int32", "uint8", "bool")
 
@@ -97,14 +97,14 @@ class Writer:
     def update(self, number: int, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Write an update: whole arrays where they are kept, sketches of what is not one yet.
 
-        Where the update is to be sketched, `facts["sizes"]` may have [norm, sum, shape] of an array
-        that is a sketch already.
+        Where the update is to be sketched, `facts["sizes"]` names what is a sketch already, and has
+        the norm of the whole of it, or None.
         """
         sizes, dtypes = dict(facts.get("sizes", {})), dict(facts.get("dtypes", {}))
         stored = {}
         for name, array in arrays.items():
             if not self.whole(number) and name not in sizes:
-                sizes[name] = size(array)
+                sizes[name] = norm(array) if name.startswith(MEASURED) else None
                 array = sketch(array)
             if array.dtype.name not in STORED:
                 dtypes[name] = array.dtype.name
@@ -142,10 +142,10 @@ def sketch(array: Any, most: int = SAMPLED) -> Any:
     return array
 
 
-def size(array: Array) -> list[Any]:
-    """The norm and the sum of an array, in float64, and its shape."""
+def norm(array: Array) -> float:
+    """The norm of an array, in float64."""
     flat = np.asarray(array, dtype=np.float64).ravel()
-    return [math.sqrt(float(flat @ flat)), float(flat.sum()), list(array.shape)]
+    return math.sqrt(float(flat @ flat))
 
 
 def checksum(facts: str, arrays: Mapping[str, Array]) -> str:

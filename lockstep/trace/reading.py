@@ -76,8 +76,9 @@ class Update:
 
     def norm(self, phase: str, name: str) -> float | None:
         """The norm of a whole array, whether it is a sketch or not; None where it is not known."""
-        if (known := self.facts["sizes"].get(f"{phase}|{name}")) is not None:
-            return None if known[0] is None else float(known[0])
+        if (key := f"{phase}|{name}") in self.facts["sizes"]:
+            known = self.facts["sizes"][key]
+            return None if known is None else float(known)
         array = self.array(phase, name, whole=True)
         if array is None or f"{phase}|{name}" in self.facts.get("partial", ()):
             return None

@@ -132,7 +132,7 @@ def test_a_resumed_run_is_compared_from_sketches_of_its_state(way: str, tmp_path
     (first, facts), *_ = read(tmp_path / "run")
     key = "state-before.ScaleByAdamState.nu|layer/kernel"
     assert (first[key] == lockstep.record.writer.sketch(left["layer"]["kernel"])).all()
-    assert facts["sizes"][key] == [None, None, [20, 30]]
+    assert facts["sizes"][key] is None
     found = steps_of(lockstep.trace.read(tmp_path / "run"))
     for slot, averages in (("exp_avg", "averages"), ("exp_avg_sq", "squares")):
         fitted = getattr(Identified(found, Optimizer()), averages)
@@ -156,23 +156,18 @@ def test_what_a_window_holds(tmp_path: Path) -> None:
 
 
 def test_sizes_are_those_of_the_whole_array(tmp_path: Path) -> None:
-    """A sketch has the entries, the norm and the sum of what a whole update has."""
+    """A sketch has the entries of what a whole update has, and of what is clipped the norm."""
     with lockstep.record.jax(tmp_path / "whole", full=9) as recorder:
         train("jit", recorder)
     with lockstep.record.jax(tmp_path / "sketched", full=0) as recorder:
         train("jit", recorder)
     whole, (sketched, facts) = read(tmp_path / "whole")[2][0], read(tmp_path / "sketched")[2]
-    for name, (norm, total, shape) in facts["sizes"].items():
-        if not shape:
-            continue
-        assert shape == list(whole[name].shape)
+    for name, norm in facts["sizes"].items():
         assert (sketched[name] == lockstep.record.writer.sketch(whole[name])).all()
-        # All of a parameter or a state would be read for nobody.
-        if not name.startswith(("gradient.", "accumulated|", "clipped|")):
-            assert (norm, total) == (None, None)
-            continue
-        assert norm == pytest.approx(np.linalg.norm(whole[name]), rel=1e-5, abs=1e-12)
-        assert total == pytest.approx(whole[name].sum(dtype=float), rel=1e-3, abs=1e-5)
+        if name.startswith("accumulated|"):
+            assert norm == pytest.approx(np.linalg.norm(whole[name]), rel=1e-5, abs=1e-12)
+        else:  # All of it would be read for nobody.
+            assert norm is None
 
 
 def test_numbers_of_64_bits_arrive(tmp_path: Path) -> None:

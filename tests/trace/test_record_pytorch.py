@@ -20,7 +20,7 @@ from benchmarks.real import common
 from benchmarks.real import pytorch as real
 from lockstep.record import pytorch_watch
 from lockstep.record.pytorch_tensors import PIECE, held, in_one_copy, sketch_of
-from lockstep.record.writer import RecordError, fingerprint, size, sketch
+from lockstep.record.writer import RecordError, fingerprint, norm, sketch
 from lockstep.trace import TraceError, check_trace, compare_traces
 
 ROOT = Path(__file__).parents[2]
@@ -142,9 +142,10 @@ def test_sketches_are_those_of_the_whole_tensors(tmp_path):
         assert set(whole) == set(small) == set(facts["sizes"])
         for name, array in whole.items():
             assert np.array_equal(sketch(array), small[name]), name
-            norm, total, shape = size(array)
-            assert facts["sizes"][name][:2] == pytest.approx([norm, total], rel=1e-5, abs=1e-6)
-            assert facts["sizes"][name][2] == shape
+            known = facts["sizes"][name]
+            assert (known is not None) or not name.startswith("accumulated|")
+            if known is not None:
+                assert known == pytest.approx(norm(array), rel=1e-5, abs=1e-6), name
 
 
 def test_a_sketch_of_a_large_or_permuted_tensor_is_the_writers():
@@ -159,9 +160,8 @@ def test_a_sketch_of_a_large_or_permuted_tensor_is_the_writers():
 def test_a_large_tensor_is_measured_by_pieces():
     tensor = torch.randn(3 * PIECE + 5, dtype=torch.float64)
     for one in (tensor, tensor.float().view(-1, 1).T):
-        taken = held(one, whole=False)
-        expected = size(one.numpy())
-        assert [float(taken.norm), float(taken.total)] == pytest.approx(expected[:2], rel=1e-4)
+        taken = held(one, whole=False, measured=True)
+        assert float(taken.norm) == pytest.approx(norm(one.numpy()), rel=1e-5)
 
 
 def test_what_lies_on_a_device_comes_in_one_copy():
@@ -278,21 +278,6 @@ def test_a_left_out_step_of_one_of_two_is_counted_with_the_next_window(tmp_path)
     _, facts = read(tmp_path, 1)
     assert facts["skipped"] == 1
     assert len(facts["micro_batches"]) == 1
-
-
-def test_a_parameter_that_is_changed_between_updates_is_measured_anew(tmp_path):
-    model = nn.Linear(1000, 1, bias=False)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with lockstep.record.torch(tmp_path, model, optimizer, full=0):
-        for update in range(2):
-            model(torch.ones(1000)).sum().backward()
-            optimizer.step()
-            if not update:
-                with torch.no_grad():
-                    model.weight[0, 0] = 100
-    (first, facts), (second, others) = read(tmp_path, 1), read(tmp_path, 2)
-    assert np.array_equal(first["after|weight"], second["before|weight"])
-    assert facts["sizes"]["after|weight"][0] < 100 < others["sizes"]["before|weight"][0]
 
 
 class Odd(nn.Module):
