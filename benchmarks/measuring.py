@@ -1,0 +1,197 @@
+"""Times contestants in turns, and looks at their memory: a process for one framework.
+
+`python -m benchmarks.measuring TASK`, where the task is in JSON, prints what it finds in lines of
+JSON. Several such processes are what `python -m benchmarks` starts.
+
+Turns are taken here and not by pyperf or pytest-benchmark: both finish with one benchmark before
+they begin with the next, so that a busy minute of the machine meets one of them alone. Here it
+meets all, and what is kept are ratios within a round.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.limit import COPY, LIMIT, Copy, moved
+from benchmarks.peers import BY_HAND, FAST, PRODUCTS, READABLE, UPDATES, Contestant, problem
+
+# Of a block, so that the clock is nothing beside it.
+LEAST_SECONDS = 0.02
+# What an update moved a parameter, against that of the others, over the largest such move.
+TOLERANCE = 2e-3
+SMALL = (4, 3)
+# Before each line for the process that reads them; what a library prints has none.
+MARK = "found: "
+
+
+def timed(contestant: Contestant, windows: int) -> tuple[float, float]:
+    """The seconds of a window in a block of them, and the cores that were busy meanwhile."""
+    cpu, began = time.process_time(), time.perf_counter()
+    seconds = contestant.seconds(windows)
+    wall = time.perf_counter() - began
+    return seconds / windows, (time.process_time() - cpu) / wall
+
+
+def require_same(found: Mapping[str, list[Any]], start: Sequence[Any]) -> None:
+    """Raise AssertionError unless all took the same update from the start, of the same size."""
+    moves = {
+        name: np.concatenate([(p - s).ravel() for p, s in zip(each, start, strict=True)])
+        for name, each in found.items()
+    }
+    right = moves[BY_HAND]
+    for name, move in moves.items():
+        off = float(abs(move - right).max() / abs(right).max())
+        assert off < TOLERANCE, f"{name}: another update, {off:.1e} off"
+
+
+def started(contestants: Mapping[str, Contestant], start: Sequence[Any]) -> dict[str, float]:
+    """The seconds of each one's first window, which compiles; they must agree after it."""
+    first = {}
+    for name, each in contestants.items():
+        began = time.perf_counter()
+        each.window()
+        first[name] = time.perf_counter() - began
+    found = {name: each.parameters() for name, each in contestants.items() if each.parameters}
+    require_same(found, start)
+    return first
+
+
+def rounds(
+    contestants: Mapping[str, Contestant], count: int, budget: float
+) -> dict[str, list[tuple[float, float]]]:
+    """What `timed` found for each, a round after the other, each with another one first.
+
+    count: how many rounds; budget: seconds after which there are no more, but for three.
+    """
+    windows = {}
+    for name, each in contestants.items():
+        once, _ = timed(each, 1)
+        windows[name] = min(UPDATES, math.ceil(LEAST_SECONDS / once))
+    names, began = list(contestants), time.perf_counter()
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for number in range(count):
+        if number >= 3 and time.perf_counter() - began > budget:
+            break
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            found[name].append(timed(contestants[name], windows[name]))
+    return found
+
+
+def quartiles(numbers: Sequence[float]) -> list[float]:
+    """The lower one, the median and the upper one, to four digits."""
+    found = statistics.quantiles(numbers, n=4, method="inclusive")
+    return [float(f"{number:.4g}") for number in found]
+
+
+def cell(task: Mapping[str, Any], size: tuple[int, int], steps: int) -> dict[str, Any]:
+    """All contestants with one size and K: their times, and what they are of one another."""
+    given = problem(size, steps)
+    module = import_module(f"benchmarks.peers.{task['framework']}")
+    makers = dict(module.CONTESTANTS)
+    if size == SMALL:
+        makers |= import_module("benchmarks.peers.numpy").CONTESTANTS
+    contestants = {name: make(given) for name, make in makers.items()}
+    first = started(contestants, [given.W, given.b])
+    parameters = given.W.nbytes + given.b.nbytes
+    copy = Copy(parameters, task["threads"])
+    found = rounds(contestants | {COPY: copy.contestant()}, task["rounds"], task["budget"])
+    seconds = {name: [each for each, _ in pairs] for name, pairs in found.items()}
+    per_byte = [each / copy.bytes for each in seconds.pop(COPY)]
+    traffic = [each * moved(steps, parameters) for each in per_byte]
+    seconds[LIMIT] = [sum(pair) for pair in zip(seconds[PRODUCTS], traffic, strict=True)]
+    return {
+        "size": list(size),
+        "steps": steps,
+        "rounds": len(traffic),
+        "bandwidth": round(1e-9 / statistics.median(per_byte), 2),
+        "first": {name: float(f"{each:.3g}") for name, each in first.items()},
+        "cores": {
+            name: round(statistics.median(busy for _, busy in pairs), 2)
+            for name, pairs in found.items()
+        },
+        "micro-batch": {name: quartiles([s / steps for s in all]) for name, all in seconds.items()},
+        "fast": beside(FAST, seconds),
+        "readable": beside(READABLE, seconds),
+    }
+
+
+def beside(name: str, seconds: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """One's time over that of each other in the same round: the quartiles."""
+    mine = seconds[name]
+    return {
+        other: quartiles([a / b for a, b in zip(mine, theirs, strict=True)])
+        for other, theirs in seconds.items()
+        if other not in (name, PRODUCTS)
+    }
+
+
+def resident(name: str) -> int:
+    """VmRSS or VmHWM of this process, in bytes."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(name)) * 1024
+
+
+def trim() -> None:
+    """Let go of what is nobody's: what was freed, and is kept by malloc."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def memory(task: Mapping[str, Any]) -> int:
+    """The most memory of an update, in bytes, beyond the data and what was there before."""
+    module = import_module(f"benchmarks.peers.{task['framework']}")
+    contestant = module.CONTESTANTS[task["contestant"]](problem(tuple(task["size"]), task["steps"]))
+    trim()
+    before = resident("VmRSS")
+    contestant.window()
+    # What compiling took is no window's.
+    trim()
+    Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(3):
+        contestant.window()
+    return resident("VmHWM") - before
+
+
+def start_up(task: Mapping[str, Any]) -> float:
+    """The seconds that an import of the fast form takes, of its framework too."""
+    began = time.perf_counter()
+    import_module(f"{task['framework']}_impl.fast")
+    return round(time.perf_counter() - began, 3)
+
+
+def tell(found: Any) -> None:
+    """Print a line for the process that reads them."""
+    print(f"\n{MARK}{json.dumps(found)}", flush=True)
+
+
+def main() -> None:
+    """Do the task, and print what was found."""
+    task = json.loads(sys.argv[1])
+    if task["kind"] == "start-up":
+        tell(start_up(task))
+        return
+    if task["framework"] == "pytorch":
+        import torch
+
+        torch.set_num_threads(task["threads"])
+    if task["kind"] == "memory":
+        tell(memory(task))
+        return
+    for size, steps in task["cells"]:
+        tell(cell(task, tuple(size), steps))
+
+
+if __name__ == "__main__":
+    main()
