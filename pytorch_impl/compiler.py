@@ -1,6 +1,7 @@
 """The fastest form that PyTorch has on this machine."""
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ def can_compile() -> bool:
         cpp_builder.get_cpp_compiler()
     except exc.InvalidCxxCompiler:
         return False
-    known = torch.compile.__kwdefaults__
+    # Of torch's own, where a library has wrapped it.
+    known = signature(torch.compile).parameters
     return "isolate_recompiles" in known
 
 

@@ -4,6 +4,7 @@ PyTorch runs its eager form here; its compiled one takes minutes, and is marked 
 """
 
 import dataclasses
+import functools
 import shutil
 
 import numpy as np
@@ -102,6 +103,21 @@ def runs(all_workers, ports):
         return found
 
     return train
+
+
+def test_a_library_may_have_wrapped_torch_compile(monkeypatch) -> None:
+    torch = pytest.importorskip("torch")
+    from pytorch_impl.compiler import can_compile
+
+    known, compile = can_compile(), torch.compile
+
+    # As Lightning does when it is imported.
+    @functools.wraps(compile)
+    def wrapped(*arguments, **options):
+        return compile(*arguments, **options)
+
+    monkeypatch.setattr(torch, "compile", wrapped)
+    assert can_compile() is known
 
 
 def require_same_bits(found, expected) -> None:
