@@ -23,7 +23,6 @@ from benchmarks.measuring import MARK
 from benchmarks.peers import BY_HAND, EXAMPLES, FAST, SMALL_STEPS, STEPS
 from lockstep.frameworks import FRAMEWORKS
 
-FILE = Path(__file__).with_name("speed.json")
 ROUNDS, BUDGET = 15, 60.0
 QUICK_ROUNDS, QUICK_BUDGET, QUICK_STEPS = 5, 3.0, (1, 4, 8, 64)
 # Where memory is looked at: elsewhere it is that of the framework.
@@ -129,16 +128,20 @@ def remembered(framework: str) -> Iterator[dict[str, Any]]:
         yield {"framework": framework, "contestant": contestant, "size": LARGE, "peak": peak}
 
 
-def measured(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything."""
-    report: dict[str, Any] = {"system": system(), "rounds": options.rounds, "start-up": {}}
+def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Everything so far, whenever there is more of it."""
+    report: dict[str, Any] = {"system": system(), "rounds": options.rounds}
+    report |= {"start-up": {}, "memory": [], "cells": []}
     for framework in options.framework:
         (report["start-up"][framework],) = found(
             {"kind": "start-up", "framework": framework, "threads": 1}
         )
-    report["memory"] = [each for name in options.framework for each in remembered(name)]
-    report["cells"] = list(timed(options))
-    return report
+    for each in timed(options):
+        report["cells"].append(each)
+        yield report
+    for framework in options.framework:
+        report["memory"] += remembered(framework)
+        yield report
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -149,7 +152,9 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", nargs="+", type=int, choices=SMALL_STEPS, help="K")
     parser.add_argument("--threads", nargs="+", type=int, choices=(1, 2), default=[1, 2])
     parser.add_argument("--quick", action="store_true", help="fewer K and rounds: for a look")
-    parser.add_argument("--json", type=Path, default=FILE, help="where to save what was measured")
+    parser.add_argument(
+        "--json", type=Path, default=goals.FILE, help="where to save what was measured"
+    )
     options = parser.parse_args(arguments)
     options.steps = options.steps or (QUICK_STEPS if options.quick else SMALL_STEPS)
     options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
@@ -160,8 +165,9 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure, save, and print the tables."""
     options = parsed()
-    report = measured(options)
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    report: dict[str, Any] = {}
+    for report in measured(options):
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
     for name, table in goals.tables(report).items():
         print(f"\n{name}\n\n{table}", end="")
 

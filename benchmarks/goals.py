@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.limit import LIMIT
@@ -19,6 +20,7 @@ LIBRARIES = "Accelerate", "Fabric", "Keras fit", "Keras fit, steps_per_execution
 SMALL = [4, 3]
 NUMPY = {"pytorch": 4.5, "tensorflow": 5.0, "jax": 0.55}
 MIB = 1 << 20
+FILE = Path(__file__).with_name("speed.json")
 
 
 @dataclass(frozen=True)
@@ -147,29 +149,28 @@ def times_table(report: Report, framework: str) -> str:
 
 
 def starts_table(report: Report) -> str:
-    """Start-up, the first window, which compiles, and memory, by framework."""
+    """Start-up, the first window, which compiles, and memory, by framework and loop."""
     lines = [
-        "| | import, s | first window, s | by hand | peak, MiB | by hand |",
+        "| | | import, s | first window, s | peak, MiB, K = 1 | K = 64 |",
         "|---|---|---|---|---|---|",
     ]
     for name, title in NAMES.items():
-        row = [title, number(report["start-up"][name]) if name in report["start-up"] else ""]
         for contestant in (FAST, BY_HAND):
             first = [each["first"][contestant] for each in cells(report, name)]
+            imported = report["start-up"].get(name) if contestant == FAST else None
+            row = [title, contestant, number(imported) if imported else ""]
             row.append(f"{number(min(first))} to {number(max(first))}" if first else "")
-        for contestant in (FAST, BY_HAND):
-            row.append(peaks(report, name, contestant))
-        lines.append(f"| {' | '.join(row)} |")
+            row += peaks(report, name, contestant)
+            lines.append(f"| {' | '.join(row)} |")
     return "".join(f"{line}\n" for line in lines)
 
 
-def peaks(report: Report, framework: str, contestant: str) -> str:
-    """The peaks of each K that was measured."""
+def peaks(report: Report, framework: str, contestant: str) -> list[str]:
+    """The peaks with K = 1 and K = 64."""
     for each in report["memory"]:
         if (each["framework"], each["contestant"]) == (framework, contestant):
-            shown = (f"{number(peak / MIB)} (K = {k})" for k, peak in each["peak"].items())
-            return ", ".join(shown)
-    return ""
+            return [number(each["peak"][k] / MIB) for k in ("1", "64")]
+    return ["", ""]
 
 
 def system_table(report: Report) -> str:

@@ -17,7 +17,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -95,14 +95,24 @@ def quartiles(numbers: Sequence[float]) -> list[float]:
     return [float(f"{number:.4g}") for number in found]
 
 
+def made(makers: Mapping[str, Callable[[Any], Contestant]], given: Any) -> dict[str, Contestant]:
+    """The contestants, but for those whose library is not installed: that is said."""
+    contestants = {}
+    for name, make in makers.items():
+        try:
+            contestants[name] = make(given)
+        except ImportError as error:
+            print(f"benchmarks: without {name}: {error}", file=sys.stderr)
+    return contestants
+
+
 def cell(task: Mapping[str, Any], size: tuple[int, int], steps: int) -> dict[str, Any]:
     """All contestants with one size and K: their times, and what they are of one another."""
     given = problem(size, steps)
-    module = import_module(f"benchmarks.peers.{task['framework']}")
-    makers = dict(module.CONTESTANTS)
+    makers = dict(import_module(f"benchmarks.peers.{task['framework']}").CONTESTANTS)
     if size == SMALL:
         makers |= import_module("benchmarks.peers.numpy").CONTESTANTS
-    contestants = {name: make(given) for name, make in makers.items()}
+    contestants = made(makers, given)
     first = started(contestants, [given.W, given.b])
     parameters = given.W.nbytes + given.b.nbytes
     copy = Copy(parameters, task["threads"])

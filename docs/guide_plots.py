@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks import goals
+from benchmarks.peers import BY_HAND
 from docs import plots
 from docs.plots import FRAMEWORKS, INK, RIGHT, WRONG
 from docs.record_guide import load
@@ -67,12 +70,44 @@ def decades(axes: Axes) -> None:
     axes.set_ylim(1e-17, 1e-5)
 
 
-PLOTS = {"zeroing": zeroing, "bounds": bounds}
+def speed(measured: Mapping[str, Any]) -> Figure:
+    """The fast form's time over that of a loop by hand, on one thread, by size and K."""
+    cells = [each for each in measured["speed"]["cells"] if each["threads"] == 1]
+    sizes = list(dict.fromkeys(tuple(each["size"]) for each in cells))
+    figure, panels = pyplot.subplots(
+        1, len(sizes), figsize=(7.2, 3.0), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, size in zip(panels[0], sizes, strict=True):
+        for name, look in FRAMEWORKS.items():
+            found = [
+                each for each in cells if (each["framework"], tuple(each["size"])) == (name, size)
+            ]
+            axes.plot(
+                [each["steps"] for each in found],
+                [each["fast"][BY_HAND][1] for each in found],
+                look.marker + look.dash,
+                color=look.colour,
+                markersize=look.size,
+                markerfacecolor="none",
+                label=NAMES[name],
+            )
+        axes.axhline(1, color=INK["light"], linewidth=0.8)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.set_title("x".join(map(str, size)), fontsize=10)
+        axes.set_xlabel("K")
+    panels[0][0].set_ylabel("fast.py over the loop by hand")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return figure
+
+
+PLOTS = {"zeroing": zeroing, "bounds": bounds, "speed": speed}
 
 
 def make(folder: Path = FOLDER) -> None:
     """Draw all plots, for both themes."""
-    measured = load()
+    measured = load() | {"speed": json.loads(goals.FILE.read_text())}
     for name, draw in PLOTS.items():
         with matplotlib.rc_context(plots.STYLE):
             figure = draw(measured)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accumulation, diagnosis
+from benchmarks import accumulation, diagnosis, goals
 from lockstep import mistakes
 from lockstep.experiments import zeroing
 from lockstep.frameworks import NAMES
@@ -110,7 +110,9 @@ def bounds_table(measured: Mapping[str, Any]) -> str:
 def tables() -> dict[tuple[str, str], str]:
     """The tables between markers, by page and name."""
     times = json.loads(accumulation.FILE.read_text())
+    speed = goals.tables(json.loads(goals.FILE.read_text()))
     return {
+        **{("speed.md", name): table for name, table in speed.items()},
         ("accumulation.md", "accumulation"): accumulation.markdown(times),
         ("identical.md", "bounds"): bounds_table(load()),
         ("check.md", "diagnosis"): diagnosis.markdown(json.loads(diagnosis.FILE.read_text())),

@@ -19,7 +19,7 @@ from lockstep.problem import iris_sgd
 from lockstep.source.columns import CONCEPTS
 
 DOCS = ROOT / "docs"
-PAGES = ("zero_grad", "accumulation", "identical")
+PAGES = ("zero_grad", "accumulation", "identical", "speed")
 TEXT = {page: (DOCS / f"{page}.md").read_text() for page in PAGES}
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 
