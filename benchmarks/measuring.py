@@ -25,13 +25,23 @@ from typing import Any
 import numpy as np
 
 from benchmarks.limit import COPY, LIMIT, Copy, moved
-from benchmarks.peers import BY_HAND, FAST, PRODUCTS, READABLE, UPDATES, Contestant, problem
+from benchmarks.peers import (
+    BY_HAND,
+    COMPILED_PRODUCTS,
+    FAST,
+    PRODUCTS,
+    READABLE,
+    UPDATES,
+    Contestant,
+    problem,
+)
 
 # Of a block, so that the clock is nothing beside it.
 LEAST_SECONDS = 0.02
 # What an update moved a parameter, against that of the others, over the largest such move.
 TOLERANCE = 2e-3
 SMALL = (4, 3)
+MULTIPLIED = PRODUCTS, COMPILED_PRODUCTS
 # Before each line for the process that reads them; what a library prints has none.
 MARK = "found: "
 
@@ -120,7 +130,8 @@ def cell(task: Mapping[str, Any], size: tuple[int, int], steps: int) -> dict[str
     seconds = {name: [each for each, _ in pairs] for name, pairs in found.items()}
     per_byte = [each / copy.bytes for each in seconds.pop(COPY)]
     traffic = [each * moved(steps, parameters) for each in per_byte]
-    seconds[LIMIT] = [sum(pair) for pair in zip(seconds[PRODUCTS], traffic, strict=True)]
+    products = zip(*(seconds[name] for name in seconds if name in MULTIPLIED))
+    seconds[LIMIT] = [min(each) + moving for each, moving in zip(products, traffic, strict=True)]
     return {
         "size": list(size),
         "steps": steps,
@@ -143,7 +154,7 @@ def beside(name: str, seconds: Mapping[str, Sequence[float]]) -> dict[str, list[
     return {
         other: quartiles([a / b for a, b in zip(mine, theirs, strict=True)])
         for other, theirs in seconds.items()
-        if other not in (name, PRODUCTS)
+        if other not in (name, *MULTIPLIED)
     }
 
 

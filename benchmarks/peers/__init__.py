@@ -30,6 +30,8 @@ STEPS = (1, 4, 16, 64)
 SMALL_STEPS = (1, 4, 8, 16, 64)
 
 BY_HAND, READABLE, FAST, PRODUCTS = "by hand", "training.py", "fast.py", "products"
+# Where a framework multiplies in two ways, of which the faster is the limit's.
+COMPILED_PRODUCTS = "products, compiled"
 
 
 def timed(windows: int, window: Callable[[], Any]) -> float:

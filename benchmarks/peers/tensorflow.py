@@ -10,7 +10,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.peers import BETAS, BY_HAND, EPS, FAST, PRODUCTS, RATE, READABLE, Contestant
+from benchmarks.peers import (
+    BETAS,
+    BY_HAND,
+    COMPILED_PRODUCTS,
+    EPS,
+    FAST,
+    PRODUCTS,
+    RATE,
+    READABLE,
+    Contestant,
+)
 from tensorflow_impl import data, fast, optimizers, padding, training
 from tensorflow_impl.progress import Progress
 
@@ -153,6 +163,25 @@ def products(problem: Any) -> Contestant:
     return Contestant(window)
 
 
+def compiled_products(problem: Any) -> Contestant:
+    """The same in XLA, which multiplies with another library than TensorFlow's eager operations."""
+    W = tf.constant(problem.W)
+    epoch = [(tf.constant(x), tf.constant(y)) for x, y in problem.micro_batches]
+
+    @tf.function(jit_compile=True)
+    def both(x: Any, W: Any, error: Any) -> Any:
+        return x @ W, tf.matmul(x, error, transpose_a=True)
+
+    call = both.get_concrete_function(epoch[0][0], W, epoch[0][1])
+
+    def window() -> None:
+        for x, y in epoch:
+            _, made = call(x, W, y)
+        made.numpy()
+
+    return Contestant(window)
+
+
 CONTESTANTS: dict[str, Callable[[Any], Contestant]] = {
     BY_HAND: by_hand,
     READABLE: readable,
@@ -161,4 +190,5 @@ CONTESTANTS: dict[str, Callable[[Any], Contestant]] = {
     "Keras fit": fit,
     "Keras fit, steps_per_execution=K": fit_together,
     PRODUCTS: products,
+    COMPILED_PRODUCTS: compiled_products,
 }
