@@ -14,6 +14,7 @@ import ctypes
 import gc
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -136,6 +137,7 @@ def cell(task: Mapping[str, Any], size: tuple[int, int], steps: int) -> dict[str
         "size": list(size),
         "steps": steps,
         "rounds": len(traffic),
+        "busy": round(os.getloadavg()[0], 1),
         "bandwidth": round(1e-9 / statistics.median(per_byte), 2),
         "first": {name: float(f"{each:.3g}") for name, each in first.items()},
         "cores": {
