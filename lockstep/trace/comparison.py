@@ -287,31 +287,33 @@ def data_findings(mine: Trace, theirs: Trace, alike: Collection[int]) -> Iterato
         if len(others) < len(ours) and all(each in ours for each in others):
             continue  # some are left out, which the gradients say
         for index, (here, there) in enumerate(zip(ours, others, strict=False)):
-            lost = [one for one in here if all(one["crc"] != each["crc"] for each in there)]
-            free = [each for each in there if all(each["crc"] != one["crc"] for one in here)]
             # What is padded to another shape has another sum of its bytes, and may be right.
             other = [
                 (one, another)
-                for one in lost
-                for another in free
+                for one in here
+                for another in there
                 if one["shape"] == another["shape"]
+                and all(each["crc"] != one["crc"] for each in there)
+                and all(each["crc"] != another["crc"] for each in here)
             ]
-            if other and (first.number in alike or len(lost) == len(here)):
+            if first.number not in alike:
+                other = [(here[0], there[0])] if strangers(here, there) else []
+            if other:
                 yield another_finding(first.number, index, *other[0])
                 return
 
 
-def other_data(mine: Trace, theirs: Trace, update: int, index: int) -> Finding | None:
-    """What a micro-batch whose gradient is another one has of other data, if it has."""
-    both = (data_of(run.updates[update - 1])[index : index + 1] for run in (mine, theirs))
-    for here, there in zip(*both, strict=False):
-        for one, another in zip(here, there, strict=False):
-            # Padded with zeros, the sum is the same.
-            if one["crc"] != another["crc"] and not math.isclose(
-                one["sum"], another["sum"], rel_tol=1e-5
-            ):
-                return another_finding(update, index, one, another)
-    return None
+def strangers(here: Sequence[Mapping[str, Any]], there: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether two micro-batches have nothing in common."""
+    pairs = [(one, another) for one in here for another in there]
+    return bool(pairs) and not any(same_data(*pair) for pair in pairs)
+
+
+def same_data(one: Mapping[str, Any], another: Mapping[str, Any]) -> bool:
+    """Whether two arrays may hold the same data: turned, or padded with zeros, the sum is it."""
+    rounding = 1e-6 * math.prod(one["shape"])
+    close = math.isclose(one["sum"], another["sum"], rel_tol=1e-5, abs_tol=rounding)
+    return one["crc"] == another["crc"] or close
 
 
 def another_finding(
@@ -378,11 +380,12 @@ def model_findings(
         if reason is not None:
             name, said = reason.name, f"{reason.said}, {parting.where}; {said.split('; ', 1)[1]}"
     modules = found[0].names if found is not None else ()
-    ahead = found is None or (found[0].kind == "between" and not found[0].before)
-    if name == "another gradient" and ahead and pair.micro_batch is not None:
-        other = other_data(mine, theirs, pair.update, pair.micro_batch)
-        if other is not None:
-            yield other
+    both = [data_of(run.updates[pair.update - 1]) for run in (mine, theirs)]
+    index = pair.micro_batch
+    if index is not None and index < min(map(len, both)):
+        here, there = (data[index] for data in both)
+        if strangers(here, there):
+            yield another_finding(pair.update, index, here[0], there[0])
             return
     yield Finding(name, "model", said, pair.update, tuple(off), "gradient", modules=modules)
 
