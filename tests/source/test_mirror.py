@@ -108,7 +108,16 @@ def test_a_folder_can_be_copied_out(folder) -> None:
         "tensorflow_impl": {"tensorflow", "keras"},
         "jax_impl": {"jax", "optax"},
     }
-    standard = {"collections", "contextlib", "functools", "math", "types", "typing", "numpy"}
+    standard = {
+        "collections",
+        "contextlib",
+        "functools",
+        "inspect",
+        "math",
+        "types",
+        "typing",
+        "numpy",
+    }
     for file, source in sources(folder).items():
         assert imported(source) <= allowed[folder] | standard, file
 
