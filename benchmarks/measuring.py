@@ -10,8 +10,6 @@ meets all, and what is kept are ratios within a round.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import math
 import os
@@ -20,12 +18,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.limit import COPY, LIMIT, Copy, moved
+from benchmarks.memory import forget_peak, resident, trim
 from benchmarks.peers import (
     BY_HAND,
     COMPILED_PRODUCTS,
@@ -160,18 +158,6 @@ def beside(name: str, seconds: Mapping[str, Sequence[float]]) -> dict[str, list[
     }
 
 
-def resident(name: str) -> int:
-    """VmRSS or VmHWM of this process, in bytes."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith(name)) * 1024
-
-
-def trim() -> None:
-    """Let go of what is nobody's: what was freed, and is kept by malloc."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-
-
 def memory(task: Mapping[str, Any]) -> int:
     """The most memory of an update, in bytes, beyond the data and what was there before."""
     module = import_module(f"benchmarks.peers.{task['framework']}")
@@ -179,9 +165,7 @@ def memory(task: Mapping[str, Any]) -> int:
     trim()
     before = resident("VmRSS")
     contestant.window()
-    # What compiling took is no window's.
-    trim()
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()  # what compiling took is no window's
     for _ in range(3):
         contestant.window()
     return resident("VmHWM") - before

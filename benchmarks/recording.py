@@ -8,7 +8,6 @@ of the machine meets both. What is timed are updates of which sketches are kept,
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import statistics
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.memory import forget_peak, resident
 
 # Layers of so many units, and examples of a micro-batch: an update takes about a second.
 LAYERS, WIDTH, EXAMPLES, K = 6, 2048, 192, 2
@@ -55,17 +56,14 @@ class Clock:
         """Wait for the word; before the first update that counts, forget how large memory was."""
         if not sys.stdin.readline():
             os._exit(0)
-        # What was freed and is kept by malloc is in use by nobody.
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
+        forget_peak()
         self.began, self.cpu = time.perf_counter(), time.process_time()
 
     def end(self) -> None:
         """Tell how long the update took, on all cores too, and the most memory in use."""
         seconds, cpu = time.perf_counter() - self.began, time.process_time() - self.cpu
-        status = Path("/proc/self/status").read_text().splitlines()
-        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-        print(json.dumps({"seconds": seconds, "cpu": cpu, "memory": peak * 1024}), flush=True)
+        found = {"seconds": seconds, "cpu": cpu, "memory": resident("VmHWM")}
+        print(json.dumps(found), flush=True)
 
 
 def pytorch(mode: str, folder: str | None, clock: Clock) -> None:

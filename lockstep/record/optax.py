@@ -44,10 +44,7 @@ from lockstep.record.optax_arrays import (
     traced,
     unpack,
 )
-from lockstep.record.writer import Array, RecordError
-
-# Data of more numbers than this leave the device in whole updates only.
-LARGE = 1 << 20
+from lockstep.record.writer import LARGE, Array, RecordError
 
 INSIDE = (
     "optax.MultiSteps calls what it holds on every micro-batch and throws the result away: "

@@ -38,7 +38,8 @@ FACTS, CHECKSUM = "lockstep", "checksum"
 ODD = 0x9E3779B97F4A7C15
 # How many numbers a sketch has, at most.
 SAMPLED = 256
-# Data of more numbers than this are not kept whole beside the activations that they lead to.
+# Data of more numbers than this are not kept whole beside the activations that they lead to, and
+# leave a device in whole updates only.
 LARGE = 1 << 20
 # What clipping goes by, so that its norm is taken; all else would be read for nothing.
 MEASURED = "accumulated|"

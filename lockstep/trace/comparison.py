@@ -32,7 +32,6 @@ from lockstep.trace.naming import (
     clip_findings,
     decay_findings,
     decays,
-    left_out,
     listed,
     moments,
     rate_name,
@@ -44,9 +43,12 @@ from lockstep.trace.naming import (
 )
 from lockstep.trace.numbers import Number, agreed
 from lockstep.trace.reading import Trace, TraceError, Update, read, read_names
-from lockstep.trace.steps import Steps, begun, parameters_between, steps
+from lockstep.trace.steps import Steps, begun, goes_on, parameters_between, steps
 
 Verdict = Literal["same", "differs"]
+# What is known of an array of the data: its shape, its sum, and a checksum of its bytes.
+Fingerprint = Mapping[str, Any]
+Fingerprints = Sequence[Fingerprint]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +150,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     if not any(each.stage == "data" for each in found):
         alike = {pair.update for pair in gradients}
         found += (each for each in data_findings(mine, theirs, alike) if each.update < until)
-    found += state_findings(first, second, matching)
+    found += state_findings(first, second)
     if any(each.name == "label-shift" for each in found):
         # Their fingerprints differ, and why is known.
         found = [each for each in found if each.stage != "data"]
@@ -177,13 +179,13 @@ def parameters_matched(
 
     A run that was resumed begins where the first one was.
     """
-    hint = theirs.first("accumulated")
-    for number, update in enumerate(mine.updates, 1):
-        if number > 1 and sketched(mine, update):
-            continue
+    others, hint = theirs.begins, theirs.first("accumulated")
+    for number in range(1, len(mine.updates) + 1):
         begins = mine if number == 1 else mine.since(number)
+        if number > 1 and begins.sketched:
+            continue
         values = begins.begins
-        found = matched(values, theirs.begins, names, (begins.first("accumulated"), hint))
+        found = matched(values, others, names, (begins.first("accumulated"), hint))
         drawn = [name for name, array in values.items() if not constant(array)]
         if not drawn or any(name not in found.left for name in drawn):
             return begins, found
@@ -193,11 +195,6 @@ def parameters_matched(
         f" {quote(str(mine.folder))} --to {theirs.framework} --like {quote(str(theirs.folder))}"
         " --out initial.safetensors writes them"
     )
-
-
-def sketched(trace: Trace, update: Update) -> bool:
-    """Whether only a part is there of an update's parameters."""
-    return any(f"before|{name}" in update.facts["sizes"] for name in trace.parameters)
 
 
 # What recorders say of an optimizer, and what a setting is called here.
@@ -287,38 +284,44 @@ def data_findings(mine: Trace, theirs: Trace, alike: Collection[int]) -> Iterato
         if len(others) < len(ours) and all(each in ours for each in others):
             continue  # some are left out, which the gradients say
         for index, (here, there) in enumerate(zip(ours, others, strict=False)):
-            # What is padded to another shape has another sum of its bytes, and may be right.
-            other = [
-                (one, another)
-                for one in here
-                for another in there
-                if one["shape"] == another["shape"]
-                and all(each["crc"] != one["crc"] for each in there)
-                and all(each["crc"] != another["crc"] for each in here)
-            ]
-            if first.number not in alike:
-                other = [(here[0], there[0])] if strangers(here, there) else []
-            if other:
-                yield another_finding(first.number, index, *other[0])
+            if first.number in alike:
+                other = next(exchanged(here, there), None)
+            else:
+                other = (here[0], there[0]) if strangers(here, there) else None
+            if other is not None:
+                yield another_finding(first.number, index, *other)
                 return
 
 
-def strangers(here: Sequence[Mapping[str, Any]], there: Sequence[Mapping[str, Any]]) -> bool:
+def exchanged(here: Fingerprints, there: Fingerprints) -> Iterator[tuple[Fingerprint, Fingerprint]]:
+    """Arrays that only one of two micro-batches has, with those of their shape in the other.
+
+    What is padded to another shape has another sum of its bytes, and may be right.
+    """
+    for one in here:
+        for another in there:
+            if (
+                one["shape"] == another["shape"]
+                and all(each["crc"] != one["crc"] for each in there)
+                and all(each["crc"] != another["crc"] for each in here)
+            ):
+                yield one, another
+
+
+def strangers(here: Fingerprints, there: Fingerprints) -> bool:
     """Whether two micro-batches have nothing in common."""
     pairs = [(one, another) for one in here for another in there]
     return bool(pairs) and not any(same_data(*pair) for pair in pairs)
 
 
-def same_data(one: Mapping[str, Any], another: Mapping[str, Any]) -> bool:
+def same_data(one: Fingerprint, another: Fingerprint) -> bool:
     """Whether two arrays may hold the same data: turned, or padded with zeros, the sum is it."""
     rounding = 1e-6 * math.prod(one["shape"])
     close = math.isclose(one["sum"], another["sum"], rel_tol=1e-5, abs_tol=rounding)
     return one["crc"] == another["crc"] or close
 
 
-def another_finding(
-    update: int, index: int, one: Mapping[str, Any], another: Mapping[str, Any]
-) -> Finding:
+def another_finding(update: int, index: int, one: Fingerprint, another: Fingerprint) -> Finding:
     """Data of a micro-batch that are other ones, told by their fingerprints."""
     shapes = [f"{each['shape']}" for each in (one, another)]
     shape = f"shape {shapes[0]}" if shapes[0] == shapes[1] else f"shapes {' and '.join(shapes)}"
@@ -329,12 +332,12 @@ def another_finding(
     return Finding("other data", "data", said, update, phase="data")
 
 
-def data_of(update: Update) -> list[Sequence[Mapping[str, Any]]]:
+def data_of(update: Update) -> list[Fingerprints]:
     """The fingerprints of the data of each micro-batch."""
     return [each.get("data") or () for each in update.facts.get("micro_batches", ())]
 
 
-def state_findings(mine: Identified, theirs: Identified, matching: Matching) -> Iterator[Finding]:
+def state_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     """An optimizer's state that does not go on, or begins as another one."""
     if theirs.steps.anew and not mine.steps.anew:
         number = theirs.steps.anew[0]
@@ -344,11 +347,8 @@ def state_findings(mine: Identified, theirs: Identified, matching: Matching) -> 
         )
         yield Finding("opt-state-dropped", "state", said, number, phase="state-before")
         return
-    first, second = (run.steps.at(run.steps.numbers[0]) for run in (mine, theirs))
-    held = [name for name in matching.matches if name in first and first[name].holds]
-    taken = max((step.taken for step in first.values()), default=0)
-    others = [other for name in held for other in matching.matches[name].others if other in second]
-    if others and not any(second[other].holds for other in others):
+    if goes_on(mine.steps.trace) and not goes_on(theirs.steps.trace):
+        taken = max((step.taken for step in mine.steps.at(1).values()), default=0)
         said = f"it begins with an empty state, where the first run's has {taken} updates in it"
         yield Finding("opt-state-dropped", "state", said, 1, phase="state-before")
 
@@ -461,7 +461,7 @@ def as_counted(
 
     A schedule goes on with windows that are left out, and begins anew with the optimizer's state.
     """
-    here, there, own = left_out(mine), left_out(theirs), rates_of(theirs, None)
+    here, there, own = mine.left_out, theirs.left_out, rates_of(theirs, None)
     anew = theirs.steps.anew
     shifted = {
         update: expected[window]

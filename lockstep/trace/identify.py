@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,29 @@ class Identified:
             if fitted is not None:
                 found[update.number] = fitted, update.micro_batches
             previous = update
+        return found
+
+    @cached_property
+    def lost(self) -> dict[int, int]:
+        """By update: how many micro-batches were lost before its last ones, all of which count."""
+        found = {}
+        for update, (fitted, count) in self.window.items():
+            weights = fitted.coefficients[:count]
+            known = fitted.exact and all(math.isfinite(each.error) for each in weights)
+            none = [each.equals(0.0) for each in weights] if known else []
+            lost = none.index(False) if False in none else 0
+            found[update] = 0 if any(none[lost:]) else lost
+        return found
+
+    @cached_property
+    def left_out(self) -> dict[int, int]:
+        """By update: how many windows no step was taken for, until then."""
+        usual = median(count for _, count in self.window.values()) if self.window else 1
+        found, total = {}, 0
+        for update in self.steps.trace.updates:
+            total += int(update.facts.get("skipped") or 0)
+            total += int(self.lost.get(update.number, 0) // usual)
+            found[update.number] = total
         return found
 
     @cached_property

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from statistics import median
 
 import numpy as np
 
@@ -51,23 +50,10 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def left_out(run: Identified) -> dict[int, int]:
-    """By update: how many windows no step was taken for, until then."""
-    usual = median(count for _, count in run.window.values()) if run.window else 1
-    found, total = {}, 0
-    for update in run.steps.trace.updates:
-        total += int(update.facts.get("skipped") or 0)
-        if update.number in run.window:
-            total += int(lost_in(run, update.number) // usual)
-        found[update.number] = total
-    return found
-
-
 def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     """A window that one of the runs takes no step for."""
-    here, there = left_out(mine), left_out(theirs)
-    for update in sorted(here.keys() & there.keys()):
-        more = there[update] - here[update]
+    for update in sorted(mine.left_out.keys() & theirs.left_out.keys()):
+        more = theirs.left_out[update] - mine.left_out[update]
         if more:
             run, which = (theirs, "") if more > 0 else (mine, "the first run left out, ")
             why = (
@@ -83,11 +69,11 @@ def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
 
 def window_findings(pairs: Sequence[Pair], theirs: Identified) -> Iterator[Finding]:
     """What the weights of the micro-batches say, of the first window that shows it."""
-    skips = left_out(theirs)
+    skips = theirs.left_out
     emptied = {
         update: lost
-        for update in theirs.window
-        if (lost := lost_in(theirs, update)) and skips[update] == skips.get(update - 1, 0)
+        for update, lost in theirs.lost.items()
+        if lost and skips[update] == skips.get(update - 1, 0)
     }
     several = [update for update, (_, count) in theirs.window.items() if count > 1]
     sometimes = len(emptied) < len(several)
@@ -124,16 +110,6 @@ def window_findings(pairs: Sequence[Pair], theirs: Identified) -> Iterator[Findi
             name = "missing-zero-grad" if 2 * len(again) >= len(before) else "leftover-leaks"
             yield Finding(name, "window", said, update, phase="accumulated")
             break
-
-
-def lost_in(run: Identified, update: int) -> int:
-    """How many micro-batches of a window were lost before its last ones, all of which count."""
-    fitted, count = run.window[update]
-    weights = fitted.coefficients[:count]
-    if not fitted.exact or not all(math.isfinite(each.error) for each in weights):
-        return 0
-    lost = next((index for index, each in enumerate(weights) if not each.equals(0.0)), 0)
-    return 0 if any(each.equals(0.0) for each in weights[lost:]) else lost
 
 
 def window_name(values: Sequence[Number]) -> tuple[str, str]:

@@ -121,9 +121,14 @@ class Trace:
         return {name: first.stored(phase, name) for name in self.parameters if name in recorded}
 
     @property
+    def sketched(self) -> bool:
+        """Whether only a part is there of the parameters before the first update."""
+        return any(f"before|{name}" in self.updates[0].facts["sizes"] for name in self.parameters)
+
+    @property
     def begins(self) -> dict[str, Array]:
         """The parameters before the first update; raises TraceError where they are sketches."""
-        if any(f"before|{name}" in self.updates[0].facts["sizes"] for name in self.parameters):
+        if self.sketched:
             raise TraceError(
                 f"{self.folder}: update 1 is a sketch; record with full=1 or more, for whole"
                 " tensors"

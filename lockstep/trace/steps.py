@@ -24,6 +24,8 @@ SLOTS = {
     "velocity_hat": "max_exp_avg_sq", "accumulator": "sum", "buffer": "momentum_buffer",
 }  # fmt: skip
 KEPT = frozenset(SLOTS.values())
+# How the phases of the state before an update begin.
+BEFORE = "state-before."
 # What libraries call the number of an optimizer's updates, by its last word; Keras' is of calls.
 COUNTS = {"step", "count", "iteration"}
 # The optimizer whose rule keeps just that; what stands first wins.
@@ -63,11 +65,6 @@ class Step:
     def gradient(self) -> Array | None:
         """The gradient that is nearest to what the rule got."""
         return self.clipped if self.clipped is not None else self.accumulated
-
-    @property
-    def holds(self) -> bool:
-        """Whether the optimizer kept anything of the updates before."""
-        return any(array.any() for array in self.kept_before.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,13 +151,12 @@ def begun(trace: Trace) -> int:
 
 def goes_on(trace: Trace) -> bool:
     """Whether the optimizer's state has anything in it when the trace begins."""
-    first = trace.updates[0]
-    return trace.earlier is not None or any(
-        bool(first.stored(phase, name).any())
-        for phase, names in first.phases.items()
-        if phase.startswith("state-before.")
+    update, start = (trace.earlier, "state.") if trace.earlier else (trace.updates[0], BEFORE)
+    return any(
+        bool(update.stored(phase, name).any())
+        for phase, names in update.phases.items()
+        if phase.startswith(start) and slot_of(phase.replace(BEFORE, "state.", 1), False)
         for name in names
-        if first.stored(phase, name).ndim
     )
 
 
@@ -204,7 +200,7 @@ def step_by(
         if array is None or array.shape != before.shape:
             continue
         kept[slot] = array
-        begun = look(update, phase.replace("state.", "state-before.", 1), name)
+        begun = look(update, phase.replace("state.", BEFORE, 1), name)
         if begun is None and previous is not None:
             begun = look(previous, phase, name)
         kept_before[slot] = np.zeros_like(array) if begun is None else begun
