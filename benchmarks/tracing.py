@@ -186,6 +186,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     pairs = drawn_pairs(options.planted)
+    if unknown := set(options.only or ()) - set(pairs):
+        parser.error(f"--only: {', '.join(sorted(unknown))}: none of {', '.join(pairs)}")
     pairs = {name: each for name, each in pairs.items() if name in (options.only or pairs)}
     with tempfile.TemporaryDirectory() as folder:
         needed = dict.fromkeys(run for each in pairs.values() for pair in each for run in pair)
