@@ -37,7 +37,7 @@ def train_window(
     state: optax.OptState,
     optimizer: optax.GradientTransformation,
     window: Sequence[Array],
-    scale: float,
+    scale: float | None,
     max_norm: float | None,
     non_finite: str,
     compute_dtype: str | None,
@@ -64,7 +64,8 @@ def update_or_skip(
     progress: Progress,
 ) -> tuple[Parameters, optax.OptState, Counts]:
     """Return both one update later, its loss and its norm."""
-    scale, problem = progress.scale, progress.problem
+    problem = progress.problem
+    scale = progress.scale if problem.loss_scale else None
     static: Any = problem.max_norm, problem.non_finite
     static += (problem.compute_dtype,)
     parameters, state, loss, norm = train_window(

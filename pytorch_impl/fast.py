@@ -25,30 +25,29 @@ from .safeguards import clip, global_norm, usable
 from .state import optimizer_state
 from .window import weighted_gradient
 
-Program = Callable[..., Any]
-
 
 def clipped_gradient(
     parameters: Parameters,
     window: Sequence[Tensor],
-    scale: Tensor,
+    scale: Tensor | None,
     max_norm: float | None,
     compute_dtype: str | None,
 ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
     """Return a window's loss, norm, and clipped gradient."""
-    gradient = weighted_gradient
     if torch.compiler.is_compiling():
-        gradient = window_gradient
+        loss, gradients = window_gradient(
+            parameters, window, scale, compute_dtype
+        )
     else:
-        window = [*zip(*window)]
-    loss, gradients = gradient(
-        parameters, window, scale, compute_dtype
-    )
+        given = [*zip(*window)], float(scale or 1)
+        loss, gradients = weighted_gradient(
+            parameters, *given, compute_dtype
+        )
     norm = global_norm(gradients)
     return loss, norm, clip(gradients, norm, max_norm)
 
 
-def compiled(problem: Problem) -> Program:
+def compiled(problem: Problem) -> Callable[..., Any]:
     """Compile clipped_gradient for a run, if that can be."""
     program = partial(
         clipped_gradient,
@@ -61,13 +60,15 @@ def compiled(problem: Problem) -> Program:
 def update_or_skip(
     parameters: Parameters,
     optimizer: Optimizer,
-    program: Program,
+    program: Callable[..., Any],
     window: Sequence[Tensor],
     progress: Progress,
 ) -> Counts:
     """Take one update in place; return its loss and norm."""
     problem = progress.problem
-    scale = parameters[0].new_tensor(progress.scale)
+    scale = None
+    if problem.loss_scale:
+        scale = parameters[0].new_tensor(progress.scale)
     loss, norm, gradients = program(parameters, window, scale)
     if usable(norm, problem.non_finite, progress.updates):
         apply_gradients(
@@ -87,10 +88,8 @@ def train(problem: Problem) -> Iterator[list[Any]]:
     parameters, epoch = load_weighted(problem)
     optimizer = make_optimizer(parameters, problem)
     program, progress = compiled(problem), Progress(problem)
-    form = {
-        "compiled": can_compile(),
-        "fused": fuse(optimizer),
-    }
+    form = {"compiled": can_compile()}
+    form["fused"] = fuse(optimizer)
     for window in padded_windows(epoch, problem):
         seen = update_or_skip(
             parameters, optimizer, program, window, progress

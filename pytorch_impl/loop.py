@@ -32,28 +32,44 @@ def micro_loss(
     return (error.square() * shares).sum()
 
 
+def micro_gradient(
+    parameters: Parameters,
+    x: Tensor,
+    y: Tensor,
+    shares: Tensor,
+    compute_dtype: str | None,
+) -> Sequence[Tensor]:
+    """Return a micro-batch's loss and gradient, in a list."""
+    gradients, loss = grad_and_value(micro_loss)(
+        parameters, x, y, shares, compute_dtype
+    )
+    return [loss, *gradients]
+
+
+@torch.no_grad()  # or scan would look for one of its own
 def window_gradient(
     parameters: Parameters,
     window: Sequence[Tensor],
-    scale: Tensor,
+    scale: Tensor | None,
     compute_dtype: str | None,
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """Return a padded window's loss, and its gradient."""
     x, y, weights = window
-    shares = weights / weights.sum() * scale
-    # Or scan would look for a gradient of its own.
-    W, b = (p.detach() for p in parameters)
+    shares = weights / weights.sum()
+    if scale is not None:
+        shares = shares * scale
 
     def add(sums: Any, micro_batch: Any) -> Any:
-        gradients, loss = grad_and_value(micro_loss)(
-            (W, b), *micro_batch, compute_dtype
-        )
-        found = [loss, *gradients]
-        return [
-            s + f for s, f in zip(sums, found)
-        ], loss.clone()
+        given = *micro_batch, compute_dtype
+        found = micro_gradient(parameters, *given)
+        return [s + f for s, f in zip(sums, found)], []
 
-    zeros = [torch.zeros_like(t) for t in (scale, W, b)]
-    (loss, *sums), _ = scan(add, zeros, [x, y, shares])
-    # Unscaled before anything else looks at it.
-    return loss / scale, [each / scale for each in sums]
+    # From the first, for zeros would be read and added too.
+    first = x[0], y[0], shares[0], compute_dtype
+    sums = micro_gradient(parameters, *first)
+    if len(x) > 1:
+        sums, _ = scan(add, sums, [x[1:], y[1:], shares[1:]])
+    if scale is not None:
+        # Unscaled before anything else looks at it.
+        sums = [each / scale for each in sums]
+    return sums[0], sums[1:]

@@ -28,7 +28,7 @@ def train_window(
     parameters: Parameters,
     optimizer: Optimizer,
     window: Sequence[tf.Tensor],
-    scale: tf.Tensor,
+    scale: tf.Tensor | None,
     max_norm: float | None,
     non_finite: str,
     compute_dtype: str | None,
@@ -64,7 +64,7 @@ def compiled(
             problem.compute_dtype,
         )
 
-    return in_xla(program, parameters, problem.dtype)
+    return in_xla(program, parameters, problem)
 
 
 def update_or_skip(
@@ -74,7 +74,7 @@ def update_or_skip(
 ) -> Counts:
     """Take one update in place; return its loss and norm."""
     problem = progress.problem
-    scale = tf.constant(progress.scale, problem.dtype)
+    scale = progress.scale if problem.loss_scale else None
     loss, norm = program(window, scale)
     if usable(norm, problem.non_finite, progress.updates):
         progress.advance()

@@ -26,22 +26,40 @@ def micro_loss(
     return tf.reduce_sum(tf.square(error) * shares)
 
 
+def micro_gradient(
+    parameters: Parameters,
+    x: tf.Tensor,
+    y: tf.Tensor,
+    shares: tf.Tensor,
+    compute_dtype: str | None,
+) -> Sequence[tf.Tensor]:
+    """Return a micro-batch's loss and gradient, in a list."""
+    with tf.GradientTape() as tape:
+        loss = micro_loss(
+            parameters, x, y, shares, compute_dtype
+        )
+    return [loss, *tape.gradient(loss, parameters)]
+
+
 def window_gradient(
     parameters: Parameters,
     window: Sequence[tf.Tensor],
-    scale: tf.Tensor,
+    scale: tf.Tensor | None,
     compute_dtype: str | None,
 ) -> tuple[tf.Tensor, Sequence[tf.Tensor]]:
     """Return a padded window's loss, and its gradient."""
     x, y, weights = window
-    shares = weights / tf.reduce_sum(weights) * scale
-    sums = [tf.zeros_like(t) for t in (scale, *parameters)]
-    for i in tf.range(tf.shape(x)[0]):
+    shares = weights / tf.reduce_sum(weights)
+    if scale is not None:
+        shares *= scale
+    # From the first, for zeros would be read and added too.
+    given = x[0], y[0], shares[0], compute_dtype
+    sums = micro_gradient(parameters, *given)
+    for i in tf.range(1, tf.shape(x)[0]):
         given = x[i], y[i], shares[i], compute_dtype
-        with tf.GradientTape() as tape:
-            loss = micro_loss(parameters, *given)
-        found = [loss, *tape.gradient(loss, parameters)]
+        found = micro_gradient(parameters, *given)
         sums = [s + f for s, f in zip(sums, found)]
-    # Unscaled before anything else looks at it.
-    loss, *gradients = [each / scale for each in sums]
-    return loss, gradients
+    if scale is not None:
+        # Unscaled before anything else looks at it.
+        sums = [each / scale for each in sums]
+    return sums[0], sums[1:]

@@ -18,12 +18,14 @@ def usable(norm: tf.Tensor, policy: str, update: int) -> bool:
     of the parameters. Raises FloatingPointError, if that is
     the policy.
     """
+    if policy == "apply":
+        return True
     finite = math.isfinite(norm)
     if not finite and policy == "raise":
         raise FloatingPointError(
             f"update {update + 1}: the gradient is not finite"
         )
-    return finite or policy == "apply"
+    return finite
 
 
 def clip(

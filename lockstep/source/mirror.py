@@ -88,13 +88,11 @@ EXCEPTIONS: dict[tuple[str, ...], str] = {
         (framework, "fast", "update_or_skip", "program"): "in JAX it is train_window itself"
         for framework in ("pytorch", "tensorflow")
     },
+    ("tensorflow", "fast", "Program"): "It is not needed here: the program is train_window.",
     **{
-        (framework, "fast", "Program"): "It is not needed here: the program is train_window."
+        (framework, "loop", name): "It stands in window.py here."
         for framework in ("pytorch", "tensorflow")
-    },
-    **{
-        (framework, "loop", "micro_loss"): "It stands in window.py here."
-        for framework in ("pytorch", "tensorflow")
+        for name in ("micro_loss", "micro_gradient")
     },
     **{
         ("pytorch", "compiler", name): (
