@@ -35,7 +35,7 @@ def show_outcome(out: Console, outcome: Outcome) -> None:
         out,
         f"K = {check.problem.accumulation_steps}, {check.updates} updates:"
         f" {EVIDENCE[check.evidence]}"
-        + (f" (compiled in {' and '.join(compiled)})" if compiled else ""),
+        + (f" (compiled in {', '.join(compiled)})" if compiled else ""),
     )
     if check.updates:
         out.print(outcome_table(outcome))
