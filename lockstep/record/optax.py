@@ -154,6 +154,13 @@ class Recorder:
         self.activations.see(name, inputs, value)
         return value
 
+    def average(self, value: Any) -> Any:
+        """The value unchanged: an average of the parameters, kept as it is at the next update."""
+        self.check()
+        arrays = {f"average|{n}": a for n, a in optax_names.named(value).items()}
+        self._send(self._got_average, arrays, {})
+        return value
+
     def clipped(self, clip: Any) -> optax.GradientTransformationExtraArgs:
         """A clipping link of a chain that does the same, and of which the result is recorded.
 
@@ -361,6 +368,12 @@ class Recorder:
     ) -> None:
         """What came out of clipping; inside MultiSteps, the last one of a window counts."""
         self._keep(arrays, sizes, "clipped", "clipped")
+
+    def _got_average(
+        self, arrays: dict[str, Array], sizes: dict[str, Any], _: dict[str, Array]
+    ) -> None:
+        """An average of the parameters; before an update, the last one counts."""
+        self._keep(arrays, sizes, "average", "average")
 
     def _got_micro_batch(
         self, arrays: dict[str, Array], sizes: dict[str, Any], always: dict[str, Array]

@@ -15,7 +15,7 @@ import functools
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,9 @@ class Recorder:
     optimizers: those to record; without any, each that steps a parameter of the model. full, every,
     at: of which updates whole tensors are kept, see `Writer`. activations: what goes into and comes
     out of all modules (True) or some (their names) is kept too, of the first micro-batch of those
-    updates. ranks: 0 records the first process alone, "all" each in a folder of its own.
+    updates. average: a module, or tensors by the parameters' names, that is kept beside the
+    parameters as their average. ranks: 0 records the first process alone, "all" each in a folder
+    of its own.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Recorder:
         every: int | None = None,
         at: Collection[int] = (),
         activations: bool | Collection[str] = False,
+        average: Any = None,
         ranks: int | str = 0,
     ) -> None:
         """Put the hooks in place, and write what is known of the run."""
@@ -140,6 +143,9 @@ class Recorder:
         self.world = {"rank": rank, "ranks": count}
         folder = Path(folder) / f"rank-{rank}" if ranks == "all" else folder
         self.learn_names()
+        self.average = average
+        if average is not None and not self.averages().keys() & self.named.keys():
+            raise RecordError("average: it has no parameter by a name of the model's")
         self.modules = self.chosen(activations)
         self.writer = Writer(folder, "pytorch", full, every, at)
         self.window = self.new_window()
@@ -242,6 +248,14 @@ class Recorder:
         """Know a parameter under a name."""
         self.names[id(parameter)] = name
         self.named[name] = parameter
+
+    def averages(self) -> Mapping[str, Any]:
+        """The averages that are kept beside the parameters, by their names."""
+        if self.average is None or isinstance(self.average, Mapping):
+            return self.average or {}
+        averaged = isinstance(self.average, torch.optim.swa_utils.AveragedModel)
+        module = unwrapped(self.average.module if averaged else self.average)
+        return {clean(name): each for name, each in module.named_parameters()}
 
     def hook_parameters(self) -> None:
         """Hook the parameters that get gradients and have no hooks yet."""
@@ -435,6 +449,9 @@ class Recorder:
                     window.decays[name] = number(group["weight_decay"])
         for name in names + self.frozen():
             self.take("before", name, self.named[name])
+        averages = self.averages()
+        for name in names:
+            self.take("average", name, averages.get(name))
         kept = any(optimizer.state.get(self.named[name]) for name in names)
         if self.stateful & set(names) and not kept:
             window.facts["emptied"] = True

@@ -3,7 +3,8 @@
 An array is named `phase|name`, with the name that its framework has for the parameter. Phases:
 `before` and `after` (the parameters), `gradient.0`, `gradient.1`, ... (of each micro-batch alone),
 `accumulated` (all of the window's), `clipped` (what the optimizer got), `state-before.NAME`,
-`state.NAME` (the optimizer's, under the library's own names), `input.0`, `output.0` (a module's
+`state.NAME` (the optimizer's, under the library's own names), `average` (of the parameters, which
+some keep beside them, before the update), `input.0`, `output.0` (a module's
 in the window's micro-batch 0; `input.0.1` is its second), `data.0`, `targets.0` (what that
 micro-batch is of, numbered). What a framework does not show is absent.
 

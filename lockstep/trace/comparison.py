@@ -19,6 +19,7 @@ from lockstep.oracle.loop import STAGES
 from lockstep.problem import Optimizer
 from lockstep.problem.settings import OPTIMIZERS
 from lockstep.trace import forward
+from lockstep.trace.averaging import averaging_findings, averaging_notes
 from lockstep.trace.findings import Finding, ordered
 from lockstep.trace.forward import Parting
 from lockstep.trace.gradients import Pair, arranged, pairs
@@ -165,6 +166,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     rule = rule_of(second, expected, accumulation)
     found += rule_findings(rule, expected, accumulation, first.optimizer)
     found += decay_findings(decays(first, right), decays(second, rule), matching)
+    found += averaging_findings(mine, theirs, accumulation)
     left = [*left_of(rule), *unmatched(matching)]
     return Comparison(
         mine, theirs, matching, ordered(found), gradients, left,
@@ -543,6 +545,7 @@ def notes(mine: Identified, theirs: Identified, gradients: Sequence[Pair]) -> It
         yield "no gradients could be compared: no update begins at the same parameters in both"
     elif all(pair.micro_batch is None for pair in gradients):
         yield "the gradients of single micro-batches were not shown: only their sum was compared"
+    yield from averaging_notes(mine.steps.trace, theirs.steps.trace)
     for run in (mine, theirs):
         for said in run.steps.trace.facts.get("notes", ()):
             yield f"{run.steps.trace.folder.name}: {said}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lockstep import mistakes
 
 # In which order they run: what comes first is said first.
-STAGES = ("data", "model", "window", "clip", "decay", "rule", "rate", "state", "between")
+STAGES = ("data", "model", "window", "clip", "decay", "rule", "rate", "state", "between", "average")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ optax = pytest.importorskip("optax")
 jnp = jax.numpy
 
 import lockstep.record  # noqa: E402
-import lockstep.trace  # noqa: E402
+import lockstep.trace.averaging  # noqa: E402
 from lockstep.problem import Optimizer  # noqa: E402
 from lockstep.record.writer import RecordError  # noqa: E402
 from lockstep.trace.identify import Identified  # noqa: E402
@@ -139,6 +139,34 @@ def test_a_resumed_run_is_compared_from_sketches_of_its_state(way: str, tmp_path
         assert all(each.fit.exact for each in fitted), slot
         sizes = [each.step.kept[slot].size for each in fitted]
         assert sizes == [30, 256, 30, 600, 30, 256]
+
+
+@pytest.mark.parametrize("way", ["eager", "jit"])
+@pytest.mark.parametrize("often", [1, MICRO_BATCHES])
+def test_an_average_is_kept_as_it_is_at_the_next_update(
+    way: str, often: int, tmp_path: Path
+) -> None:
+    """Of one that is taken so often a window, the share that an update leaves is known."""
+    with lockstep.record.jax(tmp_path / "run", full=1) as recorder:
+        optimizer = recorder.wrap(optax.MultiSteps(chain(recorder), MICRO_BATCHES))
+        gradients = recorder.gradient(jax.grad(loss))
+
+        def step(params: Any, state: Any, average: Any, x: Any) -> Any:
+            changes, new = optimizer.update(gradients(params, x), state, params)
+            params = optax.apply_updates(params, changes)
+            moved = optax.incremental_update(params, average, 0.1)
+            take = (often > 1) | (new.gradient_step > state.gradient_step)
+            average = jax.tree.map(lambda a, b: jnp.where(take, a, b), moved, average)
+            return params, new, recorder.average(average)
+
+        if way == "jit":
+            step = jax.jit(step)
+        carry = start(), optimizer.init(start()), start()
+        for x in data():
+            carry = step(*carry, x)
+    found = lockstep.trace.averaging.kept(lockstep.trace.read(tmp_path / "run"))
+    assert set(found) == {1, 2}
+    assert all(each.equals(0.9**often) for each in found.values())
 
 
 def test_what_a_window_holds(tmp_path: Path) -> None:

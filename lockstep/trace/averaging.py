@@ -1,0 +1,101 @@
+"""An average of the parameters that a run keeps beside them, and what an update leaves of it.
+
+Most call it EMA: average = d * average + (1 - d) * parameters. What is recorded of one update and
+of the next says by how much it went on in between: 1 - d, if that is done once an update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from lockstep.trace.findings import Finding
+from lockstep.trace.numbers import Number, fit, unit
+from lockstep.trace.reading import Trace, Update
+
+# By where it was recorded: which parameters it went towards, until the next record. One that is
+# part of an optimizer is recorded after a step, the others before it.
+TOWARDS = {"average": ("after",), "state.average": ("next before", "next after")}
+# From which error on what an update keeps of an average says nothing.
+LOOSE = 0.1
+
+
+def kept(trace: Trace) -> dict[int, Number]:
+    """By update: how much of the average is left at the next one; nothing where there is none."""
+    found = {}
+    for update, following in pairwise(trace.updates):
+        phase = next((each for each in TOWARDS if update.phases.get(each)), None)
+        if phase is None or following.number != update.number + 1:
+            continue
+        left = share(update, following, phase)
+        if left is not None and left.error < LOOSE:
+            found[update.number] = left
+    return found
+
+
+def share(update: Update, following: Update, phase: str) -> Number | None:
+    """What is left of an average; None where it is no mean of itself and the parameters."""
+    places = [(update, phase), (following, phase)]
+    for place in TOWARDS[phase]:
+        later = place.startswith("next ")
+        places.append((following if later else update, place.removeprefix("next ")))
+    targets, columns, bounds = [], [], []
+    for name in update.phases[phase]:
+        found = [each.array(place, name) for each, place in places]
+        if any(array is None for array in found):
+            continue
+        if len({array.size for array in found if array is not None}) > 1:
+            # Whole at one of both, and a sketch at the other.
+            found = [each.sketch(place, name) for each, place in places]
+        arrays = [array.ravel() for array in found if array is not None]
+        average, went, *towards = arrays
+        targets.append(went - average)
+        columns.append(np.stack([each - average for each in towards], axis=1))
+        bounds.append(2 * unit(update.dtype(phase, name)) * np.abs(np.stack(arrays)).sum(axis=0))
+    if not targets:
+        return None
+    matrix = np.concatenate(columns)
+    fitted = fit(np.concatenate(targets), list(matrix.T), np.concatenate(bounds))
+    if not fitted.exact or not matrix.any(axis=0).all():
+        return None  # beside the parameters that it is, none of it can be told
+    gone = fitted.coefficients
+    return Number(1 - sum(each.value for each in gone), sum(each.error for each in gone))
+
+
+def power(number: Number, exponent: int) -> Number:
+    """A number to a power."""
+    value = number.value**exponent
+    return Number(value, exponent * abs(number.value) ** (exponent - 1) * number.error)
+
+
+def averaging_findings(mine: Trace, theirs: Trace, accumulation_steps: int) -> Iterator[Finding]:
+    """An average that goes on otherwise than the first run's."""
+    right, own = kept(mine), kept(theirs)
+    both = [update for update in own if update in right]
+    if all(own[update].equals(right[update]) for update in both):
+        return
+    # AveragedModel begins as a copy, whenever that is.
+    begun = [u for u in both if not (own[u].equals(0.0) or right[u].equals(0.0))] or both
+    k, first = accumulation_steps, next((u for u in begun if not own[u].equals(right[u])), begun[0])
+    said = (
+        f"of the average of the parameters an update leaves {own[first]} instead of {right[first]}"
+    )
+    name = "another average"
+    if k > 1 and all(own[u].equals(power(right[u], k)) for u in begun):
+        name = "average per micro-step"
+        said += f", its {k}th power: it is taken at every micro-step"
+    elif k > 1 and all(right[u].equals(power(own[u], k)) for u in begun):
+        name = "average per update"
+        said += f", its {k}th root: it is taken once an update, and at every micro-step there"
+    yield Finding(name, "average", said, first, phase="average")
+
+
+def averaging_notes(mine: Trace, theirs: Trace) -> Iterator[str]:
+    """What one run alone has shown."""
+    shown = [
+        trace for trace in (mine, theirs) if any(trace.updates[0].phases.get(p) for p in TOWARDS)
+    ]
+    if len(shown) == 1:
+        yield f"an average of the parameters was recorded of {shown[0].folder.name} alone"
