@@ -158,6 +158,8 @@ class Recorder(keras.callbacks.Callback):
         if not self.inputs and self.watching("data.0|0"):
             for index, value in enumerate(arrays((inputs, list(named.values())))):
                 self.see(f"data.0|{index}", value)
+        if self.layers is not None and self.layers.asked is None:
+            return self.layer_called("", call, *inputs, **named)
         return call(*inputs, **named)
 
     def layer_called(self, name: str, call: Any, /, *inputs: Any, **named: Any) -> Any:

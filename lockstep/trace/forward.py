@@ -157,12 +157,25 @@ def top(modules: Mapping[str, Module]) -> list[Module]:
 def apart(
     here: Sequence[Array], there: Sequence[Array], floor: float
 ) -> tuple[Array, Array] | None:
-    """The first arrays that differ, arranged alike; None where none that can be compared does."""
+    """The first arrays that differ, arranged alike; None where none that can be compared does.
+
+    One side may have a mask among them where the other is called with the values once more.
+    """
     for one, other in zip(here, there, strict=False):
+        if any(alike(one, each, floor) for each in there):
+            continue
+        if any(alike(each, other, floor) for each in here):
+            continue
         read = arranged(one, other)
-        if read is not None and distance(one, read) > floor:
+        if read is not None:
             return one, read
     return None
+
+
+def alike(one: Array, other: Array, floor: float) -> bool:
+    """Whether an array is another one, in axes of its own."""
+    read = arranged(one, other)
+    return read is not None and distance(one, read) <= floor
 
 
 def arranged(one: Array, other: Array) -> Array | None:

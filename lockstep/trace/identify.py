@@ -176,10 +176,17 @@ class Identified:
         for step in self.steps.of.values():
             if slot not in step.kept or step.clipped is None:
                 continue
-            weight = self.coupled.get(step.name)
-            gradient = step.clipped + (weight.value if weight else 0.0) * step.before
+            weight = self.coupled.get(step.name, Number(0.0, 0.0))
+            pull = weight.value * step.before
+            gradient = step.clipped + pull
             columns = [step.kept_before[slot], gradient * gradient]
-            fitted = linear(step.kept[slot], columns, 2, step.dtype)
+            # Where decay and gradient cancel, what both have rounded is left.
+            off = unit(step.dtype) * (abs(step.clipped) + abs(pull)) + weight.error * abs(
+                step.before
+            )
+            fitted = linear(
+                step.kept[slot], columns, 2, step.dtype, (2 * abs(gradient) + off) * off
+            )
             decay, gain = fitted.coefficients
             found.append(Average(step, decay, gain, Number(0.0, math.inf), fitted))
         return found
@@ -224,16 +231,20 @@ def pulled(each: Average, slot: str, decay: Number, gain: Number) -> Average:
     return Average(step, decay, gain, fitted.coefficients[0], fitted)
 
 
-def linear(target: Array, columns: Sequence[Array], averaged: int, dtype: str) -> Fit:
+def linear(
+    target: Array, columns: Sequence[Array], averaged: int, dtype: str, off: Array | float = 0.0
+) -> Fit:
     """target as a sum of the columns, each product and sum of which rounds.
 
-    averaged: so many of the columns are averaged, which may be written with their difference.
+    averaged: so many of the columns are averaged, which may be written with their difference; off:
+    how far the last column may be from what went into the target.
     """
     size = 2 * (abs(target) + sum(map(abs, columns[:averaged])))
     first = fit(target, columns, unit(dtype) * size)
     for number, column in list(zip(first.coefficients, columns, strict=True))[averaged:]:
         size = size + abs(number.value * column)
-    return fit(target, columns, unit(dtype) * size)
+    last = first.coefficients[-1].value
+    return fit(target, columns, unit(dtype) * size + abs(last) * off)
 
 
 def window_fit(update: Update, previous: Update | None, steps: Steps) -> Fit | None:

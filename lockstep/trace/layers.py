@@ -60,10 +60,15 @@ def explained(case: Case) -> Reason | None:
 # Activations.
 
 
-def gelu(x: Array) -> Array:
-    """x Phi(x)."""
+def gelu(x: Array, half: float = math.sqrt(0.5)) -> Array:
+    """x Phi(x); half: sqrt(1 / 2)."""
     erf = np.vectorize(math.erf, otypes=[float])
-    return np.asarray(0.5 * x * (1 + erf(x / math.sqrt(2))))
+    return np.asarray(0.5 * x * (1 + erf(x * half)))
+
+
+def gelu_by_tanh(x: Array, cubic: float = 0.044715) -> Array:
+    """Its approximation; cubic: the weight of the cube."""
+    return np.asarray(0.5 * x * (1 + np.tanh(0.7978845608028654 * (x + cubic * x**3))))
 
 
 def sigmoid(x: Array) -> Array:
@@ -75,7 +80,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "no activation": lambda x: x,
     "ReLU": lambda x: np.maximum(x, 0),
     "GELU": gelu,
-    "GELU by tanh": lambda x: 0.5 * x * (1 + np.tanh(0.7978845608028654 * (x + 0.044715 * x**3))),
+    "GELU by tanh": gelu_by_tanh,
     "GELU by sigmoid": lambda x: x * sigmoid(1.702 * x),
     "SiLU": lambda x: x * sigmoid(x),
     "tanh": np.tanh,
@@ -86,13 +91,18 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "softplus": lambda x: np.logaddexp(x, 0),
     "squared ReLU": lambda x: np.maximum(x, 0) ** 2,
 }
+# TensorFlow's constants are float32 before they are cast to what is computed in.
+IN_SINGLE: dict[str, Callable[[Array], Array]] = {
+    "GELU": lambda x: gelu(x, float(np.float32(math.sqrt(0.5)))),
+    "GELU by tanh": lambda x: gelu_by_tanh(x, float(np.float32(0.044715))),
+}
 
 
 def activation(case: Case, x: Array, got: Array) -> str | None:
     """The activation that makes an array of another, the nearest that fits."""
-    apart = {name: distance(got.ravel(), f(x).ravel()) for name, f in ACTIVATIONS.items()}
-    name = min(apart, key=lambda each: apart[each])
-    return name if apart[name] <= case.floor else None
+    ways = [*ACTIVATIONS.items(), *IN_SINGLE.items()]
+    apart, name = min((distance(got.ravel(), f(x).ravel()), name) for name, f in ways)
+    return name if apart <= case.floor else None
 
 
 def activated(case: Case) -> Reason | None:

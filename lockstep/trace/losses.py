@@ -23,7 +23,9 @@ def loss_reason(mine: Update, theirs: Update, outputs: Array) -> Reason | None:
             said = f"its targets are the right ones {abs(places)} place{'s' * (abs(places) > 1)}"
             return Reason("label-shift", f"{said} {'further on' if places > 0 else 'back'}")
     for target in [*integers(mine, "targets"), *integers(mine, "data")][::-1]:
-        right, wrong = (counted(outputs, target, loss_of(each)) for each in (mine, theirs))
+        right, wrong = (
+            counted(outputs, target, loss_of(each), each.micro_batches) for each in (mine, theirs)
+        )
         if right is not None and wrong is not None and right != wrong:
             return padding_reason(right, wrong)
     return None
@@ -75,10 +77,11 @@ def loss_of(update: Update) -> float | None:
 ALL = "all"
 
 
-def counted(outputs: Array, target: Array, loss: float | None) -> Any:
+def counted(outputs: Array, target: Array, loss: float | None, micro_batches: int) -> Any:
     """Which target's losses a cross entropy leaves out, ALL if none; None where it is none.
 
-    The loss is the sum over those that count, divided by a whole number.
+    The loss is the sum over those that count, divided by a whole number; where what follows divides
+    by the number of micro-batches, by a whole number of these.
     """
     if loss is None or not loss or outputs.ndim < 2:
         return None
@@ -90,9 +93,10 @@ def counted(outputs: Array, target: Array, loss: float | None) -> Any:
     fits: list[tuple[float, Any]] = []
     for left_out in (ALL, *np.unique(flat).tolist()):
         kept = np.ones(len(flat), bool) if left_out is ALL else flat != left_out
-        ratio = float(losses[kept].sum()) / loss
-        if ratio > 0.5 and abs(ratio - round(ratio)) <= WHOLE * ratio:
-            fits.append((abs(round(ratio) - int(kept.sum())), left_out))
+        for parts in {1, max(micro_batches, 1)}:
+            ratio = float(losses[kept].sum()) / loss * parts
+            if ratio > 0.5 and abs(ratio - round(ratio)) <= WHOLE * ratio:
+                fits.append((abs(round(ratio) / parts - int(kept.sum())), left_out))
     return min(fits, key=lambda each: each[0])[1] if fits else None
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lockstep.trace.forward import Module, Parting
-from lockstep.trace.layers import ACTIVATIONS, SCALES, Case, explained
+from lockstep.trace.forward import Module, Parting, apart, distance
+from lockstep.trace.layers import ACTIVATIONS, IN_SINGLE, SCALES, Case, explained
 from lockstep.trace.losses import ALL, counted, cross_entropies, moved
 
 FLOOR = {"float64": 1e-13, "float32": 3e-5}
@@ -46,6 +46,27 @@ def test_every_two_activations_are_told_apart(numbers, dtype):
             assert f"it has {wrong}, and {right} is right" in reason.said
             told += 1
     assert told == len(ACTIVATIONS) * (len(ACTIVATIONS) - 1)
+
+
+def test_an_activation_with_constants_in_float32_is_known(numbers):
+    """TensorFlow's are, in float64 too."""
+    x = 2 * numbers.standard_normal((40, 6))
+    source, target = Module("dense", (x,), (x,)), Module("next", (), ())
+    for right, f in ACTIVATIONS.items():
+        for wrong, g in IN_SINGLE.items():
+            assert distance(ACTIVATIONS[wrong](x), g(x)) > FLOOR["float64"]
+            reason = explained(case("between", target, (f(x), g(x)), [source]))
+            assert (reason is None) == (right == wrong)
+            assert reason is None or f"it has {wrong}, and {right} is right" in reason.said
+
+
+def test_a_mask_is_not_held_against_the_values_that_another_side_passes_twice(numbers):
+    x, other = numbers.standard_normal((2, 3, 8, 8))
+    mask = np.tri(8)[None, None].repeat(3, 0)
+    assert apart((x, mask), (x, x), 1e-12) is None
+    assert apart((x, x), (x, mask), 1e-12) is None
+    assert apart((x, mask), (x, 0 * mask), 1e-12) is not None
+    assert apart((x, mask), (other, other), 1e-12) is not None
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -181,8 +202,12 @@ def test_what_counts_is_read_off_a_loss(numbers):
     target[:, 3:] = 0
     losses = cross_entropies(logits.reshape(30, 9), target.ravel())
     kept = target.ravel() != 0
-    assert counted(logits, target, float(losses.mean())) == ALL
-    assert counted(logits, target, float(losses[kept].mean())) == 0
-    assert counted(logits, target, float(losses[kept].sum() / 71)) == 0
-    assert counted(logits, target, float(losses[kept].mean()) * 1.00123) is None
-    assert counted(logits, np.where(target == 0, -100, target), float(losses[kept].mean())) == -100
+    mean, all_mean = float(losses[kept].mean()), float(losses.mean())
+    assert counted(logits, target, all_mean, 1) == ALL
+    assert counted(logits, target, mean, 1) == 0
+    assert counted(logits, target, float(losses[kept].sum() / 71), 1) == 0
+    # What follows divides by four micro-batches.
+    assert counted(logits, target, float(losses[kept].sum() / 71 * 4), 4) == 0
+    assert counted(logits, target, float(losses[kept].sum() / 71 * 4), 1) is None
+    assert counted(logits, target, mean * 1.00123, 4) is None
+    assert counted(logits, np.where(target == 0, -100, target), mean, 1) == -100

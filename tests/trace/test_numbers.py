@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lockstep.oracle.tracked import banded, rounded
+from lockstep.trace.identify import linear
 from lockstep.trace.numbers import Number, agreed, fit, unit
 
 RELATIONS = [(dtype, size) for dtype in ("float32", "float64") for size in (5, 40, 4000)]
@@ -63,3 +64,21 @@ def test_arrays_that_carry_their_error_have_that_of_each_number():
         assert whole.value[index] == alone.value
         assert whole.error[index] >= alone.error * (1 - 1e-12)
         assert whole.error[index] <= 2 * alone.error + 1e-12
+
+
+def test_where_decay_and_gradient_cancel_an_average_of_squares_is_as_rough_as_they_are():
+    numbers = np.random.default_rng(0)
+    parameter = numbers.standard_normal(400).astype("float32")
+    pull = np.float32(0.02) * parameter
+    clipped = np.where(np.arange(400) % 2, 1e-6 * numbers.standard_normal(400) - pull, 1).astype(
+        "f4"
+    )
+    after = np.float32(0.05) * (clipped + pull) ** 2
+    exact = clipped.astype(float) + 0.02 * parameter.astype(float)
+    off = unit("float32") * (abs(clipped) + abs(pull)).astype(float)
+    columns = [np.zeros(400), exact * exact]
+    assert not linear(after.astype(float), columns, 2, "float32").exact
+    found = linear(after.astype(float), columns, 2, "float32", (2 * abs(exact) + off) * off)
+    assert found.exact
+    assert found.coefficients[1].equals(0.05)
+    assert found.coefficients[1].error < 1e-4

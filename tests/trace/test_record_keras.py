@@ -300,13 +300,11 @@ DENSE = {
 }
 ATTENTION = tuple(f"attention/{name}" for name in ("query", "key", "value", "attention_output"))
 RETURNED = {
-    "mlp": DENSE["mlp"],
-    "transformer": tuple(
-        f"transformer/{name}"
-        for name in (
-            *("embedding", "positions", "norm1", *ATTENTION, "attention"),
-            *("norm2", "inner", "outer", "norm3"),
-        )
+    "mlp": (*DENSE["mlp"], ""),
+    "transformer": (
+        *(f"transformer/{name}" for name in ("embedding", "positions", "norm1", *ATTENTION)),
+        *(f"transformer/{name}" for name in ("attention", "norm2", "inner", "outer", "norm3")),
+        "",  # the whole model
     ),
 }
 
