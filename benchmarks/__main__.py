@@ -52,6 +52,10 @@ def environment(threads: int, folder: str) -> dict[str, str]:
     return {**os.environ, **chosen}
 
 
+# Of glibc's malloc: what is larger goes back to the system when it is freed.
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+
+
 def found(task: Mapping[str, Any], folder: str) -> Iterator[Any]:
     """What a process finds, one after the other; raises SystemExit if it fails.
 
@@ -61,7 +65,7 @@ def found(task: Mapping[str, Any], folder: str) -> Iterator[Any]:
         [sys.executable, "-m", "benchmarks.measuring", json.dumps(task)],
         stdout=subprocess.PIPE,
         text=True,
-        env=environment(task["threads"], folder),
+        env=environment(task["threads"], folder) | (GIVEN_BACK if task["kind"] == "memory" else {}),
     )
     assert process.stdout is not None
     for line in process.stdout:

@@ -37,7 +37,8 @@ def window_gradient(
 
     # From the first, for zeros would be read and added too.
     sums = lax.fori_loop(1, len(x), add, micro(0))
-    if scale is None:
-        return sums
-    # Unscaled before anything else looks at it.
-    return jax.tree.map(lambda each: each / scale, sums)
+    if scale is not None:
+        # Unscaled before anything else looks at it.
+        sums = jax.tree.map(lambda each: each / scale, sums)
+    # Or XLA would write out all squares that a norm adds up.
+    return lax.optimization_barrier(sums)

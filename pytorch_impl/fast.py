@@ -65,8 +65,8 @@ def update_or_skip(
     progress: Progress,
 ) -> Counts:
     """Take one update in place; return its loss and norm."""
-    problem = progress.problem
-    scale = None
+    optimizer.zero_grad()  # frees the last window's gradient
+    problem, scale = progress.problem, None
     if problem.loss_scale:
         scale = parameters[0].new_tensor(progress.scale)
     loss, norm, gradients = program(parameters, window, scale)

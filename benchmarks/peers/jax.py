@@ -36,8 +36,8 @@ class Held:
         self.rewind()
 
     def rewind(self) -> None:
-        """Begin with a state that has counted nothing."""
-        self.state = self.optimizer.init(self.parameters)
+        """Begin with a state that has counted nothing, and is computed."""
+        self.state = jax.block_until_ready(self.optimizer.init(self.parameters))
 
     def window(self) -> None:
         """Take one update."""
