@@ -1,6 +1,6 @@
 """How fast the loops are beside others, and beside the least possible: `python -m benchmarks`.
 
-A process for each framework and number of threads; in it, all loops with the same size and K take
+A process for each framework, number of threads and size; in it, all loops with the same K take
 turns. What is kept are the medians of ratios within a round, and their quartiles.
 """
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -112,22 +113,14 @@ def version(package: str) -> str:
 
 
 def timed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All cells, as they are found."""
-    for threads in options.threads:
-        for framework in options.framework:
-            chosen = [
-                (SIZES[size], k)
-                for size in options.size
-                for k in options.steps
-                if k in (SMALL_STEPS if size == "4x3" else STEPS)
-            ]
-            task = {"kind": "time", "framework": framework, "threads": threads, "cells": chosen}
-            task |= {"rounds": options.rounds, "budget": options.budget}
-            for each in found_anew(task):
-                where = {"framework": framework, "threads": threads}
-                size = "x".join(map(str, each["size"]))
-                print(f"{framework}, {threads} threads, {size}, K = {each['steps']}", flush=True)
-                yield {**where, **each}
+    """All cells, as they are found; a size has a process of its own, and the heap that it makes."""
+    for threads, framework, size in product(options.threads, options.framework, options.size):
+        known = SMALL_STEPS if size == "4x3" else STEPS
+        chosen = [(SIZES[size], k) for k in options.steps if k in known]
+        task = {"kind": "time", "framework": framework, "threads": threads, "cells": chosen}
+        for each in found_anew(task | {"rounds": options.rounds, "budget": options.budget}):
+            print(f"{framework}, {threads} threads, {size}, K = {each['steps']}", flush=True)
+            yield {"framework": framework, "threads": threads, **each}
 
 
 def remembered(framework: str) -> Iterator[dict[str, Any]]:
