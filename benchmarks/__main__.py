@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any
 
