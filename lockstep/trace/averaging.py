@@ -6,6 +6,7 @@ of the next says by how much it went on in between: 1 - d, if that is done once 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -36,7 +37,10 @@ def kept(trace: Trace) -> dict[int, Number]:
 
 
 def share(update: Update, following: Update, phase: str) -> Number | None:
-    """What is left of an average; None where it is no mean of itself and the parameters."""
+    """What is left of an average: no number where it is no mean of itself and the parameters.
+
+    None where that cannot be told: it was not recorded, or it is the parameters.
+    """
     places = [(update, phase), (following, phase)]
     for place in TOWARDS[phase]:
         later = place.startswith("next ")
@@ -57,9 +61,11 @@ def share(update: Update, following: Update, phase: str) -> Number | None:
     if not targets:
         return None
     matrix = np.concatenate(columns)
+    if not matrix.any(axis=0).all():
+        return None
     fitted = fit(np.concatenate(targets), list(matrix.T), np.concatenate(bounds))
-    if not fitted.exact or not matrix.any(axis=0).all():
-        return None  # beside the parameters that it is, none of it can be told
+    if not fitted.exact:
+        return Number(math.nan, 0.0)
     gone = fitted.coefficients
     return Number(1 - sum(each.value for each in gone), sum(each.error for each in gone))
 
@@ -73,7 +79,7 @@ def power(number: Number, exponent: int) -> Number:
 def averaging_findings(mine: Trace, theirs: Trace, accumulation_steps: int) -> Iterator[Finding]:
     """An average that goes on otherwise than the first run's."""
     right, own = kept(mine), kept(theirs)
-    both = [update for update in own if update in right]
+    both = [update for update in own if update in right and math.isfinite(right[update].value)]
     if all(own[update].equals(right[update]) for update in both):
         return
     # AveragedModel begins as a copy, whenever that is.
@@ -83,7 +89,11 @@ def averaging_findings(mine: Trace, theirs: Trace, accumulation_steps: int) -> I
         f"of the average of the parameters an update leaves {own[first]} instead of {right[first]}"
     )
     name = "another average"
-    if k > 1 and all(own[u].equals(power(right[u], k)) for u in begun):
+    if not math.isfinite(own[first].value):
+        said = (
+            f"from update {first} on the average goes where no mean of it and the parameters does"
+        )
+    elif k > 1 and all(own[u].equals(power(right[u], k)) for u in begun):
         name = "average per micro-step"
         said += f", its {k}th power: it is taken at every micro-step"
     elif k > 1 and all(right[u].equals(power(own[u], k)) for u in begun):

@@ -99,7 +99,7 @@ def test_an_average_of_one_run_alone_is_said(tmp_path) -> None:
     assert "an average of the parameters was recorded of with alone" in found.notes
 
 
-def test_an_average_that_is_none_is_not_told_of(tmp_path) -> None:
+def test_what_is_no_average_is_told(tmp_path) -> None:
     """What goes somewhere else leaves no share of itself."""
 
     class Noise(dict):
@@ -107,7 +107,11 @@ def test_an_average_that_is_none_is_not_told_of(tmp_path) -> None:
             for name, each in model.named_parameters():
                 self[name] = torch.randn_like(each)
 
-    assert kept(read(run(tmp_path / "run", lambda model: Noise(model.named_parameters())))) == {}
+    other = run(tmp_path / "b", lambda model: Noise(model.named_parameters()))
+    found = compare_traces(run(tmp_path / "a", by_hand(0.99)), other)
+    assert found.names == ("another average",)
+    assert "goes where no mean of it and the parameters does" in found.findings[0].said
+    assert compare_traces(other, tmp_path / "a").verdict == "same"  # nothing to hold it against
 
 
 def test_an_average_of_another_model_is_refused(tmp_path) -> None:
