@@ -86,6 +86,15 @@ def test_an_exact_problem_is_compared_as_long_as_it_is_exact() -> None:
     assert "330 numbers compared in bits, 0 differ" in done.stdout
 
 
+def test_the_fast_form_is_run() -> None:
+    done = lockstep("run", "exact", "iris-adamw", "--fast", "-f", "jax", "-u", "6")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    # Two dtypes, six updates of W and b.
+    assert "180 numbers compared in bits, 0 differ; 180 compared with their rounding bound" in said
+    assert said.count("in the fast form, float") == said.count("(compiled in JAX)") == 4
+
+
 def test_a_problem_file_is_run(tmp_path) -> None:
     file = tmp_path / "mine.safetensors"
     random_problem(7, accumulation_steps=3, optimizer=Optimizer(learning_rate=0.01)).save(file)
@@ -126,6 +135,7 @@ BAD = {
     ("run", "-f", "jax", "--dtype", ""): "dtype: '' must be one of",
     ("mistakes", "-f", ""): "--frameworks: nothing is not a framework here",
     ("run", "--without"): "No such option: --without",
+    ("run", "--fast", "--eager"): "--fast runs compiled programs, and --eager none: choose one",
 }
 
 
