@@ -88,8 +88,8 @@ def train(problem: Problem) -> Iterator[list[Any]]:
     parameters, epoch = load_weighted(problem)
     optimizer = make_optimizer(parameters, problem)
     program, progress = compiled(problem), Progress(problem)
-    form = {"compiled": can_compile()}
-    form["fused"] = fuse(optimizer)
+    compiles, fused = can_compile(), fuse(optimizer)
+    form = {"compiled": compiles, "fused": fused}
     for window in padded_windows(epoch, problem):
         seen = update_or_skip(
             parameters, optimizer, program, window, progress

@@ -27,13 +27,18 @@ def kept(trace: Trace) -> dict[int, Number]:
     """By update: how much of the average is left at the next one; nothing where there is none."""
     found = {}
     for update, following in pairwise(trace.updates):
-        phase = next((each for each in TOWARDS if update.phases.get(each)), None)
+        phase = phase_of(update)
         if phase is None or following.number != update.number + 1:
             continue
         left = share(update, following, phase)
         if left is not None and left.error < LOOSE:
             found[update.number] = left
     return found
+
+
+def phase_of(update: Update) -> str | None:
+    """Where an average was recorded, if there is one."""
+    return next((each for each in TOWARDS if update.phases.get(each)), None)
 
 
 def share(update: Update, following: Update, phase: str) -> Number | None:
@@ -104,8 +109,6 @@ def averaging_findings(mine: Trace, theirs: Trace, accumulation_steps: int) -> I
 
 def averaging_notes(mine: Trace, theirs: Trace) -> Iterator[str]:
     """What one run alone has shown."""
-    shown = [
-        trace for trace in (mine, theirs) if any(trace.updates[0].phases.get(p) for p in TOWARDS)
-    ]
+    shown = [trace for trace in (mine, theirs) if phase_of(trace.updates[0])]
     if len(shown) == 1:
         yield f"an average of the parameters was recorded of {shown[0].folder.name} alone"

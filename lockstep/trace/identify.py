@@ -181,12 +181,10 @@ class Identified:
             gradient = step.clipped + pull
             columns = [step.kept_before[slot], gradient * gradient]
             # Where decay and gradient cancel, what both have rounded is left.
-            off = unit(step.dtype) * (abs(step.clipped) + abs(pull)) + weight.error * abs(
-                step.before
-            )
-            fitted = linear(
-                step.kept[slot], columns, 2, step.dtype, (2 * abs(gradient) + off) * off
-            )
+            off = unit(step.dtype) * (abs(step.clipped) + abs(pull))
+            off += weight.error * abs(step.before)
+            squared = (2 * abs(gradient) + off) * off
+            fitted = linear(step.kept[slot], columns, 2, step.dtype, squared)
             decay, gain = fitted.coefficients
             found.append(Average(step, decay, gain, Number(0.0, math.inf), fitted))
         return found
