@@ -109,13 +109,9 @@ def leave_if_forked() -> None:
 
 def start(framework: str) -> dict[str, str]:
     """Import the framework's packages and return their versions."""
-    if framework == "tensorflow":
-        # TensorFlow Lite's converter imports JAX wherever it finds it, for a fifth of the time.
-        sys.modules.setdefault("jax", None)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, LightTensorFlow())
     packages = PACKAGES.get(framework, ())
     versions = {name: importlib.import_module(name).__version__ for name in packages}
-    if sys.modules.get("jax", ...) is None:
-        del sys.modules["jax"]
     if framework == "pytorch":
         import torch
 
@@ -123,6 +119,22 @@ def start(framework: str) -> dict[str, str]:
         # https://github.com/pytorch/pytorch/issues/188792
         torch.set_num_threads(1)
     return versions
+
+
+class LightTensorFlow:
+    """Hides packages from TensorFlow, while it is imported itself, that it takes if they are there.
+
+    Its Lite converter imports JAX, and Keras imports Matplotlib, for a quarter of the time.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Raise ModuleNotFoundError for one of them; find nothing else."""
+        if name not in ("jax", "matplotlib") or os.environ.get("KERAS_BACKEND") == "jax":
+            return
+        spec = getattr(sys.modules.get("tensorflow"), "__spec__", None)
+        if getattr(spec, "_initializing", False):
+            raise ModuleNotFoundError(name)
 
 
 def import_from(folders: list[str]) -> None:

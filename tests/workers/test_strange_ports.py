@@ -92,3 +92,21 @@ def test_a_port_may_spawn_processes(tmp_path) -> None:
     found = lockstep.check(str(file), timeout=60, only=PROBES)
     assert (found.verdict, len(found.diagnosis.runs)) == ("same", 3), str(found)
     assert os.environ.get("LOCKSTEP_PORT") is None
+
+
+@pytest.mark.parametrize(("backend", "found"), [("tensorflow", False), ("jax", True)])
+def test_tensorflow_is_imported_without_what_it_takes_if_it_is_there(
+    backend, found, tmp_path
+) -> None:
+    """The port itself finds it, and so does Keras on JAX."""
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "jax.py").touch()
+    (tmp_path / "tensorflow/__init__.py").write_text(
+        "try: import jax\nexcept ImportError: jax = None\n"
+    )
+    imports = (
+        f"os.environ['KERAS_BACKEND'] = '{backend}'\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        f"import tensorflow\nassert bool(tensorflow.jax) == {found}\nimport jax"
+    )
+    told = lockstep.check(port(tmp_path, "pass", imports), timeout=60, only=PROBES)
+    assert (told.verdict, len(told.diagnosis.runs)) == ("same", 3), str(told)
