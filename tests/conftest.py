@@ -14,6 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from docs.demonstration import replaced
 from lockstep.cli import main
+from lockstep.diagnosis import driving
 from lockstep.frameworks import FRAMEWORKS
 from lockstep.problem import Problem, hadamard, split
 from lockstep.workers.pool import Worker, workers
@@ -67,6 +68,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def process_of_ports() -> Iterator[Worker]:
+    worker = Worker(driving.WORKER)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def in_one_process(process_of_ports: Worker, monkeypatch) -> None:
+    """Check ports that set nothing for their whole process in one that has imported it all."""
+    monkeypatch.setattr(process_of_ports, "close", lambda: None)
+    monkeypatch.setattr(driving, "Worker", lambda *_: process_of_ports)
 
 
 @pytest.fixture(params=FRAMEWORKS)

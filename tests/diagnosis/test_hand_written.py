@@ -1,12 +1,11 @@
 """Ports by other hands, in styles of their own: the clean ones pass, and each mistake is named."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lockstep.diagnosis import check, driving, verdict
-from lockstep.workers.pool import Worker
+from lockstep.diagnosis import check, verdict
 
 FOLDER = Path(__file__).parent / "hand_written"
 # How many probes each supports.
@@ -188,18 +187,7 @@ MISTAKES: dict[str, list[tuple[str, list[tuple[str, str]]]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def process() -> Iterator[Worker]:
-    worker = Worker(driving.WORKER)
-    yield worker
-    worker.close()
-
-
-@pytest.fixture(autouse=True)
-def in_one_process(process, monkeypatch) -> None:
-    """These ports leave nothing behind, and so share what they import."""
-    monkeypatch.setattr(process, "close", lambda: None)
-    monkeypatch.setattr(driving, "Worker", lambda *_: process)
+pytestmark = pytest.mark.usefixtures("in_one_process")
 
 
 def marks(port: str) -> list:
