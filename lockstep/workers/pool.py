@@ -87,11 +87,12 @@ def environment() -> dict[str, str]:
     """The workers' environment: CPUs only, one thread each, little talk.
 
     The bits are claimed for CPUs. The arrays are small and there are three processes, so that one
-    thread each is fastest. What XLA compiles for JAX is kept from run to run, in a folder for this
-    kind of CPU, unless the caller has chosen another.
+    thread each is fastest. What XLA compiles for JAX, and Inductor for PyTorch, is kept from run to
+    run, in a folder for this kind of CPU, unless the caller has chosen another.
     """
     preferred = {
         "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TORCHINDUCTOR_CACHE_DIR": str(cache_folder() / "inductor"),
         "JAX_COMPILATION_CACHE_DIR": str(cache_folder() / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -140,7 +141,8 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment() | {INSIDE: self._token},
+            # What a worker leaves in its temporary folder, as AutoGraph does, goes with it.
+            env=environment() | {INSIDE: self._token, "TMPDIR": self._files.name},
             **GROUP,
         )
         self._listener = threading.Thread(

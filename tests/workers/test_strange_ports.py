@@ -1,6 +1,7 @@
 """Ports that fork, spawn, print and close: what they do ends with the check, which goes on."""
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -110,3 +111,16 @@ def test_tensorflow_is_imported_without_what_it_takes_if_it_is_there(
     )
     told = lockstep.check(port(tmp_path, "pass", imports), timeout=60, only=PROBES)
     assert (told.verdict, len(told.diagnosis.runs)) == ("same", 3), str(told)
+
+
+def test_a_ports_temporary_files_go_with_it(tmp_path, monkeypatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    note = tmp_path / "note"
+    leave = f"open({str(note)!r}, 'a').write(tempfile.mkstemp()[1] + '\\n')"
+    found = lockstep.check(port(tmp_path, leave, "import tempfile"), timeout=30, only=PROBES)
+    assert (found.verdict, len(found.diagnosis.runs)) == ("same", 3), str(found)
+    left = note.read_text().splitlines()
+    assert len(left) == 3
+    assert all(Path(each).is_relative_to(tmp_path / "tmp") for each in left)
+    assert not list((tmp_path / "tmp").iterdir())
