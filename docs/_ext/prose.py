@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,18 @@ THREAD = re.compile(r"https://github\.com/([^/]+/[^/]+)/(?:issues|pull|discussio
 
 def prose(text: str) -> str:
     """A plain text as Markdown: names of mistakes and what looks like code become code."""
-    names = "|".join(sorted(mistakes.names(), key=len, reverse=True))
-    found = re.compile(rf"`[^`]+`|(?<![\w-])(?:{names})(?![\w-])|{CODE.pattern}", re.VERBOSE)
     parts, end = [], 0
-    for match in found.finditer(text):
+    for match in means_code().finditer(text):
         parts += [PUNCTUATION.sub(r"\\\1", text[end : match.start()]), f"`{match[0].strip('`')}`"]
         end = match.end()
     return "".join([*parts, PUNCTUATION.sub(r"\\\1", text[end:])])
+
+
+@cache
+def means_code() -> re.Pattern[str]:
+    """What is code already, a mistake's name, and what looks like code."""
+    names = "|".join(sorted(mistakes.names(), key=len, reverse=True))
+    return re.compile(rf"`[^`]+`|(?<![\w-])(?:{names})(?![\w-])|{CODE.pattern}", re.VERBOSE)
 
 
 def thread(address: str) -> str:
@@ -43,13 +49,20 @@ def thread(address: str) -> str:
 
 
 def render(template: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
-    """A page from a template of docs/_pages."""
-    environment = jinja2.Environment(
+    """A page from a template of docs/_pages; its filters have these names in no other."""
+    templates().filters |= filters
+    return templates().get_template(template).render(values)
+
+
+@cache
+def templates() -> jinja2.Environment:
+    """Those of docs/_pages, each compiled once."""
+    found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"prose": prose, "thread": thread, **filters}
-    return environment.get_template(template).render(values)
+    found.filters |= {"prose": prose, "thread": thread}
+    return found

@@ -14,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -73,6 +74,7 @@ class Lines:
         return [text for text in texts if text != "optax.scale_by_learning_rate()"]
 
 
+@cache
 def lines(
     framework: str, settings: Optimizer, dtype: str = "float32", decay_bias: bool = True
 ) -> Lines:
