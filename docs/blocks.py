@@ -3,7 +3,8 @@
 The Python blocks of a page run in order, in one process and one namespace, in an empty folder.
 A `text` block that directly follows one is what it prints. A Python block that begins with
 `# name.py` is written to that file instead. A `console` block holds commands, each after `$ `,
-and what they print, with their exit status in a last line where it is not 0.
+and what they print, with their exit status in a last line where it is not 0. The checks of a page
+share a worker.
 """
 
 from __future__ import annotations
@@ -14,13 +15,20 @@ import difflib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
+from lockstep.cli.app import called
+from lockstep.diagnosis import driving
+from lockstep.workers.pool import Worker, WorkerError
+
+Done = subprocess.CompletedProcess[str]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\w+\.py)\n")
 
@@ -46,7 +54,7 @@ def renewed(page: str, folder: Path) -> str:
         elif language == "python":
             printed = captured(lambda body=body: execute(body, namespace))  # type: ignore[misc]
         elif language == "console":
-            body, printed = commands(body, folder), None
+            body, printed = commands(body), None
         else:
             printed = None
         found.append(f"```{language}\n{body}```")
@@ -70,25 +78,56 @@ def execute(body: str, namespace: dict[str, object]) -> None:
         raise RuntimeError(f"{body}\n{traceback.format_exc()}") from None
 
 
-def commands(body: str, folder: Path) -> str:
+def commands(body: str) -> str:
     """A console block with what its commands print now."""
     found = []
-    programs = str(Path(sys.executable).parent)
-    environment = os.environ | {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": "100",
-        "NO_COLOR": "1",
-    }
     for line in body.splitlines():
         if not line.startswith("$ "):
             continue
-        done = subprocess.run(
-            line[2:], shell=True, cwd=folder, env=environment, capture_output=True, text=True
-        )
+        command, _, filters = line[2:].partition(" | ")
+        if re.match("lockstep check (?!--help)", command):
+            done = checked(shlex.split(command))
+            if filters:
+                done = shell(filters, done.stdout)
+        else:
+            done = shell(line[2:])
         output = [each.rstrip() for each in (done.stdout + done.stderr).splitlines()]
         status = [f"exit status {done.returncode}"] if done.returncode else []
         found += [line, *output, *status]
     return "".join(f"{line}\n" for line in found)
+
+
+def shell(line: str, given: str = "") -> Done:
+    """What a line prints in a shell."""
+    return subprocess.run(line, shell=True, input=given, capture_output=True, text=True)
+
+
+def checked(command: list[str]) -> Done:
+    """What a check prints, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        sys.argv = command
+        status = called()
+    return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def one_worker() -> Iterator[None]:
+    """Let all checks share a worker: most of what one takes is the import of a framework."""
+    kept, close = Worker(driving.WORKER), Worker.close
+
+    def again(_: str, path: list[Path]) -> Worker:
+        # Another path: it forgets the ports of the last check, which may have been changed.
+        kept.path = []
+        kept.submit("forget", Path("nothing"))
+        with contextlib.suppress(WorkerError):
+            kept.observe()
+        kept.path = [*map(str, path)]
+        return kept
+
+    with mock.patch.object(driving, "Worker", again), mock.patch.object(Worker, "close"):
+        yield
+    close(kept)
 
 
 def main() -> None:
@@ -97,13 +136,16 @@ def main() -> None:
     parser.add_argument("pages", nargs="+", type=Path)
     parser.add_argument("--write", action="store_true", help="write the outputs into the pages")
     arguments = parser.parse_args()
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ |= {"PATH": programs, "COLUMNS": "100", "NO_COLOR": "1"}
     stale = []
     home = Path.cwd()
     for file in arguments.pages:
         page = (home / file).read_text()
         with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
             os.chdir(name)
-            new = renewed(page, Path(name))
+            with one_worker():
+                new = renewed(page, Path(name))
             os.chdir(home)
         if new != page:
             stale.append(str(file))
