@@ -16,6 +16,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -130,6 +131,19 @@ def one_worker() -> Iterator[None]:
     close(kept)
 
 
+def renewed_in_turn(home: Path, files: list[Path]) -> Iterator[tuple[Path, str, str]]:
+    """Each page as it is, and as it would be; all of them run in one folder, empty at first."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
+        os.chdir(name)
+        with one_worker():
+            for file in files:
+                page = (home / file).read_text()
+                yield file, page, renewed(page, Path(name))
+                for left in Path(name).iterdir():
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+        os.chdir(home)
+
+
 def main() -> None:
     """Renew pages, or say which are stale."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -140,13 +154,7 @@ def main() -> None:
     os.environ |= {"PATH": programs, "COLUMNS": "100", "NO_COLOR": "1"}
     stale = []
     home = Path.cwd()
-    for file in arguments.pages:
-        page = (home / file).read_text()
-        with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
-            os.chdir(name)
-            with one_worker():
-                new = renewed(page, Path(name))
-            os.chdir(home)
+    for file, page, new in renewed_in_turn(home, arguments.pages):
         if new != page:
             stale.append(str(file))
             if arguments.write:

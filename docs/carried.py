@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,12 @@ def trajectory(framework: str, make: Make, variant: str) -> Sequence[Array]:
         torch.set_num_threads(1)  # they cost more than they bring
     run = getattr(stock, framework)(on_iris(VARIANTS[variant], DTYPE, UPDATES), make)
     return [np.vstack([W, b]) for W, b in run]
+
+
+@cache  # the pages of a framework show the same ones
+def called(framework: str, call: str, variant: str) -> Sequence[Array]:
+    """The trajectory of the optimizer that this text makes."""
+    return trajectory(framework, maker(framework, call), variant)
 
 
 def naive(framework: str, variant: str) -> NaiveCall | None:
@@ -75,8 +82,8 @@ def carried_over(source: str, target: str) -> None:
     for variant in advice.ROWS:
         have, write = naive(source, variant), naive(target, variant)
         if have and write and not have.left_out:
-            makes = maker(source, have.text), maker(target, write.text)
-            found = words(distance(source, makes[0], target, makes[1], variant))
+            runs = called(source, have.text, variant), called(target, write.text, variant)
+            found = words(measurement.distance(*runs))
             lacks = f", has no {' and no '.join(write.left_out)}" * bool(write.left_out)
             shown = short(source, have.text), short(target, write.text)
             print(f"{shown[0]:30}{shown[1]:30}{found}{lacks}")

@@ -144,7 +144,8 @@ def import_from(folders: list[str]) -> None:
     """
     for folder in [each for each in ADDED if each not in folders]:
         ADDED.remove(folder)
-        sys.path.remove(folder)
+        # A port's file has put it there once more.
+        sys.path[:] = [each for each in sys.path if each != folder]
         for name, module in list(sys.modules.items()):
             if (getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
                 del sys.modules[name]

@@ -11,14 +11,19 @@ from docs import scenarios
 from lockstep import mistakes
 from lockstep.optimizers.variants import VARIANTS
 
-# All but the first of those that train in several frameworks are slow.
-QUICK = ("zero_grad.md", "command.md")
 PAGES = [
-    pytest.param(
-        file.relative_to(ROOT), marks=[] if file.name in QUICK else pytest.mark.slow, id=file.name
-    )
+    file.relative_to(ROOT)
     for file in sorted((ROOT / "docs").rglob("*.md"))
     if "```python" in file.read_text() or "```console" in file.read_text()
+]
+# Pages in one process share what they import, and what the porting pages train.
+QUICK = ["zero_grad.md", "command.md"]
+PORTING = [page for page in PAGES if "-to-" in page.name]
+OTHERS = [page for page in PAGES if page.name not in QUICK and page not in PORTING]
+TOGETHER = [
+    *(pytest.param([page], id=page.name) for page in PAGES if page.name in QUICK),
+    pytest.param(PORTING, marks=pytest.mark.slow, id="porting"),
+    pytest.param(OTHERS, marks=pytest.mark.slow, id="the others"),
 ]
 
 
@@ -32,16 +37,16 @@ def test_the_guide_builds_without_a_warning(site) -> None:
 
 def test_no_page_shows_its_plumbing() -> None:
     """It stands in docs/demonstration.py."""
-    pages = [ROOT / page.values[0] for page in PAGES]
-    assert len(pages) >= 12
+    assert len(PAGES) == len(QUICK) + len(PORTING) + len(OTHERS) >= 12
     plumbing = ("sys.path", "invalidate_caches", "import_module", "mistakes.plant(")
-    assert not [(page, each) for page in pages for each in plumbing if each in page.read_text()]
+    texts = {page: (ROOT / page).read_text() for page in PAGES}
+    assert not [(page, each) for page in PAGES for each in plumbing if each in texts[page]]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_prints_what_its_code_prints(page) -> None:
+@pytest.mark.parametrize("pages", TOGETHER)
+def test_pages_print_what_their_code_prints(pages) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "docs.blocks", page], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "docs.blocks", *pages], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -1,10 +1,12 @@
 """Workers answer one task after another, whatever the other workers answer."""
 
+from contextlib import closing
+
 import pytest
 from conftest import random_problem
 
 from lockstep.oracle.compare import compare_bits
-from lockstep.workers.pool import WorkerError, train_in_all
+from lockstep.workers.pool import Refused, Worker, WorkerError, train_in_all
 
 PORTS = {name: f"{name}_impl.training" for name in ("pytorch", "tensorflow", "jax")}
 
@@ -18,3 +20,17 @@ def test_an_error_in_one_leaves_the_others_in_step(all_workers) -> None:
         comparison = compare_bits(expected[name], thetas)
         assert comparison.same
         assert comparison.compared == 4 * 15
+
+
+def test_a_file_that_was_changed_is_loaded_again(tmp_path) -> None:
+    """Once it is asked for from elsewhere, however often that is."""
+    file = tmp_path / "my_port.py"
+    with closing(Worker("port")) as worker:
+        for count in range(4):
+            file.write_text(f"def train(problem): raise NotImplementedError('{10**count}')")
+            worker.path = []
+            with pytest.raises(WorkerError):
+                worker.train("no_such_module", random_problem(0))
+            worker.path = [str(tmp_path)]
+            with pytest.raises(Refused, match=f"^{10**count}$"):
+                worker.train(str(file), random_problem(0))
