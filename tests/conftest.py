@@ -26,6 +26,8 @@ TOGETHER = {
     "the guide": ("tests/docs/test_browser.py", "tests/docs/test_docs.py::test_the_guide_builds"),
     "its pages": ("tests/docs/test_mistake_pages.py", "tests/docs/test_generated_pages.py"),
     "the main job": ("tests/cli/test_cli.py",),
+    "the gallery": ("tests/gallery/test_gallery.py::test_the_check_says",),
+    "the traps": ("tests/docs/test_porting_pages.py::test_a_check_says",),
     "real runs": ("tests/trace/test_comparison.py",),
     "the table": ("tests/optimizers/test_optimizer_table.py",),
 }
