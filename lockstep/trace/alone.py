@@ -19,9 +19,11 @@ from lockstep.trace.comparison import (
 )
 from lockstep.trace.findings import ordered
 from lockstep.trace.identify import Identified
+from lockstep.trace.lazy import awake
 from lockstep.trace.matching import Match, Matching
 from lockstep.trace.naming import (
     Moment,
+    Rule,
     average_findings,
     decay_findings,
     decays,
@@ -48,7 +50,7 @@ def check_trace(folder: str | Path) -> Comparison:
             f"{folder}: the recorder could see no settings of the optimizer, so there is nothing to"
             " hold the run against; name a second run"
         )
-    run = Identified(steps(trace), Optimizer())
+    run = Identified(awake(steps(trace)), Optimizer())
     run.optimizer = settings_of(run.steps, run)
     accumulation = max(update.micro_batches for update in trace.updates)
     expected = rates_of(run, None)
@@ -56,7 +58,8 @@ def check_trace(folder: str | Path) -> Comparison:
     found = list(between(trace))
     found += window_findings((), run)
     found += average_findings(settings_moments(run, given[0]), run)
-    found += rule_findings(rule, expected, accumulation, run.optimizer)
+    declared = Rule(None, run.optimizer, {})
+    found += rule_findings(rule, expected, accumulation, declared, itself(trace))
     own = decays(run, rule)
     found += decay_findings(settings_decays(trace, own), own, itself(trace))
     found += rank_findings([trace, *others])

@@ -15,7 +15,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
 
-from lockstep.oracle.loop import STAGES
+from lockstep.diagnosis.forms import Form
 from lockstep.problem import Optimizer
 from lockstep.problem.settings import OPTIMIZERS
 from lockstep.trace import forward
@@ -25,6 +25,7 @@ from lockstep.trace.forward import Parting
 from lockstep.trace.gradients import Pair, arranged, pairs
 from lockstep.trace.identify import Identified
 from lockstep.trace.layers import Case, Reason, explained
+from lockstep.trace.lazy import awake, lazy, lazy_findings
 from lockstep.trace.losses import loss_reason
 from lockstep.trace.matching import Matching, constant, matched
 from lockstep.trace.naming import (
@@ -37,7 +38,6 @@ from lockstep.trace.naming import (
     moments,
     rate_name,
     rule_of,
-    ruled,
     skip_findings,
     threshold_of,
     window_findings,
@@ -52,7 +52,7 @@ Fingerprint = Mapping[str, Any]
 Fingerprints = Sequence[Fingerprint]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """What was found.
 
@@ -97,8 +97,12 @@ class Comparison:
     def assert_same_updates(self) -> None:
         """Raise AssertionError, which tells what was found, unless the updates are the same."""
         if self.verdict != "same":
-            said = [f"{each.name}: {each.said}" for each in self.findings] + list(self.left)
-            raise AssertionError(f"{self.theirs.folder} differs\n" + "\n".join(said))
+            raise AssertionError(str(self))
+
+    def __repr__(self) -> str:
+        does = {"same": "takes the same updates", "differs": "differs"}[self.verdict]
+        said = [f"{each.name}: {each.said}" for each in self.findings] + list(self.left)
+        return "\n".join([f"{self.theirs.folder} {does}", *said])
 
 
 def compare_traces(
@@ -137,8 +141,8 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     """The comparison of two traces."""
     mine, matching = parameters_matched(mine, theirs, names)
     taken = begun(mine)
-    first = Identified(steps(mine, taken), Optimizer())
-    second = Identified(steps(theirs, taken), Optimizer())
+    whole, others = steps(mine, taken), steps(theirs, taken)
+    first, second = (Identified(awake(each), Optimizer()) for each in (whole, others))
     first.optimizer = settings_of(first.steps, first)
     second.optimizer = settings_of(second.steps, second, first.optimizer)
     found = list(between(theirs))
@@ -159,12 +163,13 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     found += clip_findings(first, second)
     found += average_findings(moments(first), second)
     accumulation = max(each.micro_batches for each in (*mine.updates, *theirs.updates))
-    right = ruled(first, STAGES, first.optimizer)
+    right = rule_of(first, rates_of(first, None), accumulation)
     expected = rates_of(first, right)
     if skips or second.steps.anew:
         expected = as_counted(expected, first, second)
+    found += lazy_findings(lazy(whole), others, matching)
     rule = rule_of(second, expected, accumulation)
-    found += rule_findings(rule, expected, accumulation, first.optimizer)
+    found += rule_findings(rule, expected, accumulation, right, matching)
     found += decay_findings(decays(first, right), decays(second, rule), matching)
     found += averaging_findings(mine, theirs, accumulation)
     left = [*left_of(rule), *unmatched(matching)]
@@ -483,16 +488,26 @@ def as_counted(
 
 
 def rule_findings(
-    rule: Rule, expected: Mapping[int, Number], accumulation_steps: int, right: Optimizer
+    rule: Rule,
+    expected: Mapping[int, Number],
+    accumulation_steps: int,
+    right: Rule,
+    matching: Matching,
 ) -> Iterator[Finding]:
-    """What the rule is, and its rates."""
-    if rule.form is not None:
-        first = min(rule.moves)
-        said = rule.form.mistake.title
-        yield Finding(rule.form.name, "rule", f"{said[0].lower()}{said[1:]}", first, phase="after")
-    if rule.exact and rule.optimizer.eps != right.eps:
-        said = f"eps is {rule.optimizer.eps:.4g} instead of {right.eps:.4g}"
-        yield Finding("eps-default", "rule", said, min(rule.moves), phase="after")
+    """What the rule is that is not the right one, and its rates."""
+    # What the first run does, too, is no difference.
+    others = {other for name in right.tensors for other in matching.matches[name].others}
+    first = min(rule.moves, default=1)
+    if (rule.form, {*rule.tensors}) != (right.form, others):
+        if rule.form is not None:
+            yield Finding(rule.form.name, "rule", title(rule.form), first, rule.tensors, "after")
+        if right.form is not None:
+            said = f"{title(right.form)}: the first run does so, and this one does not"
+            tensors = tuple(sorted(others))
+            yield Finding(f"without {right.form.name}", "rule", said, first, tensors, "after")
+    if rule.exact and rule.optimizer.eps != right.optimizer.eps:
+        said = f"eps is {rule.optimizer.eps:.4g} instead of {right.optimizer.eps:.4g}"
+        yield Finding("eps-default", "rule", said, first, phase="after")
     if not rule.exact:
         return
     named = rate_name(rule.rates, expected, accumulation_steps)
@@ -501,6 +516,11 @@ def rule_findings(
             u for u in rule.rates if u in expected and not rule.rates[u].equals(expected[u])
         )
         yield Finding(named[0], "rate", named[1], first, phase="after")
+
+
+def title(form: Form) -> str:
+    """What a form's mistake is, as a part of a sentence."""
+    return f"{form.mistake.title[0].lower()}{form.mistake.title[1:]}"
 
 
 def left_of(rule: Rule) -> Iterator[str]:

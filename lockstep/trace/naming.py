@@ -326,12 +326,14 @@ def rule_gradients(run: Identified) -> Gradients:
 class Rule:
     """A rule that takes a run's updates: a form of the catalogue, or none, and its settings.
 
-    moves: by update and tensor; rates: by update, the one of all tensors.
+    moves: by update and tensor; rates: by update, the one of all tensors; tensors: those that the
+    form is of, all where none is named.
     """
 
     form: Form | None
     optimizer: Optimizer
     moves: Mapping[int, Mapping[str, Move]]
+    tensors: tuple[str, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -379,6 +381,8 @@ def rule_of(run: Identified, expected: Mapping[int, Number], accumulation_steps:
                 ways.append((1 + deviations(rule, expected, accumulation_steps), index, rule))
     if any(rule.exact for *_, rule in ways):
         return min(ways, key=lambda way: way[:2])[2]
+    if (part := in_part(run, right)) is not None:
+        return part
     # An eps that is none of the catalogue's, and if that is not all, beside one of its forms.
     for beside in (None, *rule_forms()):
         solved = with_eps(run, hardest, beside)
@@ -388,6 +392,23 @@ def rule_of(run: Identified, expected: Mapping[int, Number], accumulation_steps:
             if beside is None:
                 break
     return min(ways, key=lambda way: way[:2])[2]
+
+
+def in_part(run: Identified, right: Rule) -> Rule | None:
+    """The right rule, and one of the catalogue's forms for the tensors that it does not explain."""
+    names = {move.step.name for move in right.off}
+    of = {key: step for key, step in run.steps.of.items() if step.name in names}
+    if len(of) == len(run.steps.of):
+        return None
+    part = Identified(replace(run.steps, of=of), run.optimizer)
+    hardest = hard(right)
+    for form in rule_forms():
+        if fits(part, form.stages, part.optimizer, hardest):
+            rule = ruled(part, form.stages, part.optimizer, form)
+            if rule.exact:
+                both = {u: {**each, **rule.moves.get(u, {})} for u, each in right.moves.items()}
+                return Rule(form, run.optimizer, both, tuple(sorted(names)))
+    return None
 
 
 def hard(rule: Rule) -> list[Step]:

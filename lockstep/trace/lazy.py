@@ -1,0 +1,91 @@
+"""Optimizers that leave alone what got no gradient, as PyTorch's SparseAdam does with its rows.
+
+A dense rule moves every number at every update: its averages fade, and what is left of them moves
+it. Nothing of that happens to a row of an embedding that no token of the window has looked up, if
+the rule is a lazy one. What a lazy tensor shows of its rule, it shows where it got a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from lockstep.trace.findings import Finding
+from lockstep.trace.matching import Matching
+from lockstep.trace.reading import Array
+from lockstep.trace.steps import Step, Steps
+
+NAME = "lazy rows"
+
+
+def lazy(steps: Steps) -> dict[str, bool]:
+    """By tensor: whether it stands still without a gradient; only those where that is known."""
+    found: dict[str, bool] = {}
+    for (_, name), step in steps.of.items():
+        still = stands_still(step)
+        if still is not None:
+            found[name] = found.get(name, True) and still
+    return found
+
+
+def stands_still(step: Step) -> bool | None:
+    """Whether numbers without a gradient kept a state that would have faded; None if none can."""
+    if step.gradient is None or not step.kept:
+        return None
+    asleep = (step.gradient == 0) & np.any(
+        [each != 0 for each in step.kept_before.values()], axis=0
+    )
+    if not asleep.any() or not step.gradient.any():  # a whole tensor may be frozen
+        return None
+    pairs = [(step.before, step.after), *((step.kept_before[n], a) for n, a in step.kept.items())]
+    return all(np.array_equal(before[asleep], after[asleep]) for before, after in pairs)
+
+
+def awake(steps: Steps) -> Steps:
+    """The same steps, those of lazy tensors at the numbers alone that got a gradient."""
+    of = {}
+    still = lazy(steps)
+    for key, step in steps.of.items():
+        if not still.get(step.name) or step.gradient is None:
+            of[key] = step
+        elif step.gradient.any():
+            of[key] = narrowed(step, step.gradient != 0)
+    return replace(steps, of=of)
+
+
+def narrowed(step: Step, chosen: Array) -> Step:
+    """A step, of these numbers of its tensor."""
+    return replace(
+        step,
+        before=step.before[chosen],
+        after=step.after[chosen],
+        accumulated=None if step.accumulated is None else step.accumulated[chosen],
+        clipped=None if step.clipped is None else step.clipped[chosen],
+        kept_before={name: each[chosen] for name, each in step.kept_before.items()},
+        kept={name: each[chosen] for name, each in step.kept.items()},
+    )
+
+
+def lazy_findings(mine: Mapping[str, bool], theirs: Steps, matching: Matching) -> Iterator[Finding]:
+    """Which tensors stand still in one of two runs."""
+    others = lazy(theirs)
+    apart: dict[bool, list[str]] = {True: [], False: []}
+    for name, own in mine.items():
+        match = matching.matches.get(name)
+        for other in match.others if match else ():
+            if other in others and others[other] != own:
+                apart[others[other]].append(other)
+    for still, names in apart.items():
+        if not names:
+            continue
+        does, instead = ("stands still", "moves on") if still else ("moves on", "stands still")
+        first = min(u for (u, name), step in theirs.of.items() if name in names and told(step))
+        said = f"what got no gradient {does}, with its state, where the first run's {instead}"
+        yield Finding(NAME, "rule", said, first, tuple(names), phase="after")
+
+
+def told(step: Step) -> bool:
+    """Whether a step tells anything of it."""
+    return stands_still(step) is not None
