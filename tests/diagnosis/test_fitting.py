@@ -315,3 +315,15 @@ def test_a_probe_has_the_ingredients_of_its_problem(probe) -> None:
     assert ("ragged" in has) == (len(sizes) > 1)
     partial = len(problem.micro_batches) % problem.accumulation_steps > 0
     assert partial or "partial" not in has
+
+
+def test_windows_have_just_the_ingredients_that_they_say() -> None:
+    assert len(WINDOWS) == 9
+    for name, each in WINDOWS.items():
+        has = {
+            "windows": each.steps > 1,
+            "ragged": len(set(each.sizes)) > 1,
+            "partial": len(each.sizes) % each.steps != 0,
+            each.policy: each.policy != "apply",
+        }
+        assert {ingredient for ingredient, there in has.items() if there} == each.ingredients, name
