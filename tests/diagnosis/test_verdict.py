@@ -141,6 +141,10 @@ def test_what_was_not_covered_and_why() -> None:
     assert found.uncovered("plain") == ""
     assert found.uncovered("lion") == "SGD alone"
     assert found.uncovered("clip") == "no clipping"
+    assert found.uncovered("together") == "it supports nothing that could meet"
+    assert (
+        report(["plain"], failures={"together.1": Failure("it hangs")}).uncovered("together") == ""
+    )
     fails = [name for name in ("plain", "windows", "ragged", "lion") if found.fails(name)]
     assert fails == ["windows", "ragged", "lion"]
     assert list(verdict.lines(found))[-3:] == [
