@@ -6,8 +6,19 @@ from dataclasses import dataclass
 
 from lockstep import mistakes
 
-# In which order they run: what comes first is said first.
-STAGES = ("data", "model", "window", "clip", "decay", "rule", "rate", "state", "between", "average")
+# In which order they run, and what they are called: what comes first is said first.
+STAGES = {
+    "data": "the data",
+    "model": "the gradient of a micro-batch",
+    "window": "accumulation",
+    "clip": "clipping",
+    "decay": "weight decay",
+    "rule": "the optimizer's rule",
+    "rate": "the learning rate",
+    "state": "the optimizer's state",
+    "between": "between two updates",
+    "average": "the average of the parameters",
+}
 
 
 @dataclass(frozen=True)
@@ -38,4 +49,4 @@ class Finding:
 
 def ordered(findings: list[Finding]) -> list[Finding]:
     """By stage, then by update."""
-    return sorted(findings, key=lambda each: (STAGES.index(each.stage), each.update))
+    return sorted(findings, key=lambda each: ([*STAGES].index(each.stage), each.update))

@@ -9,23 +9,12 @@ from lockstep import mistakes
 from lockstep.diagnosis.matrix import plain
 from lockstep.diagnosis.verdict import WAYS, Line, listed
 from lockstep.trace.comparison import Comparison
-from lockstep.trace.findings import Finding
+from lockstep.trace.findings import STAGES, Finding
 from lockstep.trace.reading import Trace
 
 NAMES = {"pytorch": "PyTorch", "jax": "JAX", "keras": "Keras"}
 # How many of a kind a report lists.
 FEW = 6
-STAGE_WORDS = {
-    "data": "the data",
-    "model": "the gradient of a micro-batch",
-    "window": "accumulation",
-    "clip": "clipping",
-    "decay": "weight decay",
-    "rule": "the optimizer's rule",
-    "rate": "the learning rate",
-    "state": "the optimizer's state",
-    "between": "between two updates",
-}
 
 
 def text(found: Comparison, width: int = 80) -> str:
@@ -104,7 +93,7 @@ def explained(finding: Finding, width: int) -> Iterator[Line]:
     """A difference, and what is known of it."""
     known = mistakes.load(finding.name) if finding.known else None
     yield Line(f"\n{finding.name}" + (f": {known.title}" if known else ""), "heading")
-    said = f"update {finding.update}, {STAGE_WORDS[finding.stage]}: {finding.said}"
+    said = f"update {finding.update}, {STAGES[finding.stage]}: {finding.said}"
     for row in textwrap.wrap(said, width - 2, break_on_hyphens=False, break_long_words=False):
         yield Line(f"  {row}")
     if known:
@@ -113,7 +102,7 @@ def explained(finding: Finding, width: int) -> Iterator[Line]:
 
 def place(finding: Finding) -> str:
     """Where a difference first shows."""
-    where = f"update {finding.update}, {finding.phase or STAGE_WORDS[finding.stage]}"
+    where = f"update {finding.update}, {finding.phase or STAGES[finding.stage]}"
     tensors = f", {finding.tensors[0]} first" if finding.tensors else ""
     return f"{where}{tensors}; up to there both are the same, but for rounding"
 

@@ -10,8 +10,9 @@ from rich.console import Console
 from lockstep import mistakes
 from lockstep.diagnosis.matrix import plain
 from lockstep.trace import Comparison, Finding
+from lockstep.trace.findings import STAGES
 from lockstep.trace.gradients import Pair
-from lockstep.trace.words import STAGE_WORDS, covered, headline, lines, place
+from lockstep.trace.words import covered, headline, lines, place
 from lockstep.views.console import finite, say
 from lockstep.views.page import page
 from lockstep.views.report import STYLES, VERDICTS
@@ -107,7 +108,7 @@ def finding_words(each: Finding) -> dict[str, Any]:
     return {
         "finding": each,
         "mistake": mistakes.load(each.name) if each.known else None,
-        "stage": STAGE_WORDS[each.stage],
+        "stage": STAGES[each.stage],
         "phase": state if each.phase.startswith("state.") else PHASES.get(each.phase, each.phase),
     }
 

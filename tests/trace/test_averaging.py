@@ -13,6 +13,8 @@ from lockstep.record.writer import RecordError
 from lockstep.trace import compare_traces, read
 from lockstep.trace.averaging import kept, power
 from lockstep.trace.numbers import Number
+from lockstep.trace.words import text
+from lockstep.views.trace import html
 
 STEPS, UPDATES = 4, 8
 FUNCTION = get_ema_multi_avg_fn(0.99)
@@ -87,6 +89,8 @@ def test_an_average_is_held_against_the_first_runs(tmp_path, average, when, name
     assert found.names == names
     assert found.verdict == ("differs" if names else "same")
     assert all(words in each.said for each in found.findings)
+    assert text(found).count("the average of the parameters: ") == len(names)
+    assert ("the average of the parameters" in html(found)) == bool(names)
     if "per micro-step" in "".join(names):
         (back,) = compare_traces(tmp_path / "b", right).findings
         assert back.name == "average per update"

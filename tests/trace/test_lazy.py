@@ -9,6 +9,7 @@ from torch import nn
 import lockstep.record
 from lockstep.trace import check_trace, compare_traces
 from lockstep.trace.lazy import NAME
+from lockstep.trace.words import text
 
 UPDATES = 6
 
@@ -88,6 +89,7 @@ def seen(name, dtype):
 def told(found):
     assert found.compared > 1000
     assert not found.left
+    assert all(f"\n{each.name}" in text(found) for each in found.findings)
     return {each.name: each.tensors for each in found.findings}
 
 
