@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lockstep import mistakes
 from lockstep.problem import Optimizer
 from lockstep.trace.comparison import (
     Comparison,
@@ -59,7 +61,10 @@ def check_trace(folder: str | Path) -> Comparison:
     found += window_findings((), run)
     found += average_findings(settings_moments(run, given[0]), run)
     declared = Rule(None, run.optimizer, {})
-    found += rule_findings(rule, expected, accumulation, declared, itself(trace))
+    for each in rule_findings(rule, expected, accumulation, declared, itself(trace)):
+        # A library's own rule is what its settings mean.
+        own_rule = each.known and mistakes.load(each.name).kind == "library"
+        found.append(replace(each, policy=own_rule))
     own = decays(run, rule)
     found += decay_findings(settings_decays(trace, own), own, itself(trace))
     found += rank_findings([trace, *others])
