@@ -513,8 +513,12 @@ class Recorder(keras.callbacks.Callback):
             self.slots_before = self.slots()
 
     def slots(self) -> dict[str, Array]:
-        """The optimizer's state, whole, as NumPy has it, by `NAME|P`."""
-        return {key: host(self.value(variable)) for key, variable in self.slot_variables()}
+        """The optimizer's state, whole, as NumPy has it, by `NAME|P`.
+
+        What TensorFlow makes while it traces the first step has no value before that.
+        """
+        found = {key: (v, host(self.value(v))) for key, v in self.slot_variables()}
+        return {key: array for key, (v, array) in found.items() if array.shape == tuple(v.shape)}
 
     def slot_variables(self) -> Iterator[tuple[str, Any]]:
         """The optimizer's variables, by `NAME|P`: Keras puts a parameter's path before a slot."""

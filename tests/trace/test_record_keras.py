@@ -418,3 +418,19 @@ def test_a_real_run_is_recorded_and_not_changed(tmp_path, model) -> None:
             np.testing.assert_allclose(arrays[f"accumulated|{name}"], means, atol=1e-12)
             assert value.shape == arrays[f"after|{name}"].shape
     assert keras.config.floatx() == "float32"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_optimizer_that_is_first_built_in_fit_begins_empty(tmp_path, mode) -> None:
+    """As it is wherever nobody builds it: its state has no value before the first step."""
+    for name in ("one", "another"):
+        fit(keras.optimizers.Adam(1e-2), tmp_path / name, mode)
+    _, updates = read(tmp_path / "one")
+    for key, array in updates[0][1].items():
+        phase, _, parameter = key.partition("|")
+        if phase.startswith("state-before.") and parameter:
+            assert array.shape == updates[0][1][f"before|{parameter}"].shape
+    found = lockstep.trace.compare_traces(tmp_path / "one", tmp_path / "another")
+    assert (found.verdict, found.left) == ("same", [])
+    assert found.compared == BATCHES * 26
+    assert lockstep.trace.check_trace(tmp_path / "one").verdict == "same"
