@@ -13,13 +13,17 @@ A loop of one's own says which optimizer it has; `data` names what a micro-batch
     recorder = lockstep.record.keras("run-c/", model, optimizer=optimizer)
     recorder.data(x, y)  # before each micro-batch, where its fingerprint is wanted
     recorder.update()  # after each call of a `tf.function`, in which nothing else can be seen
+    recorder.close()  # at the end, or use it in a `with`
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import os
+import sys
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -44,6 +48,16 @@ PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 SEEN = "lockstep"
 # Slots of an optimizer's that belong to no parameter stand under this name.
 NOBODY = ""
+
+
+UNREAD = "nothing was recorded of a compiled step: call recorder.update() after each call of it"
+
+
+def complain(reference: weakref.ref[Recorder]) -> None:
+    """Say at the process' end what `close` would have."""
+    recorder = reference()
+    if recorder is not None and recorder.unread:
+        print(f"lockstep.record: {UNREAD}", file=sys.stderr)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -91,6 +105,9 @@ class Recorder(keras.callbacks.Callback):
         self.slots_before: dict[str, Array] | None = None
         self.fitting, self.keeping, self.described = False, True, False
         self.held = True
+        # Whether a graph of a loop of one's own was made, and nothing was read after it ran.
+        self.unread = False
+        atexit.register(complain, weakref.ref(self))
         self.variables: list[Any] = []
         self.clips = self.loss_seen = False
         self.skipped = self.started = 0
@@ -137,6 +154,25 @@ class Recorder(keras.callbacks.Callback):
             wrapper = tf.autograph.experimental.do_not_convert(wrapper)
         setattr(owner, name, wrapper)
         self.wrapped.append((owner, name))
+
+    def __enter__(self) -> Recorder:
+        """As a context, it is closed at the end."""
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        """Close; what was raised is not covered up."""
+        self.unread = self.unread and kind is None
+        self.close()
+
+    def close(self) -> None:
+        """Leave optimizer and model as they were, at the end of a loop of one's own.
+
+        Raises RecordError where it has seen nothing of a loop that is compiled.
+        """
+        self.detach()
+        unread, self.unread = self.unread, False
+        if unread:
+            raise RecordError(UNREAD)
 
     def detach(self) -> None:
         """Leave optimizer and model as they were."""
@@ -271,7 +307,8 @@ class Recorder(keras.callbacks.Callback):
         """Write an update that a loop of one's own made, where it ran eagerly."""
         if self.fitting:
             return method(*arguments, **named)
-        if graph() is None:
+        self.unread = graph() is not None
+        if not self.unread:
             self.keeping = self.writer.whole(self.number)
         result = method(*arguments, **named)
         if graph() is None:
@@ -328,6 +365,7 @@ class Recorder(keras.callbacks.Callback):
 
     def update(self) -> None:
         """Read what the last micro-batch left, and write the window where it ended."""
+        self.unread = False
         if self.optimizer is None:
             raise RecordError("no optimizer: lockstep.record.keras(folder, model, optimizer=...)")
         self.describe()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import lockstep.record  # noqa: E402
 import lockstep.trace  # noqa: E402
 from benchmarks.real import common  # noqa: E402
 from benchmarks.real import keras as real  # noqa: E402
+from lockstep.record import keras_callback  # noqa: E402
 from lockstep.record.writer import RecordError, fingerprint, norm, sketch  # noqa: E402
 from lockstep.trace.averaging import kept  # noqa: E402
 
@@ -434,3 +436,28 @@ def test_an_optimizer_that_is_first_built_in_fit_begins_empty(tmp_path, mode) ->
     assert (found.verdict, found.left) == ("same", [])
     assert found.compared == BATCHES * 26
     assert lockstep.trace.check_trace(tmp_path / "one").verdict == "same"
+
+
+def test_a_compiled_loop_that_nobody_reads_is_said(tmp_path, capsys) -> None:
+    model, optimizer = small(), adam()
+
+    @tf.function
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x) - y) ** 2)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+
+    x, y = data()
+    recorder = lockstep.record.keras(tmp_path / "run", model, optimizer=optimizer)
+    step(x, y)
+    keras_callback.complain(weakref.ref(recorder))
+    assert "call recorder.update()" in capsys.readouterr().err
+    with pytest.raises(RecordError, match=r"call recorder.update\(\) after each call"):
+        recorder.close()
+    with lockstep.record.keras(tmp_path / "again", model, optimizer=optimizer) as recorder:
+        tf.function(step.python_function)(x, y)
+        recorder.update()
+    keras_callback.complain(weakref.ref(recorder))
+    assert capsys.readouterr().err == ""
+    assert len(read(tmp_path / "again")[1]) == 1
