@@ -113,9 +113,8 @@ def checked(command: list[str]) -> Done:
 
 
 @contextlib.contextmanager
-def one_worker() -> Iterator[None]:
-    """Let all checks share a worker: most of what one takes is the import of a framework."""
-    kept, close = Worker(driving.WORKER), Worker.close
+def checks_in(kept: Worker) -> Iterator[None]:
+    """Let checks share a worker: most of what one takes is the import of a framework."""
 
     def again(_: str, path: list[Path]) -> Worker:
         # Another path: it forgets the ports of the last check, which may have been changed.
@@ -126,16 +125,15 @@ def one_worker() -> Iterator[None]:
         kept.path = [*map(str, path)]
         return kept
 
-    with mock.patch.object(driving, "Worker", again), mock.patch.object(Worker, "close"):
+    with mock.patch.object(driving, "Worker", again), mock.patch.object(kept, "close"):
         yield
-    close(kept)
 
 
 def renewed_in_turn(home: Path, files: list[Path]) -> Iterator[tuple[Path, str, str]]:
     """Each page as it is, and as it would be; all of them run in one folder, empty at first."""
     with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
         os.chdir(name)
-        with one_worker():
+        with contextlib.closing(Worker(driving.WORKER)) as kept, checks_in(kept):
             for file in files:
                 page = (home / file).read_text()
                 yield file, page, renewed(page, Path(name))

@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from docs.blocks import checks_in
 from docs.demonstration import replaced
 from lockstep.cli import main
 from lockstep.diagnosis import driving
@@ -74,16 +76,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def process_of_ports() -> Iterator[Worker]:
-    worker = Worker(driving.WORKER)
-    yield worker
-    worker.close()
+    with closing(Worker(driving.WORKER)) as worker:
+        yield worker
 
 
 @pytest.fixture
-def in_one_process(process_of_ports: Worker, monkeypatch) -> None:
+def in_one_process(process_of_ports: Worker) -> Iterator[None]:
     """Check ports that set nothing for their whole process in one that has imported it all."""
-    monkeypatch.setattr(process_of_ports, "close", lambda: None)
-    monkeypatch.setattr(driving, "Worker", lambda *_: process_of_ports)
+    with checks_in(process_of_ports):
+        yield
 
 
 @pytest.fixture(params=FRAMEWORKS)

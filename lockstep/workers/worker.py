@@ -146,8 +146,13 @@ def import_from(folders: list[str]) -> None:
         ADDED.remove(folder)
         # A port's file has put it there once more.
         sys.path[:] = [each for each in sys.path if each != folder]
+        inside = f"{folder}{os.sep}"
+        # An environment may lie in the folder, and so may this package.
+        deeper = tuple(f"{each}{os.sep}" for each in sys.path if each.startswith(inside))
         for name, module in list(sys.modules.items()):
-            if (getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
+            file = getattr(module, "__file__", None) or ""
+            own = name.partition(".")[0] == "lockstep"
+            if file.startswith(inside) and not file.startswith(deeper) and not own:
                 del sys.modules[name]
     new = [folder for folder in folders if folder not in sys.path]
     ADDED.extend(new)

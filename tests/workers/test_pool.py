@@ -1,5 +1,6 @@
 """Workers answer one task after another, whatever the other workers answer."""
 
+import os
 from contextlib import closing
 
 import pytest
@@ -34,3 +35,23 @@ def test_a_file_that_was_changed_is_loaded_again(tmp_path) -> None:
             worker.path = [str(tmp_path)]
             with pytest.raises(Refused, match=f"^{10**count}$"):
                 worker.train(str(file), random_problem(0))
+
+
+def test_what_lies_in_an_environment_in_a_ports_folder_is_kept(monkeypatch, tmp_path) -> None:
+    """As this package, and all that it imports, in the folder that it is developed in."""
+    environment = tmp_path / ".venv"
+    environment.mkdir()
+    (environment / "library.py").write_text("COUNT = []\n")
+    monkeypatch.setenv("PYTHONPATH", str(environment), prepend=os.pathsep)
+    (tmp_path / "my_port.py").write_text(
+        "import library\nlibrary.COUNT.append(1)\n"
+        "def train(problem): raise NotImplementedError(f'imported {len(library.COUNT)} times')\n"
+    )
+    with closing(Worker("port")) as worker:
+        for count in (1, 2):
+            worker.path = [str(tmp_path)]
+            with pytest.raises(Refused, match=f"^imported {count} times$"):
+                worker.train("my_port", random_problem(0))
+            worker.path = []
+            with pytest.raises(WorkerError, match="my_port"):
+                worker.train("my_port", random_problem(0))
