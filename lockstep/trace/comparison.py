@@ -141,8 +141,10 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     """The comparison of two traces."""
     mine, matching = parameters_matched(mine, theirs, names)
     taken = begun(mine)
-    whole, others = steps(mine, taken), steps(theirs, taken)
-    first, second = (Identified(awake(each), Optimizer()) for each in (whole, others))
+    whole, other_whole = steps(mine, taken), steps(theirs, taken)
+    still, other_still = lazy(whole), lazy(other_whole)
+    first = Identified(awake(whole, still), Optimizer())
+    second = Identified(awake(other_whole, other_still), Optimizer())
     first.optimizer = settings_of(first.steps, first)
     second.optimizer = settings_of(second.steps, second, first.optimizer)
     found = list(between(theirs))
@@ -167,7 +169,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     expected = rates_of(first, right)
     if skips or second.steps.anew:
         expected = as_counted(expected, first, second)
-    found += lazy_findings(lazy(whole), others, matching)
+    found += lazy_findings(still, other_still, matching)
     rule = rule_of(second, expected, accumulation)
     found += rule_findings(rule, expected, accumulation, right, matching)
     found += decay_findings(decays(first, right), decays(second, rule), matching)
@@ -496,15 +498,14 @@ def rule_findings(
 ) -> Iterator[Finding]:
     """What the rule is that is not the right one, and its rates."""
     # What the first run does, too, is no difference.
-    others = {other for name in right.tensors for other in matching.matches[name].others}
+    others = tuple(sorted(matching.others(right.tensors)))
     first = min(rule.moves, default=1)
-    if (rule.form, {*rule.tensors}) != (right.form, others):
+    if (rule.form, rule.tensors) != (right.form, others):
         if rule.form is not None:
             yield Finding(rule.form.name, "rule", title(rule.form), first, rule.tensors, "after")
         if right.form is not None:
             said = f"{title(right.form)}: the first run does so, and this one does not"
-            tensors = tuple(sorted(others))
-            yield Finding(f"without {right.form.name}", "rule", said, first, tensors, "after")
+            yield Finding(f"without {right.form.name}", "rule", said, first, others, "after")
     if rule.exact and rule.optimizer.eps != right.optimizer.eps:
         said = f"eps is {rule.optimizer.eps:.4g} instead of {right.optimizer.eps:.4g}"
         yield Finding("eps-default", "rule", said, first, phase="after")

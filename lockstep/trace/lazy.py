@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +21,21 @@ from lockstep.trace.steps import Step, Steps
 NAME = "lazy rows"
 
 
-def lazy(steps: Steps) -> dict[str, bool]:
-    """By tensor: whether it stands still without a gradient; only those where that is known."""
-    found: dict[str, bool] = {}
-    for (_, name), step in steps.of.items():
+class Still(NamedTuple):
+    """Whether a tensor stands still without a gradient, and the first update that tells."""
+
+    still: bool
+    update: int
+
+
+def lazy(steps: Steps) -> dict[str, Still]:
+    """Which tensors stand still without a gradient, and which do not, where that is known."""
+    found: dict[str, Still] = {}
+    for (update, name), step in steps.of.items():
         still = stands_still(step)
         if still is not None:
-            found[name] = found.get(name, True) and still
+            known = found.get(name, Still(True, update))
+            found[name] = Still(known.still and still, min(known.update, update))
     return found
 
 
@@ -43,12 +52,11 @@ def stands_still(step: Step) -> bool | None:
     return all(np.array_equal(before[asleep], after[asleep]) for before, after in pairs)
 
 
-def awake(steps: Steps) -> Steps:
+def awake(steps: Steps, known: Mapping[str, Still]) -> Steps:
     """The same steps, those of lazy tensors at the numbers alone that got a gradient."""
     of = {}
-    still = lazy(steps)
     for key, step in steps.of.items():
-        if not still.get(step.name) or step.gradient is None:
+        if step.name not in known or not known[step.name].still or step.gradient is None:
             of[key] = step
         elif step.gradient.any():
             of[key] = narrowed(step, step.gradient != 0)
@@ -68,24 +76,17 @@ def narrowed(step: Step, chosen: Array) -> Step:
     )
 
 
-def lazy_findings(mine: Mapping[str, bool], theirs: Steps, matching: Matching) -> Iterator[Finding]:
+def lazy_findings(
+    mine: Mapping[str, Still], theirs: Mapping[str, Still], matching: Matching
+) -> Iterator[Finding]:
     """Which tensors stand still in one of two runs."""
-    others = lazy(theirs)
-    apart: dict[bool, list[str]] = {True: [], False: []}
-    for name, own in mine.items():
-        match = matching.matches.get(name)
-        for other in match.others if match else ():
-            if other in others and others[other] != own:
-                apart[others[other]].append(other)
-    for still, names in apart.items():
-        if not names:
-            continue
-        does, instead = ("stands still", "moves on") if still else ("moves on", "stands still")
-        first = min(u for (u, name), step in theirs.of.items() if name in names and told(step))
-        said = f"what got no gradient {does}, with its state, where the first run's {instead}"
-        yield Finding(NAME, "rule", said, first, tuple(names), phase="after")
-
-
-def told(step: Step) -> bool:
-    """Whether a step tells anything of it."""
-    return stands_still(step) is not None
+    for still, does, instead in (
+        (True, "stands still", "moves on"),
+        (False, "moves on", "stands still"),
+    ):
+        others = matching.others([name for name, own in mine.items() if own.still != still])
+        names = tuple(name for name in others if name in theirs and theirs[name].still == still)
+        if names:
+            first = min(theirs[name].update for name in names)
+            said = f"what got no gradient {does}, with its state, where the first run's {instead}"
+            yield Finding(NAME, "rule", said, first, names, phase="after")

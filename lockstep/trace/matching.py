@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from itertools import permutations
@@ -80,6 +80,11 @@ class Matching:
     other_left: tuple[str, ...] = ()
     nearest: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
+
+    def others(self, names: Iterable[str]) -> tuple[str, ...]:
+        """What the other side calls these, as far as they have a counterpart."""
+        found = (self.matches[name] for name in names if name in self.matches)
+        return tuple(other for match in found for other in match.others)
 
 
 def matched(

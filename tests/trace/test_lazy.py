@@ -7,8 +7,13 @@ import torch
 from torch import nn
 
 import lockstep.record
+from lockstep.diagnosis.forms import forms_of
+from lockstep.problem import Optimizer
 from lockstep.trace import check_trace, compare_traces
+from lockstep.trace.comparison import rule_findings
 from lockstep.trace.lazy import NAME
+from lockstep.trace.matching import Matching
+from lockstep.trace.naming import Rule
 from lockstep.trace.words import text
 
 UPDATES = 6
@@ -136,3 +141,10 @@ def test_what_both_rules_do_is_no_difference(tmp_path) -> None:
     assert str(same) == f"{other} takes the same updates"
     assert told(compare_traces(adam, other)) == {"adam-eps-hat": ()}
     assert told(compare_traces(one, adam)) == {"without adam-eps-hat": ()}
+
+
+def test_a_rule_of_a_tensor_without_a_counterpart_is_told() -> None:
+    (form, *_) = forms_of("adam-eps-hat")
+    right, rule = Rule(form, Optimizer("adam"), {}, ("gone",)), Rule(None, Optimizer("adam"), {})
+    (found,) = rule_findings(rule, {}, 1, right, Matching({}))
+    assert (found.name, found.tensors) == ("without adam-eps-hat", ())
