@@ -48,8 +48,6 @@ PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 SEEN = "lockstep"
 # Slots of an optimizer's that belong to no parameter stand under this name.
 NOBODY = ""
-
-
 UNREAD = "nothing was recorded of a compiled step: call recorder.update() after each call of it"
 
 
@@ -307,11 +305,12 @@ class Recorder(keras.callbacks.Callback):
         """Write an update that a loop of one's own made, where it ran eagerly."""
         if self.fitting:
             return method(*arguments, **named)
-        self.unread = graph() is not None
-        if not self.unread:
+        eager = graph() is None
+        self.unread = not eager
+        if eager:
             self.keeping = self.writer.whole(self.number)
         result = method(*arguments, **named)
-        if graph() is None:
+        if eager:
             self.update()
         return result
 

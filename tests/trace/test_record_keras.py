@@ -18,7 +18,6 @@ import lockstep.record  # noqa: E402
 import lockstep.trace  # noqa: E402
 from benchmarks.real import common  # noqa: E402
 from benchmarks.real import keras as real  # noqa: E402
-from lockstep.record import keras_callback  # noqa: E402
 from lockstep.record.writer import RecordError, fingerprint, norm, sketch  # noqa: E402
 from lockstep.trace.averaging import kept  # noqa: E402
 
@@ -451,13 +450,13 @@ def test_a_compiled_loop_that_nobody_reads_is_said(tmp_path, capsys) -> None:
     x, y = data()
     recorder = lockstep.record.keras(tmp_path / "run", model, optimizer=optimizer)
     step(x, y)
-    keras_callback.complain(weakref.ref(recorder))
+    lockstep.record.keras_callback.complain(weakref.ref(recorder))
     assert "call recorder.update()" in capsys.readouterr().err
     with pytest.raises(RecordError, match=r"call recorder.update\(\) after each call"):
         recorder.close()
     with lockstep.record.keras(tmp_path / "again", model, optimizer=optimizer) as recorder:
         tf.function(step.python_function)(x, y)
         recorder.update()
-    keras_callback.complain(weakref.ref(recorder))
+    lockstep.record.keras_callback.complain(weakref.ref(recorder))
     assert capsys.readouterr().err == ""
     assert len(read(tmp_path / "again")[1]) == 1
