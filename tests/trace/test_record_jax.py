@@ -380,8 +380,8 @@ def test_modules_of_flax_linen_have_the_names_of_their_parameters(tmp_path: Path
     np.testing.assert_allclose(arrays["output.0|params/layer"], made, rtol=1e-5)
 
 
-def nnx_run(recorder: Any = None) -> Any:
-    """The state that a model with dropout and statistics ends with, in flax.nnx."""
+def nnx_run(whole: bool, recorder: Any = None) -> Any:
+    """The state that a model with dropout and statistics ends with; compiled `whole`, or not."""
     nnx = pytest.importorskip("flax.nnx")
 
     class Net(nnx.Module):
@@ -395,13 +395,14 @@ def nnx_run(recorder: Any = None) -> Any:
             return self.drop(self.norm(x))
 
     net = Net(nnx.Rngs(0))
+    compiled: Any = nnx.jit if whole else lambda function: function
     gradients = nnx.grad(lambda net, x: (net(x) ** 2).mean())
     transformation: Any = optax.adam(0.1)
     if recorder:
         gradients, transformation = recorder.gradient(gradients), recorder.wrap(transformation)
     optimizer = nnx.Optimizer(net, transformation, wrt=nnx.Param)
 
-    @nnx.jit
+    @compiled
     def step(net: Any, optimizer: Any, x: Any) -> None:
         optimizer.update(net, gradients(net, x))
 
@@ -410,11 +411,14 @@ def nnx_run(recorder: Any = None) -> Any:
     return nnx.state(net, (nnx.Param, nnx.BatchStat))
 
 
-def test_modules_of_flax_nnx(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_modules_of_flax_nnx(whole: bool, tmp_path: Path) -> None:
     """They have their paths; what calls change, such as statistics, is changed once."""
     with lockstep.record.jax(tmp_path / "run", full=1, activations=True) as recorder:
-        recorded = nnx_run(recorder)
-    assert same(recorded, nnx_run())
+        recorded = nnx_run(whole, recorder)
+    # XLA fuses a gradient that is looked at otherwise with what takes it, on some CPUs.
+    for one, other in zip(*map(jax.tree.leaves, (recorded, nnx_run(whole))), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6 if whole else 0, atol=0)
     (arrays, facts), (_, later) = read(tmp_path / "run")
     assert facts["modules"] == ["layers/0", "layers/1", "norm", "drop", ""]
     assert "modules" not in later
