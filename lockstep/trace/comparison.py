@@ -7,8 +7,7 @@ difference makes nothing that follows look wrong.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from lockstep.problem import Optimizer
 from lockstep.problem.settings import OPTIMIZERS
 from lockstep.trace import forward
 from lockstep.trace.averaging import averaging_findings, averaging_notes
+from lockstep.trace.data import another_finding, cut_findings, data_findings, data_of, strangers
 from lockstep.trace.findings import Finding, ordered
 from lockstep.trace.forward import Parting
 from lockstep.trace.gradients import Pair, arranged, pairs
@@ -47,9 +47,6 @@ from lockstep.trace.reading import Trace, TraceError, Update, read, read_names
 from lockstep.trace.steps import Steps, begun, goes_on, parameters_between, steps
 
 Verdict = Literal["same", "differs"]
-# What is known of an array of the data: its shape, its sum, and a checksum of its bytes.
-Fingerprint = Mapping[str, Any]
-Fingerprints = Sequence[Fingerprint]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -149,10 +146,11 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     second.optimizer = settings_of(second.steps, second, first.optimizer)
     found = list(between(theirs))
     skips = list(skip_findings(first, second))
+    cuts = [] if skips else list(cut_findings(mine, theirs))
     # From there on, an update of both is not one of the same data.
-    until = skips[0].update if skips else len(mine.updates) + 1
-    gradients = [pair for pair in pairs(first, second, matching) if pair.update < until]
-    found += skips
+    until = min((each.update for each in skips + cuts), default=len(mine.updates) + 1)
+    gradients = list(pairs(first, second, matching, until, bool(cuts)))
+    found += skips + cuts
     found += model_findings(mine, theirs, gradients, matching)
     if not any(each.stage == "data" for each in found):
         alike = {pair.update for pair in gradients}
@@ -161,7 +159,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     if any(each.name == "label-shift" for each in found):
         # Their fingerprints differ, and why is known.
         found = [each for each in found if each.stage != "data"]
-    found += window_findings(gradients, second)
+    found += window_findings([pair for pair in gradients if pair.update < until], second)
     found += clip_findings(first, second)
     found += average_findings(moments(first), second)
     accumulation = max(each.micro_batches for each in (*mine.updates, *theirs.updates))
@@ -280,70 +278,6 @@ def between(trace: Trace) -> Iterator[Finding]:
             f" to {most:.2g}"
         )
         yield Finding("changed between updates", "between", said, update, tuple(of), "before")
-
-
-def data_findings(mine: Trace, theirs: Trace, alike: Collection[int]) -> Iterator[Finding]:
-    """Micro-batches whose data are other ones.
-
-    alike: the updates that begin at the same parameters. In others a state that is carried on, and
-    goes into the loss as data do, is another one too: there, all that a micro-batch has must be.
-    """
-    for first, second in zip(mine.updates, theirs.updates, strict=False):
-        ours, others = data_of(first), data_of(second)
-        if len(others) < len(ours) and all(each in ours for each in others):
-            continue  # some are left out, which the gradients say
-        for index, (here, there) in enumerate(zip(ours, others, strict=False)):
-            if first.number in alike:
-                other = next(exchanged(here, there), None)
-            else:
-                other = (here[0], there[0]) if strangers(here, there) else None
-            if other is not None:
-                yield another_finding(first.number, index, *other)
-                return
-
-
-def exchanged(here: Fingerprints, there: Fingerprints) -> Iterator[tuple[Fingerprint, Fingerprint]]:
-    """Arrays that only one of two micro-batches has, with those of their shape in the other.
-
-    What is padded to another shape has another sum of its bytes, and may be right.
-    """
-    for one in here:
-        for another in there:
-            if (
-                one["shape"] == another["shape"]
-                and all(each["crc"] != one["crc"] for each in there)
-                and all(each["crc"] != another["crc"] for each in here)
-            ):
-                yield one, another
-
-
-def strangers(here: Fingerprints, there: Fingerprints) -> bool:
-    """Whether two micro-batches have nothing in common."""
-    pairs = [(one, another) for one in here for another in there]
-    return bool(pairs) and not any(same_data(*pair) for pair in pairs)
-
-
-def same_data(one: Fingerprint, another: Fingerprint) -> bool:
-    """Whether two arrays may hold the same data: turned, or padded with zeros, the sum is it."""
-    rounding = 1e-6 * math.prod(one["shape"])
-    close = math.isclose(one["sum"], another["sum"], rel_tol=1e-5, abs_tol=rounding)
-    return one["crc"] == another["crc"] or close
-
-
-def another_finding(update: int, index: int, one: Fingerprint, another: Fingerprint) -> Finding:
-    """Data of a micro-batch that are other ones, told by their fingerprints."""
-    shapes = [f"{each['shape']}" for each in (one, another)]
-    shape = f"shape {shapes[0]}" if shapes[0] == shapes[1] else f"shapes {' and '.join(shapes)}"
-    said = (
-        f"micro-batch {index + 1} of update {update} has other data: of {shape}, sums"
-        f" {one['sum']:.6g} and {another['sum']:.6g}"
-    )
-    return Finding("other data", "data", said, update, phase="data")
-
-
-def data_of(update: Update) -> list[Fingerprints]:
-    """The fingerprints of the data of each micro-batch."""
-    return [each.get("data") or () for each in update.facts.get("micro_batches", ())]
 
 
 def state_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ coefficient matrix of a real run. r, above what rounding leaves, is the model or
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +55,15 @@ class Pair:
         return self.coefficient.value == 0.0
 
 
-def pairs(mine: Identified, theirs: Identified, matching: Matching) -> list[Pair]:
-    """All micro-batches of all updates that begin at nearly the same parameters."""
-    found = []
+def pairs(
+    mine: Identified, theirs: Identified, matching: Matching, until: int, cut: bool
+) -> Iterator[Pair]:
+    """The micro-batches of all updates before one that begin at nearly the same parameters.
+
+    cut: whether that one is only cut into another window, and begins with the same micro-batches.
+    """
     rounding = noise(mine, theirs, matching)
-    for update in mine.steps.trace.updates:
+    for update in mine.steps.trace.updates[: until - 1 + cut]:
         other = theirs.steps.trace.update(update.number)
         if other is None:
             break
@@ -67,8 +71,13 @@ def pairs(mine: Identified, theirs: Identified, matching: Matching) -> list[Pair
         floor = max(rounding, CONDITION * apart)
         if floor > 1e-2:
             continue
-        found += of_update(mine, theirs, matching, update, other, floor)
-    return found
+        if update.number < until:
+            yield from of_update(mine, theirs, matching, update, other, floor)
+            continue
+        for index in range(min(update.micro_batches, other.micro_batches)):
+            each = compared(mine, theirs, matching, update, other, index, index, floor)
+            if each is not None:
+                yield each
 
 
 def of_update(

@@ -1,0 +1,51 @@
+"""What two runs were given: the same micro-batches, cut into other windows."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import lockstep
+from lockstep.trace import compare_traces
+
+
+def train(folder: Path, windows: list[int], activation: str = "none") -> Path:
+    """Record updates of so many micro-batches each, one after the other from one stream."""
+    torch.manual_seed(0)
+    gelu = torch.nn.GELU(approximate=activation)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), gelu, torch.nn.Linear(8, 3)).double()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    recorder = lockstep.record.torch(folder, model, optimizer)
+    stream = torch.Generator().manual_seed(1)
+    for count in windows:
+        for _ in range(count):
+            x, y = torch.randn(2, 5, 6, generator=stream, dtype=torch.float64)
+            (torch.nn.functional.mse_loss(model(x), y[:, :3]) / count).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    recorder.close()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name", "update"),
+    [
+        ([2] * 6, [4] * 3, "other windows", 1),
+        ([4] * 3, [2] * 6, "other windows", 1),
+        ([2] * 6, [1] * 12, "step-every-microbatch", 1),
+        ([2, 2, 1] * 2, [2] * 5, "leftover-carried", 3),
+        ([3, 3, 3], [3, 3, 2, 1], "other windows", 3),
+    ],
+)
+@pytest.mark.parametrize("activation", ["none", "tanh"])
+def test_windows_that_are_cut_otherwise_are_told(
+    first, second, name, update, activation, tmp_path
+) -> None:
+    """Once, as what they are, and nothing is made of what follows; another model is told beside."""
+    found = compare_traces(
+        train(tmp_path / "first", first), train(tmp_path / "second", second, activation)
+    )
+    told = [(each.name, each.update) for each in found.findings]
+    other_model = [("another gradient", 1)] * (activation == "tanh")
+    assert told == [*other_model, (name, update)]
+    assert {pair.update for pair in found.pairs} >= {1}
