@@ -276,7 +276,10 @@ def test_a_quotient_over_next_to_nothing_is_a_derivative() -> None:
 def test_too_many_additions_for_a_bound_are_refused() -> None:
     problem = low_precision(1.0)
     (window,), theta = rounding.windows(problem), np.vstack([problem.W, problem.b])
-    rounding.gradient_error(problem, window._replace(additions=1_600_000), theta)
+    many = window._replace(additions=1_600_000)
+    share, low = 1_600_000 * 2.0**-24, (4 + 3) * 2.0**-11
+    of_W, _ = rounding.gradient_error(problem, many, theta).ravel()
+    assert of_W == pytest.approx(96 * (share / (1 - share) + low), rel=0.005)  # Higham's gamma
     with pytest.raises(ProblemError, match=r"^rounding bounds: 2000000 additions in one sum are"):
         rounding.gradient_error(problem, window._replace(additions=2_000_000), theta)
 
@@ -333,6 +336,8 @@ def test_low_precision_is_in_range_at_the_scale_of_the_update() -> None:
         check(scaled, update)
     with pytest.raises(ProblemError, match="update 5 is out of float16's range"):
         check(scaled, 4)
+    with pytest.raises(ProblemError, match="update 6 is out of float16's range"):
+        check(scaled, 5)
     check(dataclasses.replace(scaled, non_finite="skip"), 4)
     with pytest.raises(ProblemError, match="update 1 is out of float16's range"):
         check(dataclasses.replace(scaled, loss_scale=LossScale(1024.0, 2)), 0)
@@ -356,6 +361,9 @@ def test_a_derivative_that_overflows_is_told() -> None:
         pytest.raises(ProblemError, match="update 1 is out of float64's range"),
     ):
         list(rounding.rounding_bounds(problem, [np.ones((2, 1))]))
+    endless = rounding.Slope(*[np.full((2, 1), np.inf)] * 3)
+    with pytest.raises(ProblemError, match="update 2 is out of float64's range"):
+        rounding.require_finite(problem, 1, endless)
 
 
 def test_a_rule_that_is_not_defined_within_the_error_has_no_bound() -> None:
