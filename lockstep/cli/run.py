@@ -19,7 +19,7 @@ Work = Callable[[Mapping[str, "Worker"]], Found]
 if TYPE_CHECKING:
     from lockstep.diagnosis.probes import Probe
     from lockstep.experiments.checks import Check, Form
-    from lockstep.workers.pool import Worker
+    from lockstep.workers.pool import Device, Worker
 
 
 def run(
@@ -48,6 +48,9 @@ def run(
         bool,
         typer.Option("--fast", help="run the fast form: each window one compiled program"),
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="cpu, or gpu: the exact problems and those with bounds")
+    ] = "cpu",
     without_zeroing: Annotated[
         bool,
         typer.Option("--without-zeroing", help="show what happens if gradients are never cleared"),
@@ -71,20 +74,34 @@ def run(
         require_one_mistake(without_zeroing, mistake, more)
     if eager and fast:
         raise UsageError("--fast runs compiled programs, and --eager none: choose one")
+    on = device_of(device, problems, eager or fast or without_zeroing or mistake is not None)
     form: Form = "fast" if fast else "eager" if eager else "readable"
     work: Work = run_without_zeroing
     if mistake is not None:
         names, work = planted_in(names, mistake)
     elif not without_zeroing:
+        if on == "gpu":
+            problems = problems or ["exact"]
         work = partial(run_problems, problems, dtype, accumulation_steps, updates, form)
     from lockstep.workers.pool import workers
 
     # The workers import their frameworks while this process imports its own packages.
-    with workers(names) as started:
+    with workers(names, on) as started:
         passed, report = work(started)
     if json_file is not None:
         write_json(json_file, report, "run")
     raise typer.Exit(0 if passed else 1)
+
+
+def device_of(name: str, problems: Sequence[str] | None, otherwise: bool) -> Device:
+    """The device of a name; raises UsageError for another, and for what CPUs alone can promise."""
+    if name not in ("cpu", "gpu"):
+        raise UsageError(f"--device must be cpu or gpu, not {name!r}")
+    if name == "gpu" and (otherwise or set(problems or ()) - {"exact", "iris-sgd"}):
+        raise UsageError(
+            "--device gpu runs the readable loops on exact and iris-sgd: the rest is for CPUs"
+        )
+    return "gpu" if name == "gpu" else "cpu"
 
 
 def require_one_mistake(without_zeroing: bool, mistake: str | None, more: bool) -> None:

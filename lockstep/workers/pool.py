@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from lockstep.frameworks import FRAMEWORKS
 from lockstep.workers.folders import TemporaryFolder
@@ -29,6 +29,16 @@ TIMEOUT = 300.0
 LOG_LINES = 15
 # Set in every worker: what a port does when it is imported must not start another one.
 INSIDE = "LOCKSTEP_WORKER"
+Device = Literal["cpu", "gpu"]
+# The products of a GPU have their dtype's precision, in its libraries and in XLA's own kernels.
+DEVICES: dict[Device, dict[str, str]] = {
+    "cpu": {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"},
+    "gpu": {
+        "JAX_PLATFORMS": "cuda,cpu",  # the second, that JAX says of the first what is missing
+        "NVIDIA_TF32_OVERRIDE": "0",
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+    },
+}
 PROGRAM = "lockstep.workers.worker"
 # What lies in the caller's folder, a queue.py or a jax.py, is nobody's import.
 COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", PROGRAM)
@@ -45,8 +55,8 @@ class WorkerError(RuntimeError):
     """A process failed; the message names it and ends with the last lines of its log.
 
     what: in a line; where: the line of the port that raised, or ""; kind: "error", "dtype" if it
-    was only that, "load" if there is no port to run, "silent" if nothing came in time, "ended" if
-    the process did.
+    was only that, "load" if there is no port to run, "device" if there is no GPU, "silent" if
+    nothing came in time, "ended" if the process did.
     """
 
     def __init__(
@@ -83,12 +93,12 @@ class Refused(NotImplementedError):  # noqa: N818 - a NotImplementedError is no 
     """A port raised NotImplementedError: it does not support the problem."""
 
 
-def environment() -> dict[str, str]:
-    """The workers' environment: CPUs only, one thread each, little talk.
+def environment(device: Device = "cpu") -> dict[str, str]:
+    """The workers' environment: CPUs only, one thread each, little talk; or a GPU without TF32.
 
-    The bits are claimed for CPUs. The arrays are small and there are three processes, so that one
-    thread each is fastest. What XLA compiles for JAX, and Inductor for PyTorch, is kept from run to
-    run, in a folder for this kind of CPU, unless the caller has chosen another.
+    The arrays are small and there are three processes, so that one thread each is fastest. What
+    XLA compiles for JAX, and Inductor for PyTorch, is kept from run to run, in a folder for this
+    kind of CPU, unless the caller has chosen another.
     """
     preferred = {
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -97,9 +107,7 @@ def environment() -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    required = {
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "JAX_PLATFORMS": "cpu",
+    required = DEVICES[device] | {
         "KERAS_BACKEND": "tensorflow",
         "OMP_NUM_THREADS": "1",
         "TF_NUM_INTEROP_THREADS": "1",
@@ -123,10 +131,12 @@ def cache_folder() -> Path:
 class Worker:
     """One framework in a process of its own, started at once and stopped by `close`."""
 
-    def __init__(self, framework: str, path: Sequence[Path | str] = ()) -> None:
+    def __init__(
+        self, framework: str, path: Sequence[Path | str] = (), device: Device = "cpu"
+    ) -> None:
         """Start the process; it goes on importing while the caller does something else.
 
-        `path` holds folders to import ports from, before any other.
+        `path` holds folders to import ports from, before any other; `device` is where it trains.
         """
         self.framework = framework
         self.versions: dict[str, str] | None = None
@@ -137,12 +147,12 @@ class Worker:
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._count = 0
         self._process = subprocess.Popen(
-            [*COMMAND, framework],
+            [*COMMAND, framework, device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             # What a worker leaves in its temporary folder, as AutoGraph does, goes with it.
-            env=environment() | {INSIDE: self._token, "TMPDIR": self._files.name},
+            env=environment(device) | {INSIDE: self._token, "TMPDIR": self._files.name},
             **GROUP,
         )
         self._listener = threading.Thread(
@@ -262,6 +272,8 @@ class Worker:
         except FileNotFoundError:
             lines = self._last_lines
         message = f"{self.framework}: the worker {text}"
+        if place.get("kind") == "device":
+            lines = []  # all is said
         return WorkerError(message, what or text, **place, log=lines[-LOG_LINES:])
 
     def close(self) -> None:
@@ -334,11 +346,13 @@ def importing(folder: Path | str, workers: Mapping[str, Worker]) -> Iterator[Non
 
 
 @contextmanager
-def workers(frameworks: Sequence[str] = FRAMEWORKS) -> Iterator[dict[str, Worker]]:
+def workers(
+    frameworks: Sequence[str] = FRAMEWORKS, device: Device = "cpu"
+) -> Iterator[dict[str, Worker]]:
     """Start a worker for each framework, all at the same time, and stop them at the end."""
     with ExitStack() as stack:
         started = {}
         for framework in frameworks:
-            started[framework] = Worker(framework)
+            started[framework] = Worker(framework, device=device)
             stack.callback(started[framework].close)
         yield started

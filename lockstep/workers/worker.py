@@ -1,4 +1,4 @@
-"""A process that trains in one framework: `python -m lockstep.workers.worker FRAMEWORK`.
+"""A process that trains in one framework: `python -m lockstep.workers.worker FRAMEWORK DEVICE`.
 
 It reads tasks from standard input, one JSON object a line, and answers with one JSON object a
 line on what was its standard output; whatever the framework or a port prints goes to standard
@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import Any, BinaryIO, TextIO
 
 from lockstep.frameworks import FRAMEWORKS, PACKAGES
@@ -40,7 +41,7 @@ ADDED: list[str] = []
 
 def main() -> None:
     """Import the framework, say so, then train what is asked for."""
-    framework = sys.argv[1]
+    framework, device = sys.argv[1:]
     if framework in PACKAGES and framework != "tensorflow":
         os.nice(NICE)
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -54,6 +55,11 @@ def main() -> None:
         return
     try:
         versions = start(framework)
+        if device == "gpu":
+            versions["on"] = gpu(framework)
+    except NoDevice as error:
+        answer(answers, {"failed": str(error), "kind": "device"})
+        return
     except Exception as error:
         traceback.print_exc()
         answer(answers, {"failed": f"{type(error).__name__}: {error}"})
@@ -119,6 +125,32 @@ def start(framework: str) -> dict[str, str]:
         # https://github.com/pytorch/pytorch/issues/188792
         torch.set_num_threads(1)
     return versions
+
+
+class NoDevice(Exception):  # noqa: N818 - it is no fault of the framework
+    """A framework sees no GPU, or is a build for CPUs."""
+
+
+def gpu(framework: str) -> str:
+    """The name of the GPU that a framework sees, and then trains on; raises NoDevice."""
+    if framework == "pytorch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.set_default_device("cuda")
+            return torch.cuda.get_device_name()
+    elif framework == "tensorflow":
+        import tensorflow as tf
+
+        if devices := tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.enable_tensor_float_32_execution(False)
+            return str(tf.config.experimental.get_device_details(devices[0])["device_name"])
+    else:
+        import jax
+
+        with suppress(RuntimeError):  # no such platform
+            return jax.devices("gpu")[0].device_kind
+    raise NoDevice("it sees no GPU: a driver, or its build for GPUs, is missing")
 
 
 class LightTensorFlow:

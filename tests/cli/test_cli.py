@@ -135,6 +135,9 @@ BAD = {
     ("run", "-f", "jax", "--dtype", ""): "dtype: '' must be one of",
     ("mistakes", "-f", ""): "--frameworks: nothing is not a framework here",
     ("run", "--without"): "No such option: --without",
+    ("run", "--device", "tpu"): "--device must be cpu or gpu, not 'tpu'",
+    ("run", "iris-adamw", "--device", "gpu"): "--device gpu runs the readable loops on exact",
+    ("run", "--fast", "--device", "gpu"): "--device gpu runs the readable loops on exact",
     ("run", "--fast", "--eager"): "--fast runs compiled programs, and --eager none: choose one",
 }
 

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, exact_with_partial_window, lockstep, random_problem
 
 from lockstep import mistakes
+from lockstep.frameworks import FRAMEWORKS
+from lockstep.problem import hadamard
 from lockstep.workers import installed, pool
 from lockstep.workers.pool import Refused, Worker, WorkerError, importing
 
@@ -295,6 +298,41 @@ def test_the_cache_is_for_this_kind_of_cpu(monkeypatch, tmp_path) -> None:
     for name, forced in (("KERAS_BACKEND", "tensorflow"), ("CUDA_VISIBLE_DEVICES", "-1")):
         monkeypatch.setenv(name, "0")
         assert pool.environment()[name] == forced
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_a_framework_that_sees_no_gpu_says_so_in_one_line(name, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with (
+        closing(Worker(name, device="gpu")) as worker,
+        pytest.raises(WorkerError, match=r"while importing: it sees no GPU") as found,
+    ):
+        worker.ready()
+    assert found.value.kind == "device"
+    assert "\n" not in str(found.value)
+
+
+def test_a_gpu_has_the_precision_of_its_dtypes(monkeypatch) -> None:
+    """TF32 is off in NVIDIA's libraries and XLA's kernels, and the choice of a GPU stays."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    found = pool.environment("gpu")
+    assert found["CUDA_VISIBLE_DEVICES"] == "3"
+    assert found["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert found["JAX_DEFAULT_MATMUL_PRECISION"] == "highest"
+
+
+def test_all_tensors_of_pytorch_are_made_where_it_trains() -> None:
+    """The device of all that has no numbers: copied to a host, and first there, it fails."""
+    torch = pytest.importorskip("torch")
+    from pytorch_impl import recipe, training
+
+    torch.set_default_device("meta")
+    try:
+        for loop in (training, recipe):
+            with pytest.raises(NotImplementedError, match="out of meta tensor"):
+                next(loop.train(hadamard(updates=2)))
+    finally:
+        torch.set_default_device(None)
 
 
 def test_another_folder_may_have_a_package_of_the_same_name(worker, framework, tmp_path) -> None:
