@@ -105,6 +105,13 @@ def count(total: Number, rows: int, at: Place) -> Number:
     return total
 
 
+def examples(index: int, at: Place) -> Number:
+    """What a micro-batch of the epoch counts for, wherever the run stands."""
+    rows, weights = len(at.problem.micro_batches[index][0]), at.problem.example_weights
+    total = at.number(rows) if weights is None else sum(map(at.number, weights[index].tolist()))
+    return at.stages.count(total, rows, at)
+
+
 def weigh(at: Place) -> Number:
     """What a micro-batch's summed loss is multiplied by: all examples of a window count alike."""
     return at.number(1) / at.window_examples

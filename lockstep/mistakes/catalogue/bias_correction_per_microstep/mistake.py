@@ -18,8 +18,9 @@ def corrected_for(rate: Number, at: Place, count: int) -> Constants:
 
 
 def counting_micro_steps(rate: Number, at: Place) -> Constants:
-    """Count the micro-steps so far, those of skipped windows too."""
-    return corrected_for(rate, at, at.epoch * at.micro_steps + at.micro_step + 1)
+    """Count the optimizer's micro-steps so far, those of skipped windows too."""
+    count = at.epoch * at.micro_steps + at.micro_step + 1
+    return corrected_for(rate, at, count - at.kept.get("micro-steps before", 0))
 
 
 def counting_k_an_update(rate: Number, at: Place) -> Constants:

@@ -1,12 +1,14 @@
 """Adam's bias correction does not start with t = 1."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from lockstep.mistakes import Mistake
 from lockstep.oracle import rules
-from lockstep.oracle.loop import STAGES, Number, Place, Theta, constants, take_update
+from lockstep.oracle.loop import STAGES, Number, Place, Theta, constants, rule, take_update
 from lockstep.oracle.rules import Constants, State
 
 
@@ -40,12 +42,24 @@ def one_later(rate: Number, at: Place) -> Constants:
     return counted_as(rate, at, at.update + 1)
 
 
-def after_a_dummy(theta: Theta, gradient: Theta, state: State, at: Place) -> tuple[Theta, State]:
-    """Before the first update, take one with zeros, at a rate of 0, for the state it makes."""
-    if at.update == 0:
-        numbers = constants(at.number(0), at)
-        _, state = at.stages.rule(theta, theta - theta, state, numbers, at)
-    return take_update(theta, gradient, state, at)
+def made_by_a_dummy(theta: Theta, state: State, at: Place, take: Callable[..., Any]) -> State:
+    """What an update with zeros, at a rate of 0, leaves of the state before the first."""
+    if at.update:
+        return state
+    _, made = take(theta, theta - theta, state, constants(at.number(0), at), at)
+    return made
+
+
+def once(theta: Theta, gradient: Theta, state: State, at: Place) -> tuple[Theta, State]:
+    """Take such an update first, once in a run, by whatever rule."""
+    return take_update(theta, gradient, made_by_a_dummy(theta, state, at, at.stages.rule), at)
+
+
+def anew(
+    theta: Theta, gradient: Theta, state: State, numbers: Constants, at: Place
+) -> tuple[Theta, State]:
+    """The same for every state that is made, where there are several."""
+    return rule(theta, gradient, made_by_a_dummy(theta, state, at, rule), numbers, at)
 
 
 MISTAKE = Mistake(
@@ -70,7 +84,8 @@ MISTAKE = Mistake(
     stages=replace(STAGES, constants=one_too_many),
     forms=(
         replace(STAGES, constants=counted_by_parameter),
-        replace(STAGES, constants=one_later, take_update=after_a_dummy),
+        replace(STAGES, constants=one_later, take_update=once),
+        replace(STAGES, constants=one_later, rule=anew),
     ),
     look_alikes={
         "bias-correction-per-microstep": "with K = 1 it is right",

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lockstep.mistakes import Mistake
-from lockstep.oracle.loop import STAGES, Number, Place
+from lockstep.oracle.loop import STAGES, Number, Place, examples
 from lockstep.problem import Problem
 
 
@@ -51,14 +51,7 @@ def end_of_window(at: Place) -> bool:
 
 def own_examples(at: Place) -> Number:
     """Divide by the examples of the shifted window."""
-    return 1 / sum((examples(at, index) for index in window(at)), at.number(0))
-
-
-def examples(at: Place, index: int) -> Number:
-    """How many examples a micro-batch has, by weight."""
-    if at.problem.example_weights is None:
-        return at.number(len(at.problem.micro_batches[index][0]))
-    return sum(map(at.number, at.problem.example_weights[index].tolist()))
+    return 1 / sum((examples(index, at) for index in window(at)), at.number(0))
 
 
 def multiple_of_k(at: Place) -> bool:

@@ -3,17 +3,22 @@
 from dataclasses import replace
 
 from lockstep.mistakes import Mistake
-from lockstep.oracle.loop import STAGES, Place, Theta
+from lockstep.oracle.loop import STAGES, Number, Place, Theta, weigh
 
 
 def divide_again(accumulator: Theta, at: Place) -> Theta:
     """Average over the window's micro-batches, whose terms were shares of a mean already."""
-    return accumulator / at.window_length
+    return accumulator / len(at.gradients)
 
 
 def divide_by_k(accumulator: Theta, at: Place) -> Theta:
     """The same as a library does it, which knows K only."""
     return accumulator / at.problem.accumulation_steps
+
+
+def share_of_share(at: Place) -> Number:
+    """The same of each micro-batch, before anything is summed."""
+    return weigh(at) / at.window_length
 
 
 MISTAKE = Mistake(
@@ -33,7 +38,7 @@ MISTAKE = Mistake(
     frequency=4,
     severity=3,
     stages=replace(STAGES, normalise=divide_again),
-    forms=(replace(STAGES, normalise=divide_by_k),),
+    forms=(replace(STAGES, normalise=divide_by_k), replace(STAGES, weigh=share_of_share)),
     look_alikes={
         "mean-of-means": "equal micro-batches: there all is right, and here nothing is",
         "zero-per-microbatch": "another first micro-batch: there no update changes",

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lockstep.mistakes import Mistake
-from lockstep.oracle.loop import STAGES, Place, Theta
+from lockstep.oracle.loop import STAGES, Number, Place, Theta, weigh
 
 
 def by_k(accumulator: Theta, at: Place) -> Theta:
@@ -11,6 +11,11 @@ def by_k(accumulator: Theta, at: Place) -> Theta:
     if at.window_length == at.problem.accumulation_steps:
         return accumulator
     return accumulator * (at.number(at.window_length) / at.problem.accumulation_steps)
+
+
+def share_of_k(at: Place) -> Number:
+    """The same of each micro-batch, before anything is summed."""
+    return weigh(at) * at.number(at.window_length) / at.problem.accumulation_steps
 
 
 MISTAKE = Mistake(
@@ -31,6 +36,7 @@ MISTAKE = Mistake(
     frequency=4,
     severity=2,
     stages=replace(STAGES, normalise=by_k),
+    forms=(replace(STAGES, weigh=share_of_k),),
     look_alikes={
         "mean-of-means": "ragged windows of K micro-batches: right here",
         "divide-by-wrong-count": "windows of K micro-batches: right here",

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lockstep.mistakes import Mistake
-from lockstep.oracle.loop import STAGES, Number, Place, weigh
+from lockstep.oracle.loop import STAGES, Number, Place, examples, weigh
 from lockstep.problem import Problem
 
 
@@ -25,16 +25,9 @@ def all_examples(at: Place) -> Number:
     rest = range(count - count % k, count)
     if at.micro_step in rest or (at.epoch and at.micro_step < k):
         return 1 / sum(
-            (examples(at, index) for index in (*rest, *range(min(k, count)))), at.number(0)
+            (examples(index, at) for index in (*rest, *range(min(k, count)))), at.number(0)
         )
     return weigh(at)
-
-
-def examples(at: Place, index: int) -> Number:
-    """How many examples a micro-batch has, by weight."""
-    if at.problem.example_weights is None:
-        return at.number(len(at.problem.micro_batches[index][0]))
-    return sum(map(at.number, at.problem.example_weights[index].tolist()))
 
 
 def constant(at: Place) -> Number:

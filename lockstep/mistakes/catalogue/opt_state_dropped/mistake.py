@@ -10,6 +10,7 @@ from lockstep.oracle.rules import State
 def begin_again(theta: Theta, gradient: Theta, state: State, at: Place) -> tuple[Theta, State]:
     """Take every update as the first one: no state, t = 1, the first learning rate."""
     at.kept["update of the run"] = at.update
+    at.kept["micro-steps before"] = at.epoch * at.micro_steps + at.micro_step - at.position
     first, fresh = replace(at, update=0), at.kept.setdefault("fresh", state)
     taken = take_update(theta, gradient, fresh, first)
     at.rate = first.rate

@@ -11,7 +11,8 @@ def restart(theta: Theta, gradient: Theta, state: State, at: Place) -> tuple[The
     """Take an update as if the run had begun with its epoch."""
     fresh = at.kept.setdefault("fresh", state)
     if at.kept.get("epoch") != at.epoch:
-        at.kept |= {"epoch": at.epoch, "start": at.update}
+        before = at.epoch * at.micro_steps
+        at.kept |= {"epoch": at.epoch, "start": at.update, "micro-steps before": before}
         state = fresh
     counted = replace(at, update=at.update - at.kept["start"])
     taken = take_update(theta, gradient, state, counted)

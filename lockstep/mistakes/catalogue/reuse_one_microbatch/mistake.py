@@ -7,8 +7,8 @@ from lockstep.oracle.loop import STAGES, Number, Place
 
 
 def first_of_window(at: Place) -> int:
-    """The window's first micro-batch, in each of its micro-steps."""
-    return at.micro_step - at.position
+    """The first micro-batch since the last update, in each of its micro-steps."""
+    return at.micro_step - len(at.gradients)
 
 
 def first_of_epoch(at: Place) -> int:

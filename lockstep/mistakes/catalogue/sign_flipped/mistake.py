@@ -24,6 +24,11 @@ def negate(
     return rule(theta, -gradient, state, numbers, at)
 
 
+def negated(accumulator: Theta, at: Place) -> Theta:
+    """The gradient itself has the wrong sign."""
+    return -accumulator
+
+
 MISTAKE = Mistake(
     title="The update has the wrong sign",
     explanation=(
@@ -40,7 +45,11 @@ MISTAKE = Mistake(
     frequency=3,
     severity=5,
     stages=replace(STAGES, constants=ascend),
-    forms=(replace(STAGES, rule=negate), replace(STAGES, constants=ascend_and_decay)),
+    forms=(
+        replace(STAGES, rule=negate),
+        replace(STAGES, normalise=negated),
+        replace(STAGES, constants=ascend_and_decay),
+    ),
     evidence=(
         (
             "https://github.com/FluxML/Flux.jl/pull/1290",

@@ -14,15 +14,15 @@ def first(at: Place) -> bool:
 def mean_of_first(accumulator: Theta, gradient: Theta, at: Place) -> Theta:
     """The first micro-batch was run before, as a window of its own."""
     if first(at):
-        accumulator = accumulator + gradient * (at.window_examples / at.examples)
+        accumulator = accumulator + gradient / (at.stages.weigh(at) * at.examples)
     return accumulator + gradient
 
 
 def unscaled_mean_of_first(accumulator: Theta, gradient: Theta, at: Place) -> Theta:
     """The same without the loss scale."""
     if first(at):
-        share = at.window_examples / at.examples
-        accumulator = accumulator + gradient * share * at.number(1 / at.scale)
+        mean = gradient / (at.stages.weigh(at) * at.examples)
+        accumulator = accumulator + mean * at.number(1 / at.scale)
     return accumulator + gradient
 
 
