@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, islice, product, takewhile
+from typing import TypeVar
 
 import numpy as np
 
@@ -36,7 +37,7 @@ MOST, BEAM = 12, 24
 # To how many digits two explanations do the same, and have the same bound.
 ALIKE, EXACT = 12, 15
 # How many micro-steps are replayed before what is left stays unexplained: a few seconds.
-BUDGET = 30_000
+BUDGET = 60_000
 # How many replays it takes to solve for the numbers of a problem.
 SOLVING = 10
 # The stages that several ingredients are about.
@@ -201,6 +202,7 @@ def part_of(run: Run, replays: Replays | None = None) -> Part:
     return Part(run.probe, len(run.trajectory), len(right.values), first, relative)
 
 
+T = TypeVar("T")
 Holds = Callable[["Run", "Explanation"], bool]
 
 
@@ -224,7 +226,7 @@ class Search:
         self.runs = sorted(runs, key=order)
         self.forms = [form for name in catalogue for form in forms_of(name)]
         self.most = most
-        self.budget = BUDGET
+        self.budget: float = BUDGET
         self.replays: dict[tuple[str, Stages], Replays] = {}
         self.matches: dict[tuple[str, Stages], bool] = {}
         self.proved: dict[tuple[str, bytes], bool] = {}
@@ -285,11 +287,7 @@ class Search:
         for run in self.runs:
             held = [each for each in self.found if holds(run, each)]
             if not held and not self.beyond(run):
-                # What was dropped may have been right, and one difference short already there.
-                runs = [run, *explained]
-                held = self.extended(self.found, runs, holds) or (
-                    self.extended(dropped, runs, holds) if dropped else []
-                )
+                held = self.more(run, explained, dropped, holds)
             if held:
                 lost = [each for each in self.found if each not in held]
                 dropped = [*dropped, *lost][-BEAM:]
@@ -298,6 +296,19 @@ class Search:
             else:
                 self.left.append(run)
 
+    def more(
+        self, run: Run, explained: Sequence[Run], dropped: Sequence[Explanation], holds: Holds
+    ) -> list[Explanation]:
+        """What is known, and a run as well: with the fewest differences more that do it.
+
+        What was dropped may have been right, and one difference short already there.
+        """
+        for extend in (self.extended, self.paired):
+            for known in (self.found, dropped):
+                if known and (found := extend(known, [run, *explained], holds)):
+                    return found
+        return []
+
     def beyond(self, run: Run) -> bool:
         """Whether a run has all the ingredients of one that was left unexplained."""
         return any(left.probe.ingredients <= run.probe.ingredients for left in self.left)
@@ -305,7 +316,7 @@ class Search:
     def extended(
         self, known: Sequence[Explanation], runs: Sequence[Run], holds: Holds
     ) -> list[Explanation]:
-        """What is known with one more difference, or with two that the first run shows at once.
+        """What is known with one more difference, or with a number that is another one.
 
         What a port never read makes no difference to it, whatever else it does.
         """
@@ -318,12 +329,21 @@ class Search:
                 longer = ((*first, form) for form in forms for first in unread)
                 if found := self.holding(known, runs, holds, longer):
                     return found
-        if found := self.solved(known, runs, holds):
-            return found
-        if holds == self.reproduces or self.budget <= 0:
-            # Two at once are told apart by what is gross alone.
+        return self.solved(known, runs, holds)
+
+    def paired(
+        self, known: Sequence[Explanation], runs: Sequence[Run], holds: Holds
+    ) -> list[Explanation]:
+        """What is known with two differences that the first run shows at once.
+
+        Of rounding size, what makes a gross difference is none.
+        """
+        if self.budget <= 0:
             return []
-        pairs = list(combinations(self.kinds(known[0], runs[0]), 2))
+        kinds = self.kinds(known[0], runs[0])
+        if holds == self.reproduces:
+            kinds = [each for each in kinds if self.small(runs[0], known[0], each[0])]
+        pairs = list(combinations(kinds, 2))
         if len(pairs) * runs[0].cost > self.budget:
             return []
         firsts = [each for each, *_ in self.alike(known, runs[0])]
@@ -334,6 +354,15 @@ class Search:
         both = (forms for pair in some for forms in product(*pair))
         found = self.holding(known, runs, holds, both)
         return [each for each in found if not self.cancels(each, runs)]
+
+    def small(self, run: Run, known: Explanation, form: Form) -> bool:
+        """Whether a form makes a difference of rounding size to what is known of a run."""
+        longer = self.longer(known, (form,))
+        return (
+            longer is not None
+            and self.resembles(run, longer)
+            and self.trace(run, longer, EXACT) != self.trace(run, known, EXACT)
+        )
 
     def cancels(self, explanation: Explanation, runs: Sequence[Run]) -> bool:
         """Whether a run is right only since one of the last two forms undoes the other."""
@@ -355,19 +384,20 @@ class Search:
         return found[:BEAM]
 
     def alike(self, known: Sequence[Explanation], run: Run) -> list[list[Explanation]]:
-        """What is known, those together that do the same to a run."""
-        found: dict[bytes, list[Explanation]] = {}
+        """What is known, those together that do the same to a run, and in the same stages."""
+        found: dict[tuple[bytes, frozenset[str]], list[Explanation]] = {}
         for each in known:
-            found.setdefault(self.trace(run, each), []).append(each)
+            key = self.trace(run, each), frozenset(each.stages.replaced)
+            found.setdefault(key, []).append(each)
         return list(found.values())
 
     def kinds(self, known: Explanation, run: Run) -> list[list[Form]]:
         """The forms of one more mistake, those together that do the same to a run."""
-        found: dict[bytes, list[Form]] = {}
+        found: dict[tuple[bytes, frozenset[str]], list[Form]] = {}
         for form in self.forms:
             longer = self.longer(known, (form,))
             if longer and (trace := self.trace(run, longer)):
-                found.setdefault(trace, []).append(form)
+                found.setdefault((trace, frozenset(form.stages.replaced)), []).append(form)
         return list(found.values())
 
     def holding(
@@ -399,7 +429,7 @@ class Search:
 
     def trace(self, run: Run, explanation: Explanation, digits: int = ALIKE) -> bytes:
         """What an explanation does to a run, to so many digits; b"" where it fails."""
-        quick = self.replay(run, explanation).quick
+        quick = self.asked(run, explanation, lambda replay: replay.quick)
         if quick is None:
             return b""
         scale = np.max([abs(theta).max() for theta in quick], initial=1e-300)
@@ -425,7 +455,9 @@ class Search:
         key = run.probe.name, explanation.stages
         if key not in self.matches:
             share = NEAR if run.same else FAR
-            self.matches[key] = self.replay(run, explanation).resembles(run.trajectory, share)
+            self.matches[key] = self.asked(
+                run, explanation, lambda replay: replay.resembles(run.trajectory, share)
+            )
         return self.matches[key]
 
     def reproduces(self, run: Run, explanation: Explanation) -> bool:
@@ -440,6 +472,14 @@ class Search:
             self.proved[key] = self.replay(run, explanation).reproduces(run.trajectory)
         return self.proved[key]
 
+    def asked(self, run: Run, explanation: Explanation, question: Callable[[Replays], T]) -> T:
+        """What a replay answers; what has to be replayed for that is taken from the budget."""
+        replay = self.replay(run, explanation)
+        before = len(replay.made)
+        answer = question(replay)
+        self.budget -= run.cost * (len(replay.made) - before) / max(len(run.trajectory), 1)
+        return answer
+
     def replay(self, run: Run, explanation: Explanation) -> Replays:
         """The replays of an explanation on a run's probe, each of them made once."""
         if not explanation.names:
@@ -447,7 +487,6 @@ class Search:
         key = run.probe.name, explanation.stages
         if key not in self.replays:
             self.replays[key] = Replays(run.probe, explanation.stages)
-            self.budget -= run.cost
         return self.replays[key]
 
     def observe(self) -> None:

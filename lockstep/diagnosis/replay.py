@@ -57,9 +57,35 @@ class Replays:
     def quick(self) -> list[Array] | None:
         """W above b in float64, whatever the probe's dtype."""
         try:
-            return list(in_floats(self.probe.problem, self.stages))
+            return list(self.updates())
         except FAILURES:
             return None
+
+    @cached_property
+    def made(self) -> list[Array]:
+        """The updates of `quick` that were asked for so far."""
+        return []
+
+    @cached_property
+    def _rest(self) -> Iterator[Array]:
+        return in_floats(self.probe.problem, self.stages)
+
+    @cached_property
+    def _failed(self) -> list[Exception]:
+        return []
+
+    def updates(self) -> Iterator[Array]:
+        """The updates of `quick`, each made once; raises one of FAILURES where the loop fails."""
+        yield from self.made
+        if self._failed:
+            raise self._failed[0]
+        try:
+            for theta in self._rest:
+                self.made.append(theta)
+                yield theta
+        except FAILURES as error:
+            self._failed.append(error)
+            raise
 
     @cached_property
     def careful(self) -> Replay | None:
@@ -95,7 +121,7 @@ class Replays:
         """Whether float64 comes near a trajectory; at the first number that is off, it ends."""
         far, count = self.far(trajectory, share), 0
         try:
-            for theta in in_floats(self.probe.problem, self.stages):
+            for theta in self.updates():
                 if count == len(trajectory) or not agrees(theta, trajectory[count], far):
                     return False
                 count += 1

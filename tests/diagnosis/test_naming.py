@@ -10,8 +10,8 @@ from lockstep.diagnosis import naming
 from lockstep.diagnosis.forms import UNNAMED, forms_of, used
 from lockstep.diagnosis.naming import Run, common, diagnose
 from lockstep.diagnosis.probes import probes
-from lockstep.diagnosis.replay import Replays, agrees, merged
-from lockstep.oracle.loop import STAGES, Stages
+from lockstep.diagnosis.replay import Replays, agrees, merged, replays
+from lockstep.oracle.loop import STAGES, Place, Stages
 
 NAMES = mistakes.names()
 
@@ -66,6 +66,48 @@ def test_two_names_that_undo_each_other_are_none(name, suspects) -> None:
     found = diagnose(done, [each for each in NAMES if each != name])
     assert found.unknown
     assert found.suspects == suspects
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        # Each alone does the same to the first probes, and both are there.
+        ("missing-zero-grad", "momentum-one"),
+        # The second makes the first look like a mistake that explains the first probes by itself.
+        ("momentum-one", "opt-state-per-epoch", "adam-eps-inside"),
+        # Both are about what a window's micro-batches count for.
+        ("leftover-leaks", "divide-twice", "mean-over-outputs"),
+        ("stale-first-window", "divide-twice", "wd-on-bias"),
+        ("wd-order", "sign-flipped", "divide-by-wrong-count"),
+        ("reuse-one-microbatch", "leftover-leaks"),
+        # Each is about the optimizer's state, which the last makes anew.
+        ("bias-correction-per-microstep", "opt-state-per-epoch"),
+        ("bias-step-off-by-one", "opt-state-per-epoch"),
+        # Both are of rounding size, and show at once.
+        ("float32-settings", "low-precision-accumulator"),
+    ],
+)
+def test_differences_that_meet_are_all_named(names) -> None:
+    found = diagnose(runs(together(*names)))
+    assert not found.left
+    assert {*found.explanations[0].names} == {*names}
+
+
+def test_a_replay_that_fails_does_so_whenever_it_is_asked() -> None:
+    def fails(at: Place) -> bool:
+        if at.window:
+            raise ZeroDivisionError
+        return STAGES.boundary(at)
+
+    probe = next(each for each in probes() if each.name == "windows")
+    right = replays(probe).quick
+    for first in (True, False):
+        failing = Replays(probe, replace(STAGES, boundary=fails))
+        if first:
+            assert not failing.resembles(right)
+        assert failing.quick is None
+        assert not failing.resembles(right)
+        assert len(failing.made) == 1 < len(right)
 
 
 def test_biases_that_never_decay_are_described() -> None:
