@@ -37,7 +37,7 @@ MOST, BEAM = 12, 24
 # To how many digits two explanations do the same, and have the same bound.
 ALIKE, EXACT = 12, 15
 # How many micro-steps are replayed before what is left stays unexplained: a few seconds.
-BUDGET = 60_000
+BUDGET = 45_000
 # How many replays it takes to solve for the numbers of a problem.
 SOLVING = 10
 # The stages that several ingredients are about.
@@ -491,8 +491,8 @@ class Search:
 
     def observe(self) -> None:
         """See what the port offers beside the parameters; one more difference may explain it."""
-        self.found = [self.observed(each) for each in self.found]
-        least = min(len(each.differing) for each in self.found)
+        self.found = self.nearest(self.found)
+        least = len(self.found[0].differing)
         if not least or self.left:
             return
         # On one run first, where something differs.
@@ -501,19 +501,35 @@ class Search:
         longer = (self.longer(each, [form]) for form in self.forms for each in self.found)
         near = (each for each in longer if each and self.resembles(first, each))
         better = (each for each in near if len(self.off(first, each)) < off)
-        exact = (each for each in better if self.all_hold(self.runs, each, self.reproduces))
-        more = [self.observed(each) for each in exact]
-        self.found += [each for each in more if len(each.differing) < least]
+        exact = [each for each in better if self.all_hold(self.runs, each, self.reproduces)]
+        self.found += [each for each in self.nearest(exact) if len(each.differing) < least]
 
     def off(self, run: Run, explanation: Explanation) -> list[str]:
         """What a port offers in a run, and an explanation has otherwise."""
         return self.replay(run, explanation).differing(run.more) if run.more else []
 
-    def observed(self, known: Explanation) -> Explanation:
-        """An explanation, and what the port offers that it has otherwise."""
-        runs = (run for run in self.runs if run not in self.left)
-        names = (name for run in runs for name in self.off(run, known))
-        return replace(known, differing=tuple(dict.fromkeys(names)))
+    def nearest(self, known: Sequence[Explanation]) -> list[Explanation]:
+        """Those that have most of what the port offers, and what they have otherwise; one a name.
+
+        Each is asked of one run more as long as no other has less otherwise, since asking takes
+        long.
+        """
+        runs = [run for run in self.runs if run not in self.left]
+        found: list[Explanation] = []
+        waiting = [(each, 0) for each in known]
+        while waiting:
+            index = min(range(len(waiting)), key=lambda i: len(waiting[i][0].differing))
+            each, asked = waiting.pop(index)
+            if found and len(each.differing) > len(found[0].differing):
+                break
+            if any(each.names == other.names for other in found):
+                continue
+            if asked == len(runs):
+                found.append(each)
+                continue
+            names = dict.fromkeys((*each.differing, *self.off(runs[asked], each)))
+            waiting.insert(index, (replace(each, differing=tuple(names)), asked + 1))
+        return found
 
 
 def diagnose(

@@ -8,9 +8,8 @@ from lockstep.oracle.loop import STAGES, Number, Place, Theta, weigh
 
 def by_k(accumulator: Theta, at: Place) -> Theta:
     """Count every window as K micro-batches of its average size."""
-    if at.window_length == at.problem.accumulation_steps:
-        return accumulator
-    return accumulator * (at.number(at.window_length) / at.problem.accumulation_steps)
+    length, k = len(at.gradients), at.problem.accumulation_steps
+    return accumulator if length == k else accumulator * (at.number(length) / k)
 
 
 def share_of_k(at: Place) -> Number:

@@ -10,7 +10,8 @@ from lockstep.oracle.rules import State
 def begin_again(theta: Theta, gradient: Theta, state: State, at: Place) -> tuple[Theta, State]:
     """Take every update as the first one: no state, t = 1, the first learning rate."""
     at.kept["update of the run"] = at.update
-    at.kept["micro-steps before"] = at.epoch * at.micro_steps + at.micro_step - at.position
+    done = at.epoch * at.micro_steps + at.micro_step + 1
+    at.kept["micro-steps before"] = done - len(at.gradients)
     first, fresh = replace(at, update=0), at.kept.setdefault("fresh", state)
     taken = take_update(theta, gradient, fresh, first)
     at.rate = first.rate

@@ -9,9 +9,10 @@ from lockstep.oracle.loop import STAGES, Place, Theta, clip
 
 
 def keep_in_epoch(accumulator: Theta, at: Place) -> Theta:
-    """No reset, but after the last window of an epoch."""
-    ends = at.micro_step + 1 == at.micro_steps
-    return np.zeros_like(accumulator) if ends else accumulator
+    """No reset, but before a window that begins with an epoch's first micro-batch."""
+    done = at.micro_step + 1
+    begins = done == at.micro_steps or done % len(at.problem.micro_batches) == 0
+    return np.zeros_like(accumulator) if begins else accumulator
 
 
 def clip_in_place(gradient: Theta, at: Place) -> Theta:
