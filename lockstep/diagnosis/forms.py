@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from functools import cache, lru_cache, partial
 from typing import Any
 
 from lockstep import mistakes
 from lockstep.diagnosis.probes import MICRO_BATCHES
 from lockstep.mistakes import Mistake
-from lockstep.oracle.loop import STAGES, Number, Place, Stages, Theta, learning_rate
+from lockstep.oracle.loop import STAGES, Number, Place, Stages, Theta, decayed, learning_rate
 from lockstep.problem import PLAIN, Optimizer, Problem
 from lockstep.problem.settings import ProblemError
 
@@ -75,6 +76,14 @@ def spare_bias(problem: Problem) -> Problem:
     return replace(problem, decay_bias=False)
 
 
+def never_ended(at: Place) -> Number:
+    """The learning rate that a schedule's formula gives after its end, too."""
+    schedule = at.problem.schedule
+    if schedule is None or at.update < schedule.updates:
+        return learning_rate(at)
+    return decayed(Fraction(at.problem.optimizer.learning_rate), schedule, at.update)
+
+
 # What people do, and would not call a mistake or a policy of their own.
 UNNAMED = (
     described(
@@ -82,6 +91,13 @@ UNNAMED = (
         "Weight decay spares the biases, whether or not it is meant to act on them",
         "decay",
         settings=spare_bias,
+    ),
+    described(
+        "schedule goes on after its end",
+        "After a schedule's last update its formula goes on: a linear decay turns negative, and a"
+        " cosine rises again",
+        "schedule",
+        learning_rate=never_ended,
     ),
     *(
         described(

@@ -25,7 +25,7 @@ from lockstep.oracle import rules
 from lockstep.oracle.rules import RULES, Constants, State, initial_state, uses_square_root
 from lockstep.oracle.tracked import Rounded
 from lockstep.problem import Array, Problem
-from lockstep.problem.settings import LossScale
+from lockstep.problem.settings import LossScale, Schedule
 
 # W above b, as one array (features + 1, outputs): a bias is the weight of a feature that is 1.
 Theta = Array
@@ -179,10 +179,15 @@ def rate_of(problem: Problem, update: int) -> Number:
         return problem.optimizer.learning_rate
     if update < schedule.warmup:
         return peak * update / schedule.warmup
+    if schedule.decay != "constant" and update >= schedule.updates:
+        return Fraction(0)
+    return decayed(peak, schedule, update)
+
+
+def decayed(peak: Fraction, schedule: Schedule, update: int) -> Number:
+    """What a schedule's formula makes of its peak after the warm-up, and after its end too."""
     if schedule.decay == "constant":
         return peak
-    if update >= schedule.updates:
-        return Fraction(0)
     progress = Fraction(update - schedule.warmup, schedule.updates - schedule.warmup)
     if schedule.decay == "linear":
         return peak * (1 - progress)

@@ -1,5 +1,6 @@
 """The search on trajectories of the oracle: no port is driven."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,16 +10,18 @@ from lockstep import mistakes
 from lockstep.diagnosis import naming
 from lockstep.diagnosis.forms import UNNAMED, forms_of, used
 from lockstep.diagnosis.naming import Run, common, diagnose
-from lockstep.diagnosis.probes import probes
+from lockstep.diagnosis.probes import Probe, probes
 from lockstep.diagnosis.replay import Replays, agrees, merged, replays
 from lockstep.oracle.loop import STAGES, Place, Stages
 
 NAMES = mistakes.names()
 
 
-def runs(stages: Stages, unread: tuple[str, ...] = ()) -> list[Run]:
+def runs(
+    stages: Stages, unread: tuple[str, ...] = (), asked: Sequence[Probe] | None = None
+) -> list[Run]:
     """What a loop does on the probes, and what it says that it never reads."""
-    each = ((probe, Replays(probe, stages).quick) for probe in probes())
+    each = ((probe, Replays(probe, stages).quick) for probe in asked or probes())
     return [
         Run(probe, found, unread=tuple(name for name in used(probe.problem) if name in unread))
         for probe, found in each
@@ -110,11 +113,20 @@ def test_a_replay_that_fails_does_so_whenever_it_is_asked() -> None:
         assert len(failing.made) == 1 < len(right)
 
 
-def test_biases_that_never_decay_are_described() -> None:
-    (form,) = (form for form in UNNAMED if form.name == "biases never decay")
-    assert form.mistake.family == "decay", "the gallery's table places it by that"
-    found = diagnose(runs(form.stages))
-    assert [each.names for each in found.explanations] == [("biases never decay",)]
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("biases never decay", "decay"), ("schedule goes on after its end", "schedule")],
+)
+def test_what_people_do_and_nobody_calls_a_mistake_is_described(name, family) -> None:
+    (form,) = (form for form in UNNAMED if form.name == name)
+    assert form.mistake.family == family, "the gallery's table places it by that"
+    short = [
+        replace(each, problem=replace(each.problem, schedule=replace(schedule, updates=4)))
+        for each in probes()
+        if (schedule := each.problem.schedule) is not None
+    ]
+    found = diagnose(runs(form.stages, asked=short if family == "schedule" else probes()))
+    assert [each.names for each in found.explanations] == [(name,)]
     assert not found.left
 
 
