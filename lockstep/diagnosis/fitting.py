@@ -190,8 +190,8 @@ def supported_values(supported: Sequence[Probe]) -> dict[str, list[Any]]:
     found = having(supported)
     used = {probe.problem.optimizer for probe in supported}
     names = {probe.name.partition(".")[0] for probe in supported}
-    # One of each rule, with decay if it may be.
-    each = sorted((OPTIMIZERS[name][1] for name in OPTIMIZERS if name in names), key=decays)
+    # One of each rule, with decay and a momentum if it may be.
+    each = sorted((OPTIMIZERS[name][1] for name in OPTIMIZERS if name in names), key=fullest)
     optimizers = [*{optimizer.name: optimizer for optimizer in each}.values()]
     decaying = (replace(rule, weight_decay=DECAY) for rule in optimizers)
     optimizers = [more if more in used else rule for rule, more in zip(optimizers, decaying)]
@@ -219,6 +219,11 @@ def supported_windows(supported: Sequence[Probe]) -> Iterator[str]:
 def decays(optimizer: Optimizer) -> bool:
     """Whether an optimizer is set to decay."""
     return optimizer.weight_decay > 0
+
+
+def fullest(optimizer: Optimizer) -> tuple[bool, float]:
+    """By which an optimizer has more in it than another of its rule."""
+    return decays(optimizer), optimizer.momentum
 
 
 def sensible(row: Row) -> Row:

@@ -190,7 +190,7 @@ def common(runs: Sequence[Run], wrong: Collection[str]) -> list[str]:
 def part_of(run: Run, replays: Replays | None = None) -> Part:
     """Where a run first parts from the correct loop, or from another one that comes to an end."""
     right = replays.careful if replays else None
-    if right is None or not np.isfinite(right.values).all():
+    if right is None or not np.isfinite([right.values, right.bounds]).all():
         right = run.correct.careful
     assert right is not None, f"the correct loop fails on {run.probe.name}"
     both = min(len(right.values), len(run.trajectory))

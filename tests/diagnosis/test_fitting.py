@@ -159,6 +159,7 @@ def test_each_two_things_that_a_port_supports_meet() -> None:
             count += len(needed) == 2
     assert count == 32
     assert len(values["optimizer"]) == 10
+    assert {rule.name for rule in values["optimizer"] if rule.momentum} == {"sgd", "rmsprop"}
     for rule in values["optimizer"]:
         meets = [p.ingredients for p in every if p.problem.optimizer.name == rule.name]
         assert any("decay" in each for each in meets)

@@ -156,6 +156,19 @@ def test_updates_that_are_not_finite_are_the_same() -> None:
     assert not agrees(nan, fine, np.inf)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_loop_without_a_bound_is_none_to_part_from(wrong) -> None:
+    (run,) = (each for each in runs(together("no-divide")) if each.probe.name == "windows")
+    beside = Replays(run.probe, mistakes.load("divide-twice").stages)
+    plain = beside.careful
+    assert plain is not None
+    parted = naming.part_of(run, beside)
+    assert parted.first.expected != naming.part_of(run).first.expected
+    bounds = [np.full_like(each, wrong) for each in plain.bounds]
+    vars(beside)["careful"] = replace(plain, bounds=bounds)
+    assert naming.part_of(run, beside) == naming.part_of(run)
+
+
 def test_what_is_accepted_is_held_in_the_form_that_fits_best() -> None:
     forms = forms_of("wd-on-bias")
     assert len(forms) > 1
