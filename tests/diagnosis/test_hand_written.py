@@ -16,7 +16,7 @@ PORTS = {
     "optax_by_hand": 40,
     "optax_multisteps": 33,
     "flax_style": 25,
-    "lax_scan": 30,
+    "lax_scan": 31,
     "keras_train_step": 17,
     "keras_accumulation": 12,
     "tf_function": 28,
