@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, islice, product, takewhile
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -202,7 +202,6 @@ def part_of(run: Run, replays: Replays | None = None) -> Part:
     return Part(run.probe, len(run.trajectory), len(right.values), first, relative)
 
 
-T = TypeVar("T")
 Holds = Callable[["Run", "Explanation"], bool]
 
 
@@ -472,7 +471,7 @@ class Search:
             self.proved[key] = self.replay(run, explanation).reproduces(run.trajectory)
         return self.proved[key]
 
-    def asked(self, run: Run, explanation: Explanation, question: Callable[[Replays], T]) -> T:
+    def asked(self, run: Run, explanation: Explanation, question: Callable[[Replays], Any]) -> Any:
         """What a replay answers; what has to be replayed for that is taken from the budget."""
         replay = self.replay(run, explanation)
         before = len(replay.made)
