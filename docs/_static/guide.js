@@ -16,4 +16,5 @@ function reach() {
   }
 }
 reach();
-addEventListener("resize", reach);
+// Pictures bring a scroll bar, and make all else narrower.
+for (const event of ["load", "resize"]) addEventListener(event, reach);
