@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from lockstep.trace.findings import Finding
@@ -80,20 +81,20 @@ def data_of(update: Update) -> list[Fingerprints]:
 
 def cut_findings(mine: Trace, theirs: Trace) -> Iterator[Finding]:
     """The same micro-batches in the same order, of which an update takes more, or fewer."""
-    ours, others = ([len(data_of(each)) for each in run.updates] for run in (mine, theirs))
-    stream, other_stream = ([m for u in run.updates for m in data_of(u)] for run in (mine, theirs))
-    pairs = list(zip(stream, other_stream, strict=False))
-    if not pairs or any(not here or strangers(here, there) for here, there in pairs):
+    ours, others = ([data_of(each) for each in run.updates] for run in (mine, theirs))
+    pairs = list(zip(chain(*ours), chain(*others), strict=False))
+    if not pairs or any(not here or not there or strangers(here, there) for here, there in pairs):
         return
-    counts = enumerate(zip(ours, others, strict=False), 1)
-    update, (here, there) = next((each for each in counts if len({*each[1]}) > 1), (0, (0, 0)))
-    if not update:
+    whole = max(map(len, ours))
+    for update, (here, there) in enumerate(zip(map(len, ours), map(len, others), strict=False), 1):
+        if here == there:
+            continue
+        said = f"update {update} takes {there} of the micro-batches, which are the same, and not"
+        said += f" {here}"
+        name = "other windows"
+        if all(len(window) == 1 for window in others):
+            name = "step-every-microbatch"
+        elif here < there == whole:
+            name, said = "leftover-carried", f"{said}: it goes on into the next epoch"
+        yield Finding(name, "window", said, update)
         return
-    said = f"update {update} takes {there} of the micro-batches, which are the same, and not {here}"
-    usual = max(ours)
-    name = "other windows"
-    if set(others) == {1}:
-        name = "step-every-microbatch"
-    elif here < there == usual:
-        name, said = "leftover-carried", f"{said}: it goes on into the next epoch"
-    yield Finding(name, "window", said, update)

@@ -1,12 +1,14 @@
 """What two runs were given: the same micro-batches, cut into other windows."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import lockstep
 from lockstep.trace import compare_traces
+from lockstep.trace.data import cut_findings
 
 
 def train(folder: Path, windows: list[int], activation: str = "none") -> Path:
@@ -49,3 +51,16 @@ def test_windows_that_are_cut_otherwise_are_told(
     other_model = [("another gradient", 1)] * (activation == "tanh")
     assert told == [*other_model, (name, update)]
     assert {pair.update for pair in found.pairs} >= {1}
+
+
+def test_of_data_that_were_not_recorded_nothing_is_said() -> None:
+    """Not that they are the same, whichever run has none."""
+    known = {"data": [{"shape": [2], "sum": 1.0, "crc": 7}]}
+
+    def run(windows: list[int], micro_batch: dict) -> SimpleNamespace:
+        facts = [{"micro_batches": [micro_batch] * count} for count in windows]
+        return SimpleNamespace(updates=[SimpleNamespace(facts=each) for each in facts])
+
+    assert [each.update for each in cut_findings(run([2, 2], known), run([4], known))] == [1]
+    assert not list(cut_findings(run([2, 2], known), run([4], {})))
+    assert not list(cut_findings(run([2, 2], {}), run([4], known)))
