@@ -11,18 +11,22 @@ def first(at: Place) -> bool:
     return at.epoch == 0 and at.micro_step == 0
 
 
+def mean(gradient: Theta, at: Place) -> Theta:
+    """What the first micro-batch has as a window of its own, whatever its share of this one."""
+    return gradient / (at.stages.weigh(at) * at.examples)
+
+
 def mean_of_first(accumulator: Theta, gradient: Theta, at: Place) -> Theta:
     """The first micro-batch was run before, as a window of its own."""
     if first(at):
-        accumulator = accumulator + gradient / (at.stages.weigh(at) * at.examples)
+        accumulator = accumulator + mean(gradient, at)
     return accumulator + gradient
 
 
 def unscaled_mean_of_first(accumulator: Theta, gradient: Theta, at: Place) -> Theta:
     """The same without the loss scale."""
     if first(at):
-        mean = gradient / (at.stages.weigh(at) * at.examples)
-        accumulator = accumulator + mean * at.number(1 / at.scale)
+        accumulator = accumulator + mean(gradient, at) * at.number(1 / at.scale)
     return accumulator + gradient
 
 
