@@ -41,7 +41,7 @@ ALIKE = """() => {
         if (!token.checkVisibility() || seen.has(look)) token.replaceWith(token.textContent)
         else seen.add(look)
     }
-    return seen.size
+    return new Promise(after => requestAnimationFrame(() => setTimeout(after, 0, seen.size)))
 }"""
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 WIDTHS = {1440: 900, 1280: 800, 390: 844}
@@ -420,6 +420,16 @@ def test_the_other_pages_fit_and_axe_finds_nothing(visit, name) -> None:
     # Sphinx writes a signature of several lines as a list of definitions without terms.
     rules = {"definition-list": {"enabled": not name.startswith("reference/")}}
     require_no_violation(page, rules=rules)
+
+
+def test_what_begins_to_scroll_can_be_reached_by_key(visit) -> None:
+    """Whatever made it wider: no event of the window tells of a font or a picture in a table."""
+    table = visit("porting/pytorch-to-jax", 1440).locator(".table-wrapper").first
+    assert table.get_attribute("tabindex") is None
+    table.locator("td").first.evaluate("cell => { cell.style.minWidth = '4000px' }")
+    playwright.expect(table).to_have_attribute("tabindex", "0")
+    table.locator("td").first.evaluate("cell => { cell.style.minWidth = '' }")
+    playwright.expect(table).not_to_have_attribute("tabindex", "0")
 
 
 CUT = """() => [...document.querySelectorAll('article pre, article table, .cell')].filter(box =>
