@@ -23,6 +23,7 @@ extensions = [
     "docs._ext.reference_pages",
     "docs._ext.plain_docstrings",
     "docs._ext.porting_tables",
+    "docs._ext.side_bar",
 ]
 exclude_patterns = ["_build", "requirements*"]
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]

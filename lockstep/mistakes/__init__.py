@@ -121,11 +121,12 @@ def require_patching() -> None:
     )
 
 
-def plant(mistake: str, framework: str, folder: Path, sources: Path = IMPLEMENTATIONS) -> str:
+def plant(mistake: str, framework: str, folder: Path, sources: Path | None = None) -> str:
     """Write a copy of the framework's implementation with the mistake into a folder.
 
-    Returns the copy's package name. Raises ValueError if the diff does not apply to the source,
-    or changes nothing.
+    What is copied is Lockstep's own, or what the folder `sources` has of that name. Returns the
+    copy's package name. Raises ValueError if the diff does not apply to the source, or changes
+    nothing.
     """
     require_patching()
     import whatthepatch
@@ -133,7 +134,9 @@ def plant(mistake: str, framework: str, folder: Path, sources: Path = IMPLEMENTA
     package = f"{framework}_impl_{module_name(mistake)}"
     copy = folder / package
     shutil.copytree(
-        sources / f"{framework}_impl", copy, ignore=shutil.ignore_patterns("__pycache__")
+        (sources or IMPLEMENTATIONS) / f"{framework}_impl",
+        copy,
+        ignore=shutil.ignore_patterns("__pycache__"),
     )
     changes = list(whatthepatch.parse_patch(diff(mistake, framework)))
     if not changes:
