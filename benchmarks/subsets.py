@@ -72,9 +72,8 @@ def port(stages: Stages, subset: Subset) -> Callable[[Problem], Iterator[tuple[A
     def train(problem: Problem) -> Iterator[tuple[Array, Array]]:
         if not subset.supports(problem):
             raise NotImplementedError("this port does not support it")
-        with np.errstate(all="ignore"):
-            for found in loop.run(problem, stages=stages):
-                yield found.theta[:-1], found.theta[-1]
+        for found in loop.snapshots(problem, stages=stages):
+            yield found.theta[:-1], found.theta[-1]
 
     return train
 

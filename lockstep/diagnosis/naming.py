@@ -630,8 +630,8 @@ def observable(first: Replay, second: Replay) -> Iterator[str]:
         others, other_bounds = second.observed.get(name, ([], []))
         if len(others) != len(values):
             continue
-        for mine, theirs, bound, other in zip(values, others, bounds, other_bounds, strict=True):
-            with np.errstate(invalid="ignore"):
-                if (abs(mine - theirs) > bound + other).any():
-                    yield name
-                    break
+        quadruples = zip(values, others, bounds, other_bounds, strict=True)
+        with np.errstate(invalid="ignore"):
+            parts = any((abs(a - b) > mine + theirs).any() for a, b, mine, theirs in quadruples)
+        if parts:
+            yield name

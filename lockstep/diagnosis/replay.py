@@ -147,10 +147,18 @@ class Replays:
 
 
 def in_floats(problem: Problem, stages: Stages) -> Iterator[Array]:
-    """W above b after each update, in float64; raises one of FAILURES where the loop fails."""
-    with np.errstate(all="ignore"):
-        for found in loop.run(problem, "float64", stages):
-            yield found.theta
+    """W above b after each update, in float64; raises one of FAILURES where the loop fails.
+
+    NumPy is quiet only while it computes. A generator that is left in the middle of a context ends
+    it when it is collected, in the middle of whatever runs then; Python 3.11 can die of that.
+    """
+    updates = loop.run(problem, "float64", stages)
+    while True:
+        with np.errstate(all="ignore"):
+            found = next(updates, None)
+        if found is None:
+            return
+        yield found.theta
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ from lockstep.diagnosis import naming
 from lockstep.diagnosis.forms import UNNAMED, forms_of, used
 from lockstep.diagnosis.naming import Run, common, diagnose
 from lockstep.diagnosis.probes import Probe, probes
-from lockstep.diagnosis.replay import Replays, agrees, merged, replays
+from lockstep.diagnosis.replay import Replays, agrees, in_floats, merged, replays
 from lockstep.oracle.loop import STAGES, Place, Stages
 
 NAMES = mistakes.names()
@@ -94,6 +94,13 @@ def test_differences_that_meet_are_all_named(names) -> None:
     found = diagnose(runs(together(*names)))
     assert not found.left
     assert {*found.explanations[0].names} == {*names}
+
+
+def test_a_replay_that_is_left_in_the_middle_leaves_numpy_as_it_was() -> None:
+    before = np.geterr()
+    updates = in_floats(probes()[0].problem, STAGES)
+    next(updates)
+    assert np.geterr() == before
 
 
 def test_a_replay_that_fails_does_so_whenever_it_is_asked() -> None:
