@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from lockstep.problem import Problem, hadamard, split
 from lockstep.workers.pool import Worker, workers
 
 ROOT = Path(__file__).parent.parent
+RECORDERS = ("pytorch", "jax", "keras")
 # Tests that share what takes long to make, by the start of their names: each group is run in one
 # process. (xdist's own groups change nothing under pytest 9.)
 TOGETHER = {
@@ -31,10 +31,11 @@ TOGETHER = {
     "the gallery": ("tests/gallery/test_gallery.py::test_the_check_says",),
     "the traps": ("tests/docs/test_porting_pages.py::test_a_check_says",),
     "real runs": ("tests/trace/test_comparison.py",),
+    "initial values": ("tests/trace/test_initial.py",),
+    "the mistakes": ("tests/mistakes/test_mistakes.py",),
+    **{f"recorded {each}": (f"tests/trace/test_record_{each}.py",) for each in RECORDERS},
     "the table": ("tests/optimizers/test_optimizer_table.py",),
 }
-# A mistake's replays are made once for all the frameworks that it is planted in.
-PLANTED = re.compile(rf"test_mistakes\.py::test_a_\w+\[(.+?)(?:-(?:{'|'.join(FRAMEWORKS)}))?\]$")
 
 
 class Together(LoadScopeScheduling):
@@ -44,8 +45,7 @@ class Together(LoadScopeScheduling):
         for group, starts in TOGETHER.items():
             if nodeid.startswith(starts):
                 return group
-        planted = PLANTED.search(nodeid)
-        return planted[1] if planted else nodeid
+        return nodeid
 
 
 @pytest.hookimpl(optionalhook=True)  # without xdist, there is none
