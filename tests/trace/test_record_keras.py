@@ -312,10 +312,17 @@ RETURNED = {
 
 # In a loop of one's own that is compiled, no layer is seen.
 SEEN = [(False, "eager"), (True, "eager"), (True, "graph"), (True, "jit")]
+COMPILED = {("transformer", "graph"), ("transformer", "jit")}
 
 
-@pytest.mark.parametrize(("through_fit", "mode"), SEEN)
-@pytest.mark.parametrize("model", tuple(DENSE))
+@pytest.mark.parametrize(
+    ("model", "through_fit", "mode"),
+    [
+        pytest.param(model, *seen, marks=[pytest.mark.slow] * ((model, seen[1]) in COMPILED))
+        for model in DENSE
+        for seen in SEEN
+    ],
+)
 def test_what_layers_make_of_the_data_is_kept_in_whole_updates(
     tmp_path, model, through_fit, mode
 ) -> None:
