@@ -7,7 +7,6 @@ has weight 0, and zeros, so that its error is finite.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,20 +25,17 @@ def padded_windows(
     examples = max(len(x) for x, _ in problem.micro_batches)
     for window in run:
         yield [
-            stack(arrays, steps, examples, problem.dtype)
+            stack(arrays, steps, examples)
             for arrays in zip(*window)
         ]
 
 
 def stack(
-    arrays: Sequence[Any],
-    steps: int,
-    examples: int,
-    dtype: str,
+    arrays: Sequence[Array], steps: int, examples: int
 ) -> Array:
     """Stack (length, columns) of any length, and zeros."""
-    columns = arrays[0].shape[1]
-    stacked = np.zeros((steps, examples, columns), dtype)
+    shape = steps, examples, arrays[0].shape[1]
+    stacked = np.zeros(shape, arrays[0].dtype)
     for place, array in zip(stacked, arrays):
         place[: len(array)] = array
     return jnp.asarray(stacked)

@@ -7,10 +7,7 @@ has weight 0, and zeros, so that its error is finite.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from .data import Weighted, windows_of_run
@@ -26,20 +23,18 @@ def padded_windows(
     examples = max(len(x) for x, _ in problem.micro_batches)
     for window in run:
         yield [
-            stack(arrays, steps, examples, problem.dtype)
+            stack(arrays, steps, examples)
             for arrays in zip(*window)
         ]
 
 
 def stack(
-    arrays: Sequence[Any],
-    steps: int,
-    examples: int,
-    dtype: str,
+    arrays: Sequence[Tensor], steps: int, examples: int
 ) -> Tensor:
     """Stack (length, columns) of any length, and zeros."""
-    columns = arrays[0].shape[1]
-    stacked = np.zeros((steps, examples, columns), dtype)
+    shape = steps, examples, arrays[0].shape[1]
+    # Of their dtype, and on their device.
+    stacked = arrays[0].new_zeros(shape)
     for place, array in zip(stacked, arrays):
         place[: len(array)] = array
-    return torch.from_numpy(stacked)
+    return stacked

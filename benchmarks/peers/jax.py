@@ -97,7 +97,7 @@ def compiled(problem: Any) -> Contestant:
     parameters, epoch = data.load_weighted(problem)
     optimizer = optimizers.make_optimizer(parameters, problem)
     examples = max(len(x) for x, _ in problem.micro_batches)
-    stacked = [padding.stack(arrays, len(epoch), examples, problem.dtype) for arrays in zip(*epoch)]
+    stacked = [padding.stack(arrays, len(epoch), examples) for arrays in zip(*epoch)]
     progress = Progress(problem)
 
     def step(params: Any, state: Any) -> Any:

@@ -90,7 +90,7 @@ def compiled(problem: Any) -> Contestant:
     optimizer = optimizers.make_optimizer(parameters, problem)
     program, progress = fast.compiled(parameters, optimizer, problem), Progress(problem)
     examples = max(len(x) for x, _ in problem.micro_batches)
-    stacked = [padding.stack(arrays, len(epoch), examples, problem.dtype) for arrays in zip(*epoch)]
+    stacked = [padding.stack(arrays, len(epoch), examples) for arrays in zip(*epoch)]
 
     def rewind() -> None:
         progress.updates = 0

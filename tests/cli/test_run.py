@@ -324,10 +324,11 @@ def test_a_gpu_has_the_precision_of_its_dtypes(monkeypatch) -> None:
 def test_all_tensors_of_pytorch_are_made_where_it_trains() -> None:
     """The device of all that has no numbers: copied to a host, and first there, it fails."""
     torch = pytest.importorskip("torch")
-    from pytorch_impl import recipe, training
+    from pytorch_impl import padding, recipe, training
 
     torch.set_default_device("meta")
     try:
+        assert padding.stack([torch.ones(2, 3)], 1, 2).device.type == "meta"
         for loop in (training, recipe):
             with pytest.raises(NotImplementedError, match="out of meta tensor"):
                 next(loop.train(hadamard(updates=2)))
