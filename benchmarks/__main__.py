@@ -23,6 +23,7 @@ from benchmarks import goals
 from benchmarks.measuring import MARK
 from benchmarks.peers import BY_HAND, EXAMPLES, FAST, SMALL_STEPS, STEPS
 from lockstep.frameworks import FRAMEWORKS
+from lockstep.workers.pool import DEVICES, Device
 
 ROUNDS, BUDGET = 15, 60.0
 QUICK_ROUNDS, QUICK_BUDGET, QUICK_STEPS = 5, 3.0, (1, 4, 8, 64)
@@ -34,8 +35,8 @@ PACKAGES = (
 SIZES = {f"{features}x{outputs}": (features, outputs) for features, outputs in EXAMPLES}
 
 
-def environment(threads: int, folder: str) -> dict[str, str]:
-    """So many threads in each framework and its BLAS, CPUs alone, and nothing compiled before."""
+def environment(threads: int, folder: str, device: Device) -> dict[str, str]:
+    """So many threads in each framework and its BLAS, the device, and nothing compiled before."""
     count = str(threads)
     chosen = {
         **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), count),
@@ -43,8 +44,7 @@ def environment(threads: int, folder: str) -> dict[str, str]:
         "TF_NUM_INTEROP_THREADS": count,
         "NPROC": count,  # of JAX's thread pool
         "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false" if threads == 1 else "",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "JAX_PLATFORMS": "cpu",
+        **DEVICES[device],
         "JAX_ENABLE_COMPILATION_CACHE": "false",
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -66,7 +66,8 @@ def found(task: Mapping[str, Any], folder: str) -> Iterator[Any]:
         [sys.executable, "-m", "benchmarks.measuring", json.dumps(task)],
         stdout=subprocess.PIPE,
         text=True,
-        env=environment(task["threads"], folder) | (GIVEN_BACK if task["kind"] == "memory" else {}),
+        env=environment(task["threads"], folder, task["device"])
+        | (GIVEN_BACK if task["kind"] == "memory" else {}),
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -118,18 +119,19 @@ def timed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         known = SMALL_STEPS if size == "4x3" else STEPS
         chosen = [(SIZES[size], k) for k in options.steps if k in known]
         task = {"kind": "time", "framework": framework, "threads": threads, "cells": chosen}
-        for each in found_anew(task | {"rounds": options.rounds, "budget": options.budget}):
+        task |= {"device": options.device, "rounds": options.rounds, "budget": options.budget}
+        for each in found_anew(task):
             print(f"{framework}, {threads} threads, {size}, K = {each['steps']}", flush=True)
             yield {"framework": framework, "threads": threads, **each}
 
 
-def remembered(framework: str) -> Iterator[dict[str, Any]]:
+def remembered(framework: str, device: Device) -> Iterator[dict[str, Any]]:
     """The peaks of memory of the fast form and of the loop by hand, a process for each K."""
     for contestant in (FAST, BY_HAND):
         peak = {}
         for k in (1, 64):
             task = {"kind": "memory", "framework": framework, "threads": 1, "size": LARGE}
-            task |= {"contestant": contestant, "steps": k}
+            task |= {"contestant": contestant, "steps": k, "device": device}
             with tempfile.TemporaryDirectory() as folder:
                 (_,) = found(task, folder)  # what compiling leaves in memory is no window's
                 (peak[str(k)],) = found(task, folder)
@@ -141,14 +143,16 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     report: dict[str, Any] = {"system": system(), "rounds": options.rounds}
     report |= {"start-up": {}, "memory": [], "cells": []}
     for framework in options.framework:
-        (report["start-up"][framework],) = found_anew(
-            {"kind": "start-up", "framework": framework, "threads": 1}
-        )
+        task = {"kind": "start-up", "framework": framework, "threads": 1}
+        ((seconds, device),) = found_anew(task | {"device": options.device})
+        report["start-up"][framework] = seconds
+        if options.device == "gpu":
+            report["system"]["GPU"] = device
     for each in timed(options):
         report["cells"].append(each)
         yield report
     for framework in options.framework:
-        report["memory"] += remembered(framework)
+        report["memory"] += remembered(framework, options.device)
         yield report
 
 
@@ -159,11 +163,16 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--steps", nargs="+", type=int, choices=SMALL_STEPS, help="K")
     parser.add_argument("--threads", nargs="+", type=int, choices=(1, 2), default=[1, 2])
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="gpu: without TF32")
     parser.add_argument("--quick", action="store_true", help="fewer K and rounds: for a look")
     parser.add_argument(
-        "--json", type=Path, default=goals.FILE, help="where to save what was measured"
+        "--json", type=Path, help="where to save what was measured; of a GPU, it must be said"
     )
     options = parser.parse_args(arguments)
+    if options.json is None:
+        if options.device == "gpu":
+            parser.error("--device gpu: say with --json where to save it; the guide is of CPUs")
+        options.json = goals.FILE
     options.steps = options.steps or (QUICK_STEPS if options.quick else SMALL_STEPS)
     options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
     options.budget = QUICK_BUDGET if options.quick else BUDGET

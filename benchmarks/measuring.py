@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import device
 from benchmarks.limit import COPY, LIMIT, Copy, moved
 from benchmarks.memory import forget_peak, resident, trim
 from benchmarks.peers import (
@@ -34,6 +35,7 @@ from benchmarks.peers import (
     Contestant,
     problem,
 )
+from lockstep.workers.worker import NoDevice, gpu
 
 # Of a block, so that the clock is nothing beside it.
 LEAST_SECONDS = 0.02
@@ -41,6 +43,8 @@ LEAST_SECONDS = 0.02
 TOLERANCE = 2e-3
 SMALL = (4, 3)
 MULTIPLIED = PRODUCTS, COMPILED_PRODUCTS
+# Numbers that are copied on a GPU: more than its caches hold.
+COPIED = 1 << 26
 # Before each line for the process that reads them; what a library prints has none.
 MARK = "found: "
 
@@ -115,19 +119,32 @@ def made(makers: Mapping[str, Callable[[Any], Contestant]], given: Any) -> dict[
     return contestants
 
 
+def on_gpu(
+    framework: str, contestants: Mapping[str, Contestant]
+) -> tuple[dict[str, Contestant], Contestant, int]:
+    """All, who wait until the GPU is done; somebody who copies on it, and how many bytes."""
+    wait = device.waiting(framework)
+    waiting = {name: device.until_computed(each, wait) for name, each in contestants.items()}
+    copy = device.until_computed(device.copying(framework, COPIED), wait)
+    return waiting, copy, 2 * 4 * COPIED
+
+
 def cell(task: Mapping[str, Any], size: tuple[int, int], steps: int) -> dict[str, Any]:
     """All contestants with one size and K: their times, and what they are of one another."""
     given = problem(size, steps)
     makers = dict(import_module(f"benchmarks.peers.{task['framework']}").CONTESTANTS)
-    if size == SMALL:
-        makers |= import_module("benchmarks.peers.numpy").CONTESTANTS
-    contestants = made(makers, given)
-    first = started(contestants, [given.W, given.b])
     parameters = given.W.nbytes + given.b.nbytes
-    copy = Copy(parameters, task["threads"])
-    found = rounds(contestants | {COPY: copy.contestant()}, task["rounds"], task["budget"])
+    if task["device"] == "gpu":
+        contestants, copy, copied = on_gpu(task["framework"], made(makers, given))
+    else:
+        if size == SMALL:
+            makers |= import_module("benchmarks.peers.numpy").CONTESTANTS
+        contestants, copies = made(makers, given), Copy(parameters, task["threads"])
+        copy, copied = copies.contestant(), copies.bytes
+    first = started(contestants, [given.W, given.b])
+    found = rounds(contestants | {COPY: copy}, task["rounds"], task["budget"])
     seconds = {name: [each for each, _ in pairs] for name, pairs in found.items()}
-    per_byte = [each / copy.bytes for each in seconds.pop(COPY)]
+    per_byte = [each / copied for each in seconds.pop(COPY)]
     traffic = [each * moved(steps, parameters) for each in per_byte]
     products = zip(*(seconds[name] for name in seconds if name in MULTIPLIED))
     seconds[LIMIT] = [min(each) + moving for each, moving in zip(products, traffic, strict=True)]
@@ -162,25 +179,47 @@ def memory(task: Mapping[str, Any]) -> int:
     """The most memory of an update, in bytes, beyond the data and what was there before."""
     module = import_module(f"benchmarks.peers.{task['framework']}")
     contestant = module.CONTESTANTS[task["contestant"]](problem(tuple(task["size"]), task["steps"]))
+    on_host = task["device"] == "cpu"
     trim()
-    before = resident("VmRSS")
+    before = resident("VmRSS") if on_host else device.memory(task["framework"])[0]
     contestant.window()
-    forget_peak()  # what compiling took is no window's
+    if on_host:
+        forget_peak()  # what compiling took is no window's
     for _ in range(3):
         contestant.window()
-    return resident("VmHWM") - before
+    return (resident("VmHWM") if on_host else device.memory(task["framework"])[1]) - before
 
 
-def start_up(task: Mapping[str, Any]) -> float:
-    """The seconds that an import of the fast form takes, of its framework too."""
+def start_up(task: Mapping[str, Any]) -> tuple[float, str]:
+    """The seconds that an import of the fast form takes, of its framework too; and the device."""
+    keep_to(task["threads"])
     began = time.perf_counter()
     import_module(f"{task['framework']}_impl.fast")
-    return round(time.perf_counter() - began, 3)
+    seconds = round(time.perf_counter() - began, 3)
+    return seconds, chosen(task["framework"]) if task["device"] == "gpu" else "CPU"
+
+
+def chosen(framework: str) -> str:
+    """The name of the GPU that the framework trains on from now; raises SystemExit without one."""
+    try:
+        return gpu(framework)
+    except NoDevice as error:
+        raise SystemExit(f"benchmarks: {framework}: {error}") from None
 
 
 def tell(found: Any) -> None:
     """Print a line for the process that reads them."""
     print(f"\n{MARK}{json.dumps(found)}", flush=True)
+
+
+def keep_to(threads: int) -> None:
+    """Give this process as many cores as it has threads, where the system can.
+
+    A framework counts the cores for pools that no variable is about, and hands small programs over
+    to them: so does XLA, which takes twice as long for a window of 4x3.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def main() -> None:
@@ -189,6 +228,10 @@ def main() -> None:
     if task["kind"] == "start-up":
         tell(start_up(task))
         return
+    if task["device"] == "cpu":
+        keep_to(task["threads"])
+    else:
+        chosen(task["framework"])
     if task["framework"] == "pytorch":
         import torch
 

@@ -53,7 +53,7 @@ def compiled(problem: Any) -> Contestant:
     optimizer, program = optimizers.make_optimizer(parameters, problem), fast.compiled(problem)
     compiler.fuse(optimizer)
     examples = max(len(x) for x, _ in problem.micro_batches)
-    stacked = [padding.stack(arrays, len(epoch), examples, problem.dtype) for arrays in zip(*epoch)]
+    stacked = [padding.stack(arrays, len(epoch), examples) for arrays in zip(*epoch)]
     progress = Progress(problem)
 
     def rewind() -> None:
@@ -76,8 +76,8 @@ def module(problem: Any) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
 def shown(model: Any) -> Callable[[], list[Any]]:
     """W and b of a layer, copied."""
     return lambda: [
-        model.weight.detach().T.numpy().copy(),
-        model.bias.detach().numpy().copy(),
+        model.weight.T.numpy(force=True).copy(),
+        model.bias.numpy(force=True).copy(),
     ]
 
 
@@ -86,7 +86,9 @@ def accelerate(problem: Any) -> Contestant:
     from accelerate import Accelerator
 
     model, epoch = module(problem)
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=problem.accumulation_steps)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(), gradient_accumulation_steps=problem.accumulation_steps
+    )
     optimizer = torch.optim.Adam(model.parameters(), **ADAM)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
 
@@ -109,7 +111,7 @@ def fabric(problem: Any) -> Contestant:
     from lightning.fabric import Fabric
 
     model, epoch = module(problem)
-    lightning = Fabric(accelerator="cpu", devices=1)
+    lightning = Fabric(accelerator="cuda" if torch.cuda.is_available() else "cpu", devices=1)
     wrapped, optimizer = lightning.setup(model, torch.optim.Adam(model.parameters(), **ADAM))
     k = problem.accumulation_steps
 

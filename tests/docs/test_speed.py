@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from benchmarks import goals, limit, measuring, peers
+from benchmarks import device, goals, limit, measuring, peers
 from benchmarks.__main__ import parsed
 from benchmarks.peers import FAST, PRODUCTS
 from lockstep.frameworks import FRAMEWORKS
@@ -58,6 +58,12 @@ def require_the_same_update(framework: str) -> None:
     assert ours <= set(first)
     for each in found.values():
         assert each.seconds(2) > 0
+    waited, wait = [], device.waiting(framework)
+    if framework == "pytorch":  # which waits for a GPU alone
+        wait = peers.nothing
+    copying = device.copying(framework, 1 << 10)
+    assert device.until_computed(copying, lambda: waited.append(wait())).seconds(2) > 0
+    assert waited == [None, None]
     # Three windows later too, save where Keras corrects biases in another order.
     if framework != "tensorflow":
         after = {name: each.parameters() for name, each in found.items()}
@@ -171,3 +177,24 @@ def test_options_are_all_unless_chosen() -> None:
     assert everything.threads == [1, 2]
     assert everything.rounds > some.rounds
     assert (some.framework, some.size) == (["jax"], ["4x3"])
+    with pytest.raises(SystemExit, match="2"):
+        parsed(["--device", "gpu"])  # whose numbers are not the page's
+
+
+def test_a_gpu_that_is_not_there_is_told_in_a_line(tmp_path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks"),
+            *("--device", "gpu", "--framework", "jax", "--json", tmp_path / "gpu.json"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    if done.returncode == 0:
+        pytest.skip("a GPU is there")
+    assert done.stderr.splitlines() == [
+        "benchmarks: jax: it sees no GPU: a driver, or its build for GPUs, is missing",
+        "benchmarks: jax failed, start-up",
+    ]
+    assert list(tmp_path.iterdir()) == []
