@@ -20,6 +20,8 @@ LIBRARIES = "Accelerate", "Fabric", "Keras fit", "Keras fit, steps_per_execution
 SMALL = [4, 3]
 NUMPY = {"pytorch": 4.5, "tensorflow": 5.0, "jax": 0.55}
 MIB = 1 << 20
+# The sizes, and K of each, of which a cost is shown where no more than one number fits.
+SHOWN = ((SMALL, 8), ([512, 256], 16), ([2048, 2048], 16))
 FILE = Path(__file__).with_name("speed.json")
 
 
@@ -171,6 +173,32 @@ def peaks(report: Report, framework: str, contestant: str) -> list[str]:
         if (each["framework"], each["contestant"]) == (framework, contestant):
             return [number(each["peak"][k] / MIB) for k in ("1", "64")]
     return ["", ""]
+
+
+def costs(report: Report, framework: str, contestant: str) -> list[str]:
+    """The microseconds of a micro-batch on one thread, for what is shown; none without a time."""
+    found = {
+        (str(each["size"]), each["steps"]): each["micro-batch"][contestant][1]
+        for each in cells(report, framework)
+        if each["threads"] == 1 and contestant in each["micro-batch"]
+    }
+    seconds = [found.get((str(size), steps)) for size, steps in SHOWN]
+    return [number(1e6 * each) for each in seconds if each is not None]
+
+
+def cost_heads() -> list[str]:
+    """What `costs` are of."""
+    return [f"{'x'.join(map(str, size))}, K = {steps}" for size, steps in SHOWN]
+
+
+def costs_table(report: Report) -> str:
+    """The readable loop and the fast form of each framework: what a micro-batch takes, in µs."""
+    lines = [f"| | | {' | '.join(cost_heads())} |", "|---|---|" + "---|" * len(SHOWN)]
+    for name, title in NAMES.items():
+        for contestant in (READABLE, FAST):
+            found = costs(report, name, contestant)
+            lines.append(f"| {title} | `{contestant}` | {' | '.join(found)} |")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def system_table(report: Report) -> str:

@@ -110,9 +110,11 @@ def bounds_table(measured: Mapping[str, Any]) -> str:
 def tables() -> dict[tuple[str, str], str]:
     """The tables between markers, by page and name."""
     times = json.loads(accumulation.FILE.read_text())
-    speed = goals.tables(json.loads(goals.FILE.read_text()))
+    report = json.loads(goals.FILE.read_text())
+    speed = goals.tables(report)
     return {
         **{("speed.md", name): table for name, table in speed.items()},
+        ("read/fast.md", "costs"): goals.costs_table(report),
         ("accumulation.md", "accumulation"): accumulation.markdown(times),
         ("identical.md", "bounds"): bounds_table(load()),
         ("check.md", "diagnosis"): diagnosis.markdown(json.loads(diagnosis.FILE.read_text())),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
+from benchmarks import goals, peers
 from docs import record_gallery
 from docs._ext.prose import render
 from docs.gallery_words import TITLES, WHY
@@ -19,6 +22,18 @@ from lockstep.source import columns
 
 PAGES = Path(__file__).parent.parent / "gallery"
 PLAIN = ("the same", "refused")
+# What is compiled in a fast form, and the loop in it.
+PROGRAM = dict.fromkeys(NAMES, ("fast", "train_window")) | {"pytorch": ("fast", "clipped_gradient")}
+LOOP = "loop", "window_gradient"
+# Under which name the benchmark of speed has a file's loop.
+TIMED = {
+    "accelerate_loop": "Accelerate",
+    "fabric_loop": "Fabric",
+    "keras_fit": "Keras fit",
+    "tf_function": "tf.function",
+    "optax_multisteps": "optax.MultiSteps",
+    "optax_microbatching": "optax.microbatching",
+}
 
 
 def make(folder: Path = PAGES) -> None:
@@ -64,7 +79,10 @@ def page(stem: str, own: dict[str, Found]) -> str:
         "ports": [port_view(port, found) for port, found in own.items()],
         "source": file.read_text().rstrip(),
         "framework": NAMES[framework],
-        "readable": readable(framework),
+        "readable": source(framework, "training", "train_window"),
+        "fast": [source(framework, *each) for each in (PROGRAM[framework], LOOP)],
+        "heads": goals.cost_heads(),
+        "costs": list(costs(stem, file.name, framework)),
     }
     return render("gallery.md.jinja", values)
 
@@ -111,11 +129,29 @@ def first_line(file: Path) -> str:
     return found.partition("\n")[0]
 
 
-def readable(framework: str) -> str:
-    """The source of `train_window`."""
-    (unit,) = columns.find("training.train_window")
-    cells = [row.cells[framework] for row in unit.rows if framework in row.cells]
-    return "\n".join(cell.source for cell in cells if cell.source)
+def costs(stem: str, file: str, framework: str) -> Iterator[tuple[str, list[str]]]:
+    """A loop and what a micro-batch of it takes, of those that were timed."""
+    report = json.loads(goals.FILE.read_text())
+    loops = {
+        TIMED.get(stem): f"as in {file}",
+        peers.READABLE: "the readable loop",
+        peers.FAST: "the fast form",
+    }
+    for contestant, name in loops.items():
+        if contestant and (found := goals.costs(report, framework, contestant)):
+            yield name, found
+
+
+def source(framework: str, file: str, name: str) -> str:
+    """The source of a function of a folder, with its decorators."""
+    text = columns.source(framework, file)
+    (node,) = (
+        each
+        for each in ast.parse(text).body
+        if isinstance(each, ast.FunctionDef) and each.name == name
+    )
+    first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

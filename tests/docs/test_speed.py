@@ -16,6 +16,7 @@ from conftest import ROOT
 from benchmarks import device, goals, limit, measuring, peers
 from benchmarks.__main__ import parsed
 from benchmarks.peers import FAST, PRODUCTS
+from docs._ext import gallery_pages
 from lockstep.frameworks import FRAMEWORKS
 
 STEPS = 3
@@ -151,6 +152,18 @@ def test_the_tables_show_medians_and_quartiles() -> None:
     tables = goals.tables(report(cell()))
     assert "| 1 | 4x3 | 8 | 2.00 | 1.00 (0.900 to 1.10) | 1.20 (1.00 to 1.30)" in tables["jax"]
     assert "JAX | fast.py | 1.50 | 2.00 to 2.00" in tables["starts"]
+
+
+def test_a_cost_is_shown_where_it_was_timed() -> None:
+    costs = goals.costs(report(cell(), cell(threads=2), cell(steps=4)), "jax", FAST)
+    assert costs == ["2.00"]
+    assert goals.costs(report(cell()), "jax", "Fabric") == []
+    timed = json.loads(goals.FILE.read_text())
+    for stem, contestant in gallery_pages.TIMED.items():
+        (each,) = (f for f in FRAMEWORKS if goals.costs(timed, f, contestant))
+        rows = dict(gallery_pages.costs(stem, f"{stem}.py", each))
+        assert list(rows) == [f"as in {stem}.py", "the readable loop", "the fast form"]
+        assert {len(row) for row in rows.values()} == {len(goals.SHOWN)}
 
 
 @pytest.mark.parametrize(
