@@ -20,6 +20,17 @@ LEFT_OUT = {
     "tests/cli/test_run.py::test_another_folder_may_have_a_package_of_the_same_name[jax]": (
         TOO_OLD["jax"]
     ),
+    "tests/cli/test_run.py::test_a_framework_that_sees_no_gpu_says_so_in_one_line[pytorch]": (
+        TOO_OLD["pytorch"]
+    ),
+    "tests/cli/test_run.py::test_a_framework_that_sees_no_gpu_says_so_in_one_line[jax]": (
+        TOO_OLD["jax"]
+    ),
+    "tests/cli/test_run.py::test_all_tensors_of_pytorch_are_made_where_it_trains": (
+        TOO_OLD["pytorch"]
+    ),
+    "tests/cli/test_outputs.py::test_each_command_replaces_its_own_report[run]": TOO_OLD["jax"],
+    "tests/workers/test_pool.py::test_an_error_in_one_leaves_the_others_in_step": BOTH,
     "tests/cli/test_streams.py::test_the_workers_speak_their_own_encoding": TOO_OLD["jax"],
     "tests/problem/test_files.py::test_arrays_that_are_no_problem[changes7-": (
         "safetensors 0.4 writes no complex arrays"
