@@ -12,6 +12,7 @@ from lockstep.problem import Optimizer
 from lockstep.trace.comparison import (
     Comparison,
     between,
+    foreign_rule,
     groups,
     left_of,
     rates_of,
@@ -57,24 +58,31 @@ def check_trace(folder: str | Path) -> Comparison:
     run.optimizer = settings_of(run.steps, run)
     accumulation = max(update.micro_batches for update in trace.updates)
     expected = rates_of(run, None)
+    if given[0].get("maximize"):
+        expected = {update: Number(-each.value, each.error) for update, each in expected.items()}
     rule = rule_of(run, expected, accumulation)
     found = list(between(trace))
     found += window_findings((), run)
     found += average_findings(settings_moments(run, given[0]), run)
     declared = Rule(None, run.optimizer, {})
-    for each in rule_findings(rule, expected, accumulation, declared, itself(trace)):
-        # A library's own rule is what its settings mean.
-        own_rule = each.known and mistakes.load(each.name).kind == "library"
-        found.append(replace(each, policy=own_rule))
-    own = decays(run, rule)
-    found += decay_findings(settings_decays(trace, own), own, itself(trace))
+    foreign = foreign_rule(trace)
+    if foreign is None:
+        for each in rule_findings(rule, expected, accumulation, declared, itself(trace)):
+            # A library's own rule is what its settings mean.
+            own_rule = each.known and mistakes.load(each.name).kind == "library"
+            found.append(replace(each, policy=own_rule))
+        own = decays(run, rule)
+        found += decay_findings(settings_decays(trace, own), own, itself(trace))
     found += rank_findings([trace, *others])
     notes = ["whether a window is the mean of its examples shows beside a second run alone"]
     if not expected:
         notes.append("the recorder saw no learning rates: they were not looked at")
+    if foreign is not None:
+        notes.append(f"its rule, {foreign}, is not known here: its updates were not looked at")
+    left = [] if foreign else list(left_of(rule))
     return Comparison(
-        trace, trace, itself(trace), ordered(found), (), list(left_of(rule)), notes, size(run), True
-    )
+        trace, trace, itself(trace), ordered(found), (), left, notes, size(run), True
+    )  # fmt: skip
 
 
 def itself(trace: Trace) -> Matching:

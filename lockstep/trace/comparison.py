@@ -7,6 +7,7 @@ difference makes nothing that follows look wrong.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +48,8 @@ from lockstep.trace.reading import Trace, TraceError, Update, read, read_names
 from lockstep.trace.steps import Steps, begun, goes_on, parameters_between, steps
 
 Verdict = Literal["same", "differs"]
+# How near a rate that was read off is to the one that was recorded, of rounding that adds up.
+CLOSE = 1e-4
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -170,9 +173,11 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     found += lazy_findings(still, other_still, matching)
     rule = rule_of(second, expected, accumulation)
     found += rule_findings(rule, expected, accumulation, right, matching)
+    if not skips:
+        found += uneven(rule, right, matching)
     found += decay_findings(decays(first, right), decays(second, rule), matching)
     found += averaging_findings(mine, theirs, accumulation)
-    left = [*left_of(rule), *unmatched(matching)]
+    left = [*left_of(rule, right, foreign_rule(mine)), *unmatched(matching)]
     return Comparison(
         mine, theirs, matching, ordered(found), gradients, left,
         list(notes(first, second, gradients)), size(second),
@@ -211,13 +216,16 @@ SETTINGS = {
     "dampening": "dampening", "lr_decay": "lr_decay", "momentum_decay": "momentum_decay",
     "initial_accumulator_value": "initial_accumulator_value",
 }  # fmt: skip
+# Settings that change the formula of an update, and are no state: a port is first held against
+# those of the first run.
+FORMULA = ("nesterov", "centered", "alpha", "rho", "lr_decay", "momentum_decay")
 
 
 def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) -> Optimizer:
     """The settings of a run's rule: as the state shows them, as they were recorded, or the other's.
 
-    What only the formula of an update shows, eps above all, is the other run's: whether it is so is
-    to be found out.
+    What only the formula of an update shows is the other run's where it was not recorded, and an
+    eps in any case: whether it is so is to be found out.
     """
     family = run.family
     given = next(iter(groups(run.trace)), {})
@@ -225,7 +233,9 @@ def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) ->
     if "beta_1" in given and "beta_2" in given:
         known["betas"] = given["beta_1"], given["beta_2"]
     if other is not None and other.name == family:
-        known |= {"eps": other.eps} if other.eps else {}
+        # What was recorded is the run's own; but an eps shows in the updates alone.
+        like = {name: getattr(other, name) for name in OPTIMIZERS[family] if name in FORMULA}
+        known = like | known | ({"eps": other.eps} if other.eps else {})
     own = [each.decay for each in read.averages if each.fit.exact]
     first, second = agreed(own), agreed([e.decay for e in read.squares if e.fit.exact])
     base = Optimizer(family)
@@ -246,8 +256,7 @@ def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) ->
             else given_momentum
         )
         known["momentum"] = min(max(value, 1e-6), 1.0)
-    if "max_exp_avg_sq" in run.slots:
-        known["amsgrad"] = True
+    known["amsgrad"] = "max_exp_avg_sq" in run.slots
     return Optimizer(family, **settings_that(family, known))
 
 
@@ -289,6 +298,13 @@ def state_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
             " updates had left in it is gone"
         )
         yield Finding("opt-state-dropped", "state", said, number, phase="state-before")
+        return
+    here, there = mine.steps.begins_at, theirs.steps.begins_at
+    for slot in sorted(here.keys() & there.keys()):
+        if not math.isclose(here[slot], there[slot], rel_tol=1e-6):
+            said = f"{slot} begins at {there[slot]:.4g} instead of {here[slot]:.4g}"
+            yield Finding("another initial state", "state", said, 1, phase="state-before")
+    if here:
         return
     if goes_on(mine.steps.trace) and not goes_on(theirs.steps.trace):
         taken = max((step.taken for step in mine.steps.at(1).values()), default=0)
@@ -391,9 +407,14 @@ def rates_of(run: Identified, rule: Rule | None) -> dict[int, Number]:
     found = dict(rule.rates) if rule else {}
     for update in run.steps.trace.updates:
         recorded = set((update.facts.get("rates") or {}).values())
-        if len(recorded) == 1:
-            rate = float(next(iter(recorded)))
-            found[update.number] = Number(rate, 2.0**-24 * rate)
+        if len(recorded) != 1:
+            continue
+        rate = float(next(iter(recorded)))
+        said = Number(rate, 2.0**-24 * abs(rate))
+        seen = found.get(update.number) if rule and rule.exact else None
+        # An update that goes up, or by another factor, has not the rate that its optimizer says.
+        if seen is None or abs(seen.value - rate) <= seen.error + CLOSE * abs(rate):
+            found[update.number] = said
     return found
 
 
@@ -445,6 +466,12 @@ def rule_findings(
         yield Finding("eps-default", "rule", said, first, phase="after")
     if not rule.exact:
         return
+    if rule.optimizer.name == right.optimizer.name and (right.exact or not right.moves):
+        for name in FORMULA:
+            own, other = getattr(rule.optimizer, name), getattr(right.optimizer, name)
+            if own != other:
+                called = "nesterov-ignored" if name == "nesterov" and other else f"another {name}"
+                yield Finding(called, "rule", f"{name} is {own} instead of {other}", first)
     named = rate_name(rule.rates, expected, accumulation_steps)
     if named is not None:
         first = next(
@@ -453,22 +480,75 @@ def rule_findings(
         yield Finding(named[0], "rate", named[1], first, phase="after")
 
 
+def uneven(rule: Rule, right: Rule, matching: Matching) -> Iterator[Finding]:
+    """Tensors with a rate of their own, in updates that have no rate of all tensors."""
+    off = []
+    for update in sorted(rule.moves.keys() & right.moves.keys()):
+        if update in rule.rates and update in right.rates:
+            continue
+        for name, match in matching.matches.items():
+            for other in match.others:
+                mine, theirs = right.moves[update].get(name), rule.moves[update].get(other)
+                if mine is None or theirs is None or not (mine.fit.exact and theirs.fit.exact):
+                    continue
+                one, two = theirs.rate, mine.rate
+                known = max(one.error, two.error) < 0.1 * max(abs(one.value), abs(two.value))
+                if known and not one.equals(two):
+                    off.append((update, other, f"{other} at {one} instead of {two}"))
+    if off:
+        first = off[0][0]
+        each = [(name, said) for update, name, said in off if update == first]
+        words = f"update {first} moves {listed([said for _, said in each])}"
+        names = tuple(name for name, _ in each)
+        yield Finding("other rates by tensor", "rate", words, first, names, "after")
+
+
 def title(form: Form) -> str:
     """What a form's mistake is, as a part of a sentence."""
     return f"{form.mistake.title[0].lower()}{form.mistake.title[1:]}"
 
 
-def left_of(rule: Rule) -> Iterator[str]:
-    """The updates that no rule explains."""
-    if rule.exact or not rule.moves:
-        return
+# Rules of the libraries that are not known here.
+FOREIGN = {
+    "ASGD", "Adafactor", "Ftrl", "LBFGS", "Lamb", "Muon", "NAdam", "Nadam", "RAdam", "Rprop",
+}  # fmt: skip
+
+
+def foreign_rule(trace: Trace) -> str | None:
+    """The name of a library's rule that is not known here, if a run has one."""
+    names = {str(each.get("name", "")) for each in trace.facts.get("optimizers", ())}
+    return next(iter(sorted(names & FOREIGN)), None)
+
+
+def left_of(rule: Rule, right: Rule | None = None, foreign: str | None = None) -> Iterator[str]:
+    """The updates that no rule explains.
+
+    right: the first run's; foreign: the name of the rule that it should have, where that is not
+    known here.
+    """
+    if foreign is not None:
+        yield (
+            f"the first run's rule is {foreign}, which is not known here: whether both take the"
+            " same updates cannot be said"
+        )
+    elif not rule.exact and rule.moves:
+        yield f"from its own gradients and state, {unexplained(rule)}"
+    elif right is not None and not right.exact and right.moves:
+        yield (
+            "its updates follow a known rule, and the first run's none: there, from its own"
+            f" gradients and state, {unexplained(right)}"
+        )
+
+
+def unexplained(rule: Rule) -> str:
+    """The first update that a rule does not explain."""
     off = rule.off
     first = min(move.step.update for move in off)
     names = [move.step.name for move in off if move.step.update == first]
     worst = max(move.fit.relative for move in off if move.step.update == first)
-    yield (
-        f"from its own gradients and state, update {first} moves {len(names)} tensors as no known"
-        f" rule does: {listed(names)}, {worst:.1e} of their change"
+    return (
+        f"update {first} moves {len(names)} tensors as no known rule does: {listed(names)},"
+        f" {worst:.1e} of their change"
     )
 
 
@@ -496,6 +576,8 @@ def notes(mine: Identified, theirs: Identified, gradients: Sequence[Pair]) -> It
         yield f"clipping never acted in these {count} updates: its threshold is not known"
     if not theirs.factors:
         yield "what clipping did was not shown: clipping was not looked at"
+    if not theirs.steps.of:
+        yield "its parameters were not recorded: its updates were not looked at"
     if not gradients:
         yield "no gradients could be compared: no update begins at the same parameters in both"
     elif all(pair.micro_batch is None for pair in gradients):

@@ -373,6 +373,12 @@ def rule_of(run: Identified, expected: Mapping[int, Number], accumulation_steps:
     if ways[0][0] <= 1:
         # No form of the catalogue can leave fewer differences than one.
         return right
+    if run.steps.family == "sgd" and "momentum_buffer" in run.steps.slots:
+        # Of what a state shows, momentum with and without Nesterov's step are one.
+        other = replace(run.optimizer, nesterov=not run.optimizer.nesterov)
+        turned = ruled(run, STAGES, other)
+        if turned.exact:
+            return turned
     hardest = hard(right)
     for index, form in enumerate(rule_forms(), 1):
         if fits(run, form.stages, run.optimizer, hardest):
@@ -581,10 +587,14 @@ def decay_findings(
 
 @dataclass(frozen=True)
 class Moment:
-    """How a moment goes on in all tensors: its decay, and the gain of the gradient; or unknown."""
+    """How a moment goes on in all tensors: its decay, and the gain of the gradient; or unknown.
+
+    first: the gain in an optimizer's first update, which has no dampening in PyTorch.
+    """
 
     decay: Number | None
     gain: Number | None
+    first: Number | None = None
 
 
 def moments(run: Identified) -> tuple[Moment, Moment]:
@@ -593,7 +603,10 @@ def moments(run: Identified) -> tuple[Moment, Moment]:
     for averages in (run.averages, run.squares):
         exact = [each for each in averages if each.fit.exact]
         decay = agreed([each.decay for each in exact])
-        found.append(Moment(decay, agreed([each.gain for each in exact])))
+        begun = [each for each in exact if each.step.taken]
+        gain = agreed([each.gain for each in begun or exact])
+        first = agreed([each.gain for each in exact if not each.step.taken])
+        found.append(Moment(decay, gain, first))
     return found[0], found[1]
 
 
@@ -626,7 +639,11 @@ def moment_finding(right: Moment, own: Moment, name: str, slot: str, at: int) ->
         said = f"{name} is {own.decay} instead of {right.decay}"
         return Finding(f"another {name}", "rule", said, at + 1, phase=f"state.{slot}")
     if own.gain is None or right.gain is None or own.gain.equals(right.gain):
-        return None
+        if own.first is None or right.first is None or own.first.equals(right.first):
+            return None
+        said = f"the first gradient enters {slot} times {own.first} instead of {right.first}"
+        called = "dampening-first-update" if name == "momentum" else f"another gain of {slot}"
+        return Finding(called, "rule", said, at, phase=f"state.{slot}")
     known = own.decay or right.decay
     average = known is not None and own.gain.equals(Number(1 - known.value, known.error))
     said = f"the gradient enters {slot} times {own.gain} instead of {right.gain}"

@@ -89,6 +89,10 @@ def fit(target: Array, columns: Sequence[Array], bound: Array, noise: Sequence[f
     noise: what each column may itself be off, relative to its elements.
     """
     target, bound = target.ravel(), bound.ravel()
+    if not (known := np.isfinite(bound)).all():
+        # Of what may be off by anything, nothing is known, and it says nothing of the rest.
+        parts = [column.ravel()[known] for column in columns]
+        return fit(target[known], parts, bound[known], noise)
     # What is nearly nothing beside the rest is not known to more digits than the fit is made in.
     least = LEAST * 2.0**-53 * float(np.sqrt(np.mean(target * target))) if len(target) else 0.0
     bound = np.maximum(bound, least)

@@ -89,6 +89,16 @@ class Steps:
         return next(name for name, kept in FAMILIES if kept <= self.slots)
 
     @cached_property
+    def begins_at(self) -> dict[str, float]:
+        """By slot: the one number that its state is, in all tensors, before the first update."""
+        firsts = self.at(self.numbers[0]).values() if self.numbers else ()
+        found: dict[str, set[float]] = {}
+        for step in firsts:
+            for slot, array in step.kept_before.items():
+                found.setdefault(slot, set()).update(map(float, np.unique(array)[:2]))
+        return {slot: values.pop() for slot, values in found.items() if len(values) == 1}
+
+    @cached_property
     def shows_clipped(self) -> bool:
         """Whether what the rule got was recorded."""
         return any(step.clipped is not None for step in self.of.values())
