@@ -21,7 +21,7 @@ from lockstep.trace.comparison import (
     size,
 )
 from lockstep.trace.findings import ordered
-from lockstep.trace.identify import Identified
+from lockstep.trace.identify import Identified, without_rate
 from lockstep.trace.lazy import awake, lazy
 from lockstep.trace.matching import Match, Matching
 from lockstep.trace.naming import (
@@ -53,7 +53,7 @@ def check_trace(folder: str | Path) -> Comparison:
             f"{folder}: the recorder could see no settings of the optimizer, so there is nothing to"
             " hold the run against; name a second run"
         )
-    whole = steps(trace)
+    whole = without_rate(steps(trace))
     run = Identified(awake(whole, lazy(whole)), Optimizer())
     run.optimizer = settings_of(run.steps, run)
     accumulation = max(update.micro_batches for update in trace.updates)

@@ -24,7 +24,7 @@ from lockstep.trace.data import another_finding, cut_findings, data_findings, da
 from lockstep.trace.findings import Finding, ordered
 from lockstep.trace.forward import Parting
 from lockstep.trace.gradients import Pair, arranged, pairs
-from lockstep.trace.identify import Identified
+from lockstep.trace.identify import Identified, without_rate
 from lockstep.trace.layers import Case, Reason, explained
 from lockstep.trace.lazy import awake, lazy, lazy_findings
 from lockstep.trace.losses import loss_reason
@@ -141,7 +141,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     """The comparison of two traces."""
     mine, matching = parameters_matched(mine, theirs, names)
     taken = begun(mine)
-    whole, other_whole = steps(mine, taken), steps(theirs, taken)
+    whole, other_whole = (without_rate(steps(run, taken)) for run in (mine, theirs))
     still, other_still = lazy(whole), lazy(other_whole)
     first = Identified(awake(whole, still), Optimizer())
     second = Identified(awake(other_whole, other_still), Optimizer())
@@ -173,6 +173,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     found += lazy_findings(still, other_still, matching)
     rule = rule_of(second, expected, accumulation)
     found += rule_findings(rule, expected, accumulation, right, matching)
+    found += placement_findings(first.steps, second.steps, expected)
     if not skips:
         found += uneven(rule, right, matching)
     found += decay_findings(decays(first, right), decays(second, rule), matching)
@@ -230,6 +231,8 @@ def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) ->
     family = run.family
     given = next(iter(groups(run.trace)), {})
     known = {SETTINGS[k]: v for k, v in given.items() if k in SETTINGS}
+    if family == "rmsprop" and "rho" in known:
+        known["alpha"] = known.pop("rho")  # as Keras calls it
     if "beta_1" in given and "beta_2" in given:
         known["betas"] = given["beta_1"], given["beta_2"]
     if other is not None and other.name == family:
@@ -478,6 +481,19 @@ def rule_findings(
             u for u in rule.rates if u in expected and not rule.rates[u].equals(expected[u])
         )
         yield Finding(named[0], "rate", named[1], first, phase="after")
+
+
+def placement_findings(
+    mine: Steps, theirs: Steps, expected: Mapping[int, Number]
+) -> Iterator[Finding]:
+    """A rate inside of one run's momentum alone, which shows in what follows when it changes."""
+    changes = next((n for n in expected if not expected[n].equals(expected[min(expected)])), None)
+    if changes is None or mine.rate_inside == theirs.rate_inside:
+        return
+    name, less = "momentum-lr-placement", "without " if mine.rate_inside else ""
+    which = "the first run's momentum" if mine.rate_inside else "its momentum"
+    said = f"the rate is inside of {which} alone: from update {changes} on, where it is another one"
+    yield Finding(f"{less}{name}", "rule", said, changes, phase="state.momentum_buffer")
 
 
 def uneven(rule: Rule, right: Rule, matching: Matching) -> Iterator[Finding]:

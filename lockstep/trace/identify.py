@@ -30,6 +30,8 @@ FIRST = {"adam": "exp_avg", "adamax": "exp_avg", "lion": "exp_avg", "sgd": "mome
 SECOND = {"adam": "exp_avg_sq", "rmsprop": "square_avg", "adadelta": "square_avg"}
 # What a replay of a mistake may end with, where it makes no sense.
 FAILURES = (ArithmeticError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
+# How near the gain of a momentum is to minus the rate, if it has that in it.
+NEAR = 1e-3
 # How many roundings the sum of a window's gradients may have, in the size of what it comes to.
 SUMMED = 4
 
@@ -206,6 +208,37 @@ class Identified:
             bound = SUMMED * unit(step.dtype) * size
             found[key] = fit(step.clipped, [step.accumulated], bound)
         return found
+
+
+def without_rate(run: Steps) -> Steps:
+    """The same run, with PyTorch's momentum where Keras keeps its product with minus the rate.
+
+    Each update is then the same from the state that it began with, whatever the rates before it.
+    """
+    if run.family != "sgd" or "momentum_buffer" not in run.slots:
+        return run
+    found = Identified(run, Optimizer()).averages
+    facts = {each.number: each.facts.get("rates") or {} for each in run.trace.updates}
+    rates = {key: facts[key[0]].get(key[1]) for key in run.of}
+    inside = [
+        rate is not None and each.gain.equals(Number(-float(rate), NEAR * abs(float(rate))))
+        for each in found
+        if each.fit.exact
+        for rate in [rates[each.step.update, each.step.name]]
+    ]
+    if not inside or not all(inside):
+        return run
+    of = {key: divided(step, -float(rates[key] or 1.0)) for key, step in run.of.items()}
+    return replace(run, of=of, rate_inside=True)
+
+
+def divided(step: Step, by: float) -> Step:
+    """A step with its momentum in another unit."""
+    slot = "momentum_buffer"
+    before, after = step.kept_before[slot] / by, step.kept[slot] / by
+    return replace(
+        step, kept_before={**step.kept_before, slot: before}, kept={**step.kept, slot: after}
+    )
 
 
 def average(step: Step, before: Array, after: Array, gradient: Array) -> Average:

@@ -24,6 +24,14 @@ SLOTS = {
     "velocity_hat": "max_exp_avg_sq", "accumulator": "sum", "buffer": "momentum_buffer",
 }  # fmt: skip
 KEPT = frozenset(SLOTS.values())
+# What Keras' optimizers call it, by their class, where one word has several meanings.
+OF_KERAS = {
+    "RMSprop": {"velocity": "square_avg", "average_gradient": "grad_avg"},
+    "Adadelta": {"accumulated_grad": "square_avg", "accumulated_delta_var": "acc_delta"},
+    "Adamax": {"momentum": "exp_avg", "norm": "exp_inf"},
+    "Lion": {"momentum": "exp_avg"},
+    "Adam": {"momentum": "exp_avg", "velocity": "exp_avg_sq"},
+}
 # How the phases of the state before an update begin.
 BEFORE = "state-before."
 # What libraries call the number of an optimizer's updates, by its last word; Keras' is of calls.
@@ -71,12 +79,14 @@ class Step:
 class Steps:
     """A run's steps, by update and tensor.
 
-    anew: the updates before which the optimizer's state was thrown away.
+    anew: the updates before which the optimizer's state was thrown away; rate_inside: whether its
+    momentum has the rate in it, and is shown without.
     """
 
     trace: Trace
     of: dict[tuple[int, str], Step] = field(default_factory=dict)
     anew: list[int] = field(default_factory=list)
+    rate_inside: bool = False
 
     @cached_property
     def slots(self) -> frozenset[str]:
@@ -113,6 +123,30 @@ class Steps:
         return sorted({number for number, _ in self.of})
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """How a run's optimizer keeps its state.
+
+    names: what it has names of its own for; start: at what Adagrad's sums begin.
+    """
+
+    names: Mapping[str, str]
+    start: float
+
+    @staticmethod
+    def of(trace: Trace) -> Keeping:
+        """That of a run, as far as it was recorded."""
+        optimizers = trace.facts.get("optimizers", ())
+        groups = [dict(group) for each in optimizers for group in each.get("groups", ())]
+        start = float(groups[0].get("initial_accumulator_value") or 0.0) if groups else 0.0
+        if trace.framework != "keras":
+            return Keeping({}, start)
+        known = [OF_KERAS[str(e["name"])] for e in optimizers if e.get("name") in OF_KERAS]
+        # A class that somebody wrote keeps two means, as Adam does, or one.
+        two = any(phase.endswith("velocity") for phase in trace.updates[0].phases)
+        return Keeping(known[0] if known else OF_KERAS["Adam"] if two else {}, start)
+
+
 def steps(trace: Trace, taken: int | None = None) -> Steps:
     """The steps of a trace.
 
@@ -120,9 +154,7 @@ def steps(trace: Trace, taken: int | None = None) -> Steps:
     that counts, if None.
     """
     found = Steps(trace)
-    keras_adam = trace.framework == "keras" and any(
-        phase.endswith("velocity") for phase in trace.updates[0].phases
-    )
+    keeps = Keeping.of(trace)
     taken = begun(trace) if taken is None else taken
     if not goes_on(trace):
         taken = 0
@@ -132,7 +164,7 @@ def steps(trace: Trace, taken: int | None = None) -> Steps:
             found.anew.append(update.number)
             previous, taken = None, 0
         for name in trace.parameters:
-            step = step_of(update, previous, taken, name, keras_adam)
+            step = step_of(update, previous, taken, name, keeps)
             if step is not None:
                 found.of[update.number, name] = step
         previous, taken = update, taken + 1
@@ -165,7 +197,7 @@ def goes_on(trace: Trace) -> bool:
     return any(
         bool(update.stored(phase, name).any())
         for phase, names in update.phases.items()
-        if phase.startswith(start) and slot_of(phase.replace(BEFORE, "state.", 1), False)
+        if phase.startswith(start) and slot_of(phase.replace(BEFORE, "state.", 1), {})
         for name in names
     )
 
@@ -178,16 +210,16 @@ def emptied(update: Update, previous: Update) -> bool:
 
 
 def step_of(
-    update: Update, previous: Update | None, taken: int, name: str, keras_adam: bool
+    update: Update, previous: Update | None, taken: int, name: str, keeps: Keeping
 ) -> Step | None:
     """What an update did to a tensor; None where the parameter was not recorded.
 
     Where its state before is kept as a sketch, or the update is, all of it is looked at as one.
     """
-    step = step_by(Update.array, update, previous, taken, name, keras_adam)
+    step = step_by(Update.array, update, previous, taken, name, keeps)
     if step is None or all(step.kept_before[n].shape == a.shape for n, a in step.kept.items()):
         return step
-    return step_by(Update.sketch, update, previous, taken, name, keras_adam)
+    return step_by(Update.sketch, update, previous, taken, name, keeps)
 
 
 def step_by(
@@ -196,7 +228,7 @@ def step_by(
     previous: Update | None,
     taken: int,
     name: str,
-    keras_adam: bool,
+    keeps: Keeping,
 ) -> Step | None:
     """The same, of arrays that are looked at in one way."""
     before, after = look(update, "before", name), look(update, "after", name)
@@ -204,7 +236,7 @@ def step_by(
         return None
     kept, kept_before = {}, {}
     for phase in update.phases:
-        if not phase.startswith("state.") or (slot := slot_of(phase, keras_adam)) is None:
+        if not phase.startswith("state.") or (slot := slot_of(phase, keeps.names)) is None:
             continue
         array = look(update, phase, name)
         if array is None or array.shape != before.shape:
@@ -213,21 +245,21 @@ def step_by(
         begun = look(update, phase.replace("state.", BEFORE, 1), name)
         if begun is None and previous is not None:
             begun = look(previous, phase, name)
-        kept_before[slot] = np.zeros_like(array) if begun is None else begun
+        start = keeps.start if slot == "sum" else 0.0
+        kept_before[slot] = np.full_like(array, start) if begun is None else begun
     return Step(
         update.number, taken, name, before, after, look(update, "accumulated", name),
         look(update, "clipped", name), kept_before, kept, update.dtype("before", name),
     )  # fmt: skip
 
 
-def slot_of(phase: str, keras_adam: bool) -> str | None:
-    """The name that torch.optim has for a state, or None."""
+def slot_of(phase: str, own: Mapping[str, str]) -> str | None:
+    """The name that torch.optim has for a state, or None; own: names of one optimizer."""
     name = phase.removeprefix("state.")
-    if name in KEPT:
-        return name
+    if name in KEPT or name in own:
+        return own.get(name, name)
     if name in ("momentum", "velocity"):
-        adam = "exp_avg" if name == "momentum" else "exp_avg_sq"
-        return adam if keras_adam else "momentum_buffer"
+        return "momentum_buffer"
     for known, slot in SLOTS.items():
         if name == known or name.endswith(f".{known}"):
             return slot

@@ -1,0 +1,82 @@
+"""Keras' own rules against PyTorch's, and against their own settings."""
+
+import numpy as np
+import pytest
+
+from lockstep import record
+from lockstep.trace import check_trace, compare_traces
+
+torch = pytest.importorskip("torch")
+keras = pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
+UPDATES, RATE, SIZE = 5, 1e-2, 4
+NUMBERS = np.random.default_rng(3)
+START = [NUMBERS.normal(size=shape).astype("float32") / 3 for shape in ((5, 7), (7,), (7, 3), (3,))]
+X = NUMBERS.normal(size=(SIZE * UPDATES, 5)).astype("float32")
+Y = NUMBERS.normal(size=(SIZE * UPDATES, 3)).astype("float32")
+FALLING = [RATE / 2**update for update in range(UPDATES)]
+
+
+def in_pytorch(folder, name, rates, settings) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
+    for parameter, value in zip(model.parameters(), START, strict=True):
+        parameter.data = torch.tensor(np.ascontiguousarray(value.T))
+    optimizer = getattr(torch.optim, name)(model.parameters(), rates[0], **settings)
+    recorder = record.torch(folder, model, optimizer)
+    for update, rate in enumerate(rates):
+        rows = slice(update * SIZE, (update + 1) * SIZE)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        (model(torch.tensor(X[rows])) - torch.tensor(Y[rows])).square().mean().backward()
+        optimizer.step()
+    recorder.close()
+
+
+def in_keras(folder, name, rates, settings) -> None:
+    layers = [keras.layers.Dense(7, activation="tanh"), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    model.set_weights(START)
+    falls = keras.optimizers.schedules.ExponentialDecay(rates[0], 1, 0.5)
+    rate = falls if rates[0] != rates[1] else rates[0]
+    model.compile(getattr(keras.optimizers, name)(rate, **settings), "mse")
+    recorder = record.keras(folder, model)
+    model.fit(X, Y, batch_size=SIZE, shuffle=False, verbose=0, callbacks=[recorder])
+
+
+MOMENTUM = {"momentum": 0.9}
+RULES = {
+    "momentum": ("SGD", MOMENTUM, MOMENTUM, ()),
+    "nesterov": ("SGD", MOMENTUM | {"nesterov": True}, MOMENTUM | {"nesterov": True}, ()),
+    "adagrad": ("Adagrad", {"initial_accumulator_value": 0.1, "eps": 1e-7}, {}, ()),
+    "adagrad from 0": ("Adagrad", {"eps": 1e-7}, {}, ("another initial state",)),
+    "adadelta": ("Adadelta", {"rho": 0.95, "eps": 1e-7}, {}, ()),
+    "adamax": ("Adamax", {"eps": 1e-7}, {}, ()),
+    "rmsprop": ("RMSprop", {"alpha": 0.9, "eps": 1e-7}, {"rho": 0.9}, ("rmsprop-variant",)),
+    "adam": ("Adam", {"eps": 1e-7}, {}, ("adam-eps-hat",)),
+}
+
+
+@pytest.mark.parametrize("case", RULES)
+def test_a_rule_of_keras_is_known(tmp_path, case) -> None:
+    name, settings, own, named = RULES[case]
+    rates = [RATE] * UPDATES
+    in_pytorch(tmp_path / "a", name, rates, settings)
+    in_keras(tmp_path / "b", name, rates, own)
+    found = compare_traces(tmp_path / "a", tmp_path / "b")
+    assert (found.names, found.left) == (named, [])
+    assert found.compared == UPDATES * sum(each.size for each in START)
+    assert check_trace(tmp_path / "b").verdict == "same"
+    back = compare_traces(tmp_path / "b", tmp_path / "a")
+    assert (back.verdict, back.left) == (found.verdict, [])
+
+
+def test_a_rate_inside_of_the_momentum_shows_where_the_rate_changes(tmp_path) -> None:
+    in_pytorch(tmp_path / "a", "SGD", FALLING, MOMENTUM)
+    in_keras(tmp_path / "b", "SGD", FALLING, MOMENTUM)
+    found = compare_traces(tmp_path / "a", tmp_path / "b")
+    assert found.names == ("momentum-lr-placement",)
+    assert found.findings[0].update == 2
+    back = compare_traces(tmp_path / "b", tmp_path / "a")
+    assert back.names == ("without momentum-lr-placement",)
+    assert check_trace(tmp_path / "b").verdict == "same"
