@@ -193,7 +193,8 @@ def cost_heads() -> list[str]:
 
 def costs_table(report: Report) -> str:
     """The readable loop and the fast form of each framework: what a micro-batch takes, in µs."""
-    lines = [f"| | | {' | '.join(cost_heads())} |", "|---|---|" + "---|" * len(SHOWN)]
+    heads = ["framework", "loop", *cost_heads()]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name, title in NAMES.items():
         for contestant in (READABLE, FAST):
             found = costs(report, name, contestant)
