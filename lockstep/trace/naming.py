@@ -435,6 +435,8 @@ def fits(run: Identified, stages: Stages, optimizer: Optimizer, steps: Sequence[
 def rule_forms() -> tuple[Form, ...]:
     """The catalogue's forms that replace the rule or its numbers alone."""
     every = [form for name in names() for form in forms_of(name)]
+    # Of two that explain the same, what a library does is likelier than what somebody got wrong.
+    every.sort(key=lambda form: form.mistake.kind != "library")
     return tuple(form for form in every if set(form.stages.replaced) <= OF_THE_RULE)
 
 

@@ -89,6 +89,11 @@ OTHERS = {
         "rmsprop-variant",
     ),
     "start": (torch_rule("Adagrad", RATE, eps=1e-7), optax.adagrad(RATE), "another initial state"),
+    "amsgrad": (
+        torch_rule("Adam", RATE, amsgrad=True),
+        optax.amsgrad(RATE),
+        "amsgrad-variant",
+    ),
     "layers": (torch_rule("AdamW", RATE), optax.lamb(RATE), "other rates by tensor"),
     "decay": (
         torch_rule("Adam", RATE, weight_decay=0.1),
