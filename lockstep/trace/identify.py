@@ -228,17 +228,19 @@ def without_rate(run: Steps) -> Steps:
     ]
     if not inside or not all(inside):
         return run
-    of = {key: divided(step, -float(rates[key] or 1.0)) for key, step in run.of.items()}
+    of = {key: divided(step, -float(rates[key] or 0.0)) for key, step in run.of.items()}
     return replace(run, of=of, rate_inside=True)
 
 
 def divided(step: Step, by: float) -> Step:
-    """A step with its momentum in another unit."""
+    """A step with its momentum in another unit; without it, where that unit is nothing."""
     slot = "momentum_buffer"
-    before, after = step.kept_before[slot] / by, step.kept[slot] / by
-    return replace(
-        step, kept_before={**step.kept_before, slot: before}, kept={**step.kept, slot: after}
-    )
+    before, after = dict(step.kept_before), dict(step.kept)
+    if by:
+        before[slot], after[slot] = before[slot] / by, after[slot] / by
+    else:
+        del before[slot], after[slot]
+    return replace(step, kept_before=before, kept=after)
 
 
 def average(step: Step, before: Array, after: Array, gradient: Array) -> Average:

@@ -71,6 +71,24 @@ def test_a_rule_of_keras_is_known(tmp_path, case) -> None:
     assert (back.verdict, back.left) == (found.verdict, [])
 
 
+def test_a_first_rate_of_nothing_is_no_difference(tmp_path, monkeypatch) -> None:
+    """Keras' momentum is then nothing, too, and says nothing of what went into it."""
+    rates = [0.0, RATE, RATE, RATE, RATE]
+
+    @keras.saving.register_keras_serializable("tests")
+    class Warm(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return keras.ops.where(step < 1, 0.0, RATE)
+
+        def get_config(self):
+            return {}
+
+    warm = Warm()
+    monkeypatch.setattr(keras.optimizers.schedules, "ExponentialDecay", lambda *_: warm)
+    in_keras(tmp_path / "b", "SGD", rates, MOMENTUM)
+    assert check_trace(tmp_path / "b").verdict == "same"
+
+
 def test_a_rate_inside_of_the_momentum_shows_where_the_rate_changes(tmp_path) -> None:
     in_pytorch(tmp_path / "a", "SGD", FALLING, MOMENTUM)
     in_keras(tmp_path / "b", "SGD", FALLING, MOMENTUM)
