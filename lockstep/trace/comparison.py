@@ -171,8 +171,9 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     if skips or second.steps.anew:
         expected = as_counted(expected, first, second)
     found += lazy_findings(still, other_still, matching)
+    unclipped, expected = expected, with_clip(expected, first, second)
     rule = rule_of(second, expected, accumulation)
-    found += rule_findings(rule, expected, accumulation, right, matching)
+    found += rule_findings(rule, expected, accumulation, right, matching, unclipped)
     found += placement_findings(first.steps, second.steps, expected)
     if not skips:
         found += uneven(rule, right, matching)
@@ -447,14 +448,37 @@ def as_counted(
     return expected
 
 
+def with_clip(
+    expected: dict[int, Number], mine: Identified, theirs: Identified
+) -> dict[int, Number]:
+    """The rates of updates that are the rate times the gradient, where no clipping was shown.
+
+    A clip then looks like another rate, and one that is missing like the right one.
+    """
+    threshold = threshold_of(mine)
+    if threshold is None or theirs.factors or theirs.steps.family != "sgd":
+        return expected
+    found = {}
+    for update, rate in expected.items():
+        norms = theirs.norms.get(update, {})
+        factor = threshold.factor(math.hypot(*norms.values()))
+        error = rate.error * factor.value + (factor.error + CLOSE * factor.value) * abs(rate.value)
+        found[update] = Number(rate.value * factor.value, error)
+    return found
+
+
 def rule_findings(
     rule: Rule,
     expected: Mapping[int, Number],
     accumulation_steps: int,
     right: Rule,
     matching: Matching,
+    unclipped: Mapping[int, Number] | None = None,
 ) -> Iterator[Finding]:
-    """What the rule is that is not the right one, and its rates."""
+    """What the rule is that is not the right one, and its rates.
+
+    unclipped: what the rates would be if nothing were clipped.
+    """
     # What the first run does, too, is no difference.
     others = tuple(sorted(matching.others(right.tensors)))
     first = min(rule.moves, default=1)
@@ -476,6 +500,16 @@ def rule_findings(
                 called = "nesterov-ignored" if name == "nesterov" and other else f"another {name}"
                 yield Finding(called, "rule", f"{name} is {own} instead of {other}", first)
     named = rate_name(rule.rates, expected, accumulation_steps)
+    if (
+        named is not None
+        and unclipped
+        and all(
+            rate.equals(unclipped[update])
+            for update, rate in rule.rates.items()
+            if update in unclipped
+        )
+    ):
+        named = "clip-ignored", "no update is clipped where the first run's are"
     if named is not None:
         first = next(
             u for u in rule.rates if u in expected and not rule.rates[u].equals(expected[u])

@@ -607,7 +607,9 @@ def moments(run: Identified) -> tuple[Moment, Moment]:
         decay = agreed([each.decay for each in exact])
         begun = [each for each in exact if each.step.taken]
         gain = agreed([each.gain for each in begun or exact])
-        first = agreed([each.gain for each in exact if not each.step.taken])
+        # Where what was clipped is not shown, the gain has that in it.
+        shown = [each for each in exact if each.step.clipped is not None]
+        first = agreed([each.gain for each in shown if not each.step.taken])
         found.append(Moment(decay, gain, first))
     return found[0], found[1]
 

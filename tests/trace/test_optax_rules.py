@@ -18,7 +18,7 @@ START = {name: NUMBERS.normal(size=shape).astype("float32") / 3 for name, shape 
 DATA = NUMBERS.normal(size=(K * UPDATES, 4, 5)).astype("float32")
 
 
-def in_pytorch(folder, make) -> None:
+def in_pytorch(folder, make, max_norm=None) -> None:
     model = torch.nn.ParameterDict({n: torch.nn.Parameter(torch.tensor(START[n])) for n in START})
     optimizer = make(model.parameters())
     recorder = record.torch(folder, model, optimizer)
@@ -26,6 +26,8 @@ def in_pytorch(folder, make) -> None:
         hidden = torch.tanh(torch.tensor(x) @ model["inner"].T)
         ((hidden @ model["outer"].T - 1).square().mean() / K).backward()
         if number % K == K - 1:
+            if max_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
             optimizer.step()
             optimizer.zero_grad()
     recorder.close()
@@ -126,6 +128,24 @@ def test_what_is_another_rule_differs(tmp_path, name) -> None:
     found = compare_traces(tmp_path / "a", tmp_path / "b")
     assert found.verdict == "differs"
     assert found.names == (said,)
+
+
+CLIPPED = {
+    "sgd": (torch_rule("SGD", RATE), optax.sgd(RATE)),
+    "adamw": (torch_rule("AdamW", RATE, weight_decay=0.1), optax.adamw(RATE, weight_decay=0.1)),
+}
+
+
+@pytest.mark.parametrize("norm", [0.2, None])
+@pytest.mark.parametrize("name", CLIPPED)
+def test_a_clip_that_is_not_shown_is_read_off_the_updates(tmp_path, name, norm) -> None:
+    first, second = CLIPPED[name]
+    in_pytorch(tmp_path / "a", first, max_norm=0.2)
+    clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
+    in_jax(tmp_path / "b", optax.chain(clip, second))
+    found = compare_traces(tmp_path / "a", tmp_path / "b")
+    assert found.names == (("clip-ignored",) if norm is None else ())
+    assert found.verdict == ("differs" if norm is None else "same")
 
 
 @pytest.mark.parametrize("name", ["NAdam", "RAdam"])
