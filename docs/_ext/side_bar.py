@@ -24,11 +24,12 @@ def share(app: Sphinx, page: str, _template: str, context: dict[str, Any], _: ob
 
 def marked(app: Sphinx, page: str, make: Callable[..., str], options: dict[str, Any]) -> str:
     """Mark a page as the current one, and all that it stands in."""
-    made = app.side_bars.setdefault((posixpath.dirname(page), *sorted(options.items())), [])
-    if not made:
-        made.append(unmarked(app, page, make(**options)))
-    (tree,) = made
     address = posixpath.basename(app.builder.get_target_uri(page))
+    key = (posixpath.dirname(page), *sorted(options.items()))
+    if key not in app.side_bars:
+        app.side_bars[key] = BeautifulSoup(make(**options), "html.parser")
+        unmark(app.side_bars[key], address)
+    tree = app.side_bars[key]
     link = tree.find("a", href=address)
     if link is None:
         return str(tree)
@@ -39,13 +40,6 @@ def marked(app: Sphinx, page: str, make: Callable[..., str], options: dict[str, 
     text = str(tree)
     unmark(tree, address)
     return text
-
-
-def unmarked(app: Sphinx, page: str, html: str) -> BeautifulSoup:
-    """Read a tree in which no page is the current one."""
-    tree = BeautifulSoup(html, "html.parser")
-    unmark(tree, posixpath.basename(app.builder.get_target_uri(page)))
-    return tree
 
 
 def unmark(tree: Tag, address: str) -> None:

@@ -60,26 +60,25 @@ def check_trace(folder: str | Path) -> Comparison:
     expected = rates_of(run, None)
     if given[0].get("maximize"):
         expected = {update: Number(-each.value, each.error) for update, each in expected.items()}
-    rule = rule_of(run, expected, accumulation)
     found = list(between(trace))
     found += window_findings((), run)
     found += average_findings(settings_moments(run, given[0]), run)
-    declared = Rule(None, run.optimizer, {})
-    foreign = foreign_rule(trace)
-    if foreign is None:
+    notes = ["whether a window is the mean of its examples shows beside a second run alone"]
+    left: list[str] = []
+    if foreign := foreign_rule(trace):
+        notes.append(f"its rule, {foreign}, is not known here: its updates were not looked at")
+    else:
+        rule, declared = rule_of(run, expected, accumulation), Rule(None, run.optimizer, {})
         for each in rule_findings(rule, expected, accumulation, declared, itself(trace)):
             # A library's own rule is what its settings mean.
             own_rule = each.known and mistakes.load(each.name).kind == "library"
             found.append(replace(each, policy=own_rule))
         own = decays(run, rule)
         found += decay_findings(settings_decays(trace, own), own, itself(trace))
+        left += left_of(rule)
     found += rank_findings([trace, *others])
-    notes = ["whether a window is the mean of its examples shows beside a second run alone"]
     if not expected:
         notes.append("the recorder saw no learning rates: they were not looked at")
-    if foreign is not None:
-        notes.append(f"its rule, {foreign}, is not known here: its updates were not looked at")
-    left = [] if foreign else list(left_of(rule))
     return Comparison(
         trace, trace, itself(trace), ordered(found), (), left, notes, size(run), True
     )  # fmt: skip

@@ -30,6 +30,7 @@ from lockstep.trace.lazy import awake, lazy, lazy_findings
 from lockstep.trace.losses import loss_reason
 from lockstep.trace.matching import Matching, constant, matched
 from lockstep.trace.naming import (
+    KNOWN,
     Rule,
     average_findings,
     clip_findings,
@@ -305,10 +306,12 @@ def state_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         return
     here, there = mine.steps.begins_at, theirs.steps.begins_at
     for slot in sorted(here.keys() & there.keys()):
-        if not math.isclose(here[slot], there[slot], rel_tol=1e-6):
+        # A number that was set may be one of float32.
+        if not math.isclose(here[slot], there[slot], rel_tol=2.0**-20):
             said = f"{slot} begins at {there[slot]:.4g} instead of {here[slot]:.4g}"
             yield Finding("another initial state", "state", said, 1, phase="state-before")
     if here:
+        # It begins at one number: there was nothing in it that could be lost.
         return
     if goes_on(mine.steps.trace) and not goes_on(theirs.steps.trace):
         taken = max((step.taken for step in mine.steps.at(1).values()), default=0)
@@ -542,7 +545,7 @@ def uneven(rule: Rule, right: Rule, matching: Matching) -> Iterator[Finding]:
                 if mine is None or theirs is None or not (mine.fit.exact and theirs.fit.exact):
                     continue
                 one, two = theirs.rate, mine.rate
-                known = max(one.error, two.error) < 0.1 * max(abs(one.value), abs(two.value))
+                known = max(one.error, two.error) < KNOWN * max(abs(one.value), abs(two.value))
                 if known and not one.equals(two):
                     off.append((update, other, f"{other} at {one} instead of {two}"))
     if off:

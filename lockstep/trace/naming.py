@@ -322,6 +322,10 @@ def rule_gradients(run: Identified) -> Gradients:
     }
 
 
+# Up to what relative error a rate is one that can be compared.
+KNOWN = 0.1
+
+
 @dataclass(frozen=True, eq=False)
 class Rule:
     """A rule that takes a run's updates: a form of the catalogue, or none, and its settings.
@@ -353,7 +357,7 @@ class Rule:
         for update, each in self.moves.items():
             known = [move.rate for move in each.values() if move.fit.exact]
             common = agreed(known)
-            if common is not None and common.error < 0.1 * abs(common.value):
+            if common is not None and common.error < KNOWN * abs(common.value):
                 found[update] = common
         return found
 
