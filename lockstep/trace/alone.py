@@ -13,7 +13,6 @@ from lockstep.trace.comparison import (
     Comparison,
     between,
     foreign_rule,
-    groups,
     left_of,
     rates_of,
     rule_findings,
@@ -21,7 +20,7 @@ from lockstep.trace.comparison import (
     size,
 )
 from lockstep.trace.findings import ordered
-from lockstep.trace.identify import Identified, without_rate
+from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy
 from lockstep.trace.matching import Match, Matching
 from lockstep.trace.naming import (
@@ -34,6 +33,7 @@ from lockstep.trace.naming import (
     window_findings,
 )
 from lockstep.trace.numbers import Number
+from lockstep.trace.placement import as_torch_keeps
 from lockstep.trace.ranks import folders, rank_findings
 from lockstep.trace.reading import Trace, TraceError, read
 from lockstep.trace.steps import steps
@@ -47,13 +47,13 @@ def check_trace(folder: str | Path) -> Comparison:
     trace cannot be read, or knows no settings to hold it against.
     """
     trace, *others = [read(each) for each in folders(Path(folder))]
-    given = groups(trace)
+    given = trace.groups
     if not given:
         raise TraceError(
             f"{folder}: the recorder could see no settings of the optimizer, so there is nothing to"
             " hold the run against; name a second run"
         )
-    whole = without_rate(steps(trace))
+    whole = as_torch_keeps(steps(trace))
     run = Identified(awake(whole, lazy(whole)), Optimizer())
     run.optimizer = settings_of(run.steps, run)
     accumulation = max(update.micro_batches for update in trace.updates)

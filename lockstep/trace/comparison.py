@@ -8,12 +8,14 @@ difference makes nothing that follows look wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
+
+import numpy as np
 
 from lockstep.diagnosis.forms import Form
 from lockstep.problem import Optimizer
@@ -24,16 +26,18 @@ from lockstep.trace.data import another_finding, cut_findings, data_findings, da
 from lockstep.trace.findings import Finding, ordered
 from lockstep.trace.forward import Parting
 from lockstep.trace.gradients import Pair, arranged, pairs
-from lockstep.trace.identify import Identified, without_rate
+from lockstep.trace.identify import Identified
 from lockstep.trace.layers import Case, Reason, explained
 from lockstep.trace.lazy import awake, lazy, lazy_findings
 from lockstep.trace.losses import loss_reason
 from lockstep.trace.matching import Matching, constant, matched
 from lockstep.trace.naming import (
     KNOWN,
+    SECONDS,
     Rule,
     average_findings,
     clip_findings,
+    clips_of,
     decay_findings,
     decays,
     listed,
@@ -45,8 +49,15 @@ from lockstep.trace.naming import (
     window_findings,
 )
 from lockstep.trace.numbers import Number, agreed
-from lockstep.trace.reading import Trace, TraceError, Update, read, read_names
-from lockstep.trace.steps import Steps, begun, goes_on, parameters_between, steps
+from lockstep.trace.placement import as_torch_keeps
+from lockstep.trace.reading import (
+    Trace,
+    TraceError,
+    Update,
+    read,
+    read_names,
+)
+from lockstep.trace.steps import Step, Steps, begun, goes_on, parameters_between, steps
 
 Verdict = Literal["same", "differs"]
 # How near a rate that was read off is to the one that was recorded, of rounding that adds up.
@@ -142,7 +153,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     """The comparison of two traces."""
     mine, matching = parameters_matched(mine, theirs, names)
     taken = begun(mine)
-    whole, other_whole = (without_rate(steps(run, taken)) for run in (mine, theirs))
+    whole, other_whole = (as_torch_keeps(steps(run, taken)) for run in (mine, theirs))
     still, other_still = lazy(whole), lazy(other_whole)
     first = Identified(awake(whole, still), Optimizer())
     second = Identified(awake(other_whole, other_still), Optimizer())
@@ -164,17 +175,21 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
         # Their fingerprints differ, and why is known.
         found = [each for each in found if each.stage != "data"]
     found += window_findings([pair for pair in gradients if pair.update < until], second)
-    found += clip_findings(first, second)
-    found += average_findings(moments(first), second)
     accumulation = max(each.micro_batches for each in (*mine.updates, *theirs.updates))
+    if not first.steps.shows_clipped and second.steps.shows_clipped:
+        first = with_clip(first, rates_of(second, rule_of(second, {}, accumulation)))
     right = rule_of(first, rates_of(first, None), accumulation)
     expected = rates_of(first, right)
+    if first.factors:
+        second = with_clip(second, expected)
+    found += clip_findings(first, second)
+    if first.steps.family == second.steps.family:
+        found += average_findings(moments(first), second)
     if skips or second.steps.anew:
         expected = as_counted(expected, first, second)
     found += lazy_findings(still, other_still, matching)
-    unclipped, expected = expected, with_clip(expected, first, second)
     rule = rule_of(second, expected, accumulation)
-    found += rule_findings(rule, expected, accumulation, right, matching, unclipped)
+    found += rule_findings(rule, expected, accumulation, right, matching)
     found += placement_findings(first.steps, second.steps, expected)
     if not skips:
         found += uneven(rule, right, matching)
@@ -221,7 +236,7 @@ SETTINGS = {
 }  # fmt: skip
 # Settings that change the formula of an update, and are no state: a port is first held against
 # those of the first run.
-FORMULA = ("nesterov", "centered", "alpha", "rho", "lr_decay", "momentum_decay")
+FORMULA = ("nesterov", "lr_decay", "momentum_decay")
 
 
 def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) -> Optimizer:
@@ -231,7 +246,7 @@ def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) ->
     eps in any case: whether it is so is to be found out.
     """
     family = run.family
-    given = next(iter(groups(run.trace)), {})
+    given = next(iter(run.trace.groups), {})
     known = {SETTINGS[k]: v for k, v in given.items() if k in SETTINGS}
     if family == "rmsprop" and "rho" in known:
         known["alpha"] = known.pop("rho")  # as Keras calls it
@@ -241,33 +256,35 @@ def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) ->
         # What was recorded is the run's own; but an eps shows in the updates alone.
         like = {name: getattr(other, name) for name in OPTIMIZERS[family] if name in FORMULA}
         known = like | known | ({"eps": other.eps} if other.eps else {})
-    own = [each.decay for each in read.averages if each.fit.exact]
-    first, second = agreed(own), agreed([e.decay for e in read.squares if e.fit.exact])
+    first, second = (
+        agreed([each.decay for each in averages if each.fit.exact])
+        for averages in (read.averages, read.squares)
+    )
     base = Optimizer(family)
     betas = tuple(known.get("betas", other.betas if other and other.name == family else base.betas))
-    if family in ("adam", "adamax", "lion", "nadam"):
-        values = [first.value if first else betas[0], second.value if second else betas[1]]
-        # A number that was set is better known than one that was read off.
-        values = [
-            given if read_off is None or read_off.equals(given) else value
-            for given, value, read_off in zip(betas, values, (first, second), strict=True)
-        ]
-        known["betas"] = tuple(min(max(value, 0.0), 1 - 1e-9) for value in values)
-    elif family == "sgd" and "momentum_buffer" in run.slots:
+    if family in ("adam", "adamax"):
+        known["betas"] = decay_of(betas[0], first), decay_of(betas[1], second)
+    elif family == "lion":
+        known["betas"] = betas[0], decay_of(betas[1], first)
+    elif family in SECONDS:
+        name = SECONDS[family]
+        known[name] = decay_of(known.get(name, getattr(base, name)), second)
+    if "momentum_buffer" in run.slots:
         given_momentum = known.get("momentum") or (other.momentum if other else 0.0)
-        value = (
-            first.value
-            if first is not None and not first.equals(given_momentum)
-            else given_momentum
-        )
-        known["momentum"] = min(max(value, 1e-6), 1.0)
+        read_off = first if family == "sgd" else run.momentum
+        known["momentum"] = max(decay_of(given_momentum, read_off, 1.0), 1e-6)
+    else:
+        known |= {"momentum": 0.0, "nesterov": False}
     known["amsgrad"] = "max_exp_avg_sq" in run.slots
+    known["centered"] = "grad_avg" in run.slots
     return Optimizer(family, **settings_that(family, known))
 
 
-def groups(trace: Trace) -> list[dict[str, Any]]:
-    """The groups of a run's optimizers, with their settings."""
-    return [dict(g) for each in trace.facts.get("optimizers", ()) for g in each.get("groups", ())]
+def decay_of(given: float, read: Number | None, most: float = 1 - 1e-9) -> float:
+    """The decay of an average: the number that was set, unless another one was read off."""
+    if read is None or read.equals(given):
+        return given
+    return min(max(read.short, 0.0), most)
 
 
 def settings_that(family: str, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -451,23 +468,19 @@ def as_counted(
     return expected
 
 
-def with_clip(
-    expected: dict[int, Number], mine: Identified, theirs: Identified
-) -> dict[int, Number]:
-    """The rates of updates that are the rate times the gradient, where no clipping was shown.
+def with_clip(run: Identified, rates: Mapping[int, Number]) -> Identified:
+    """A run of which no clipping was shown, with what clipping must have done at some rates.
 
-    A clip then looks like another rate, and one that is missing like the right one.
+    Where that is no clipping to one norm, its rates are other ones.
     """
-    threshold = threshold_of(mine)
-    if threshold is None or theirs.factors or theirs.steps.family != "sgd":
-        return expected
-    found = {}
-    for update, rate in expected.items():
-        norms = theirs.norms.get(update, {})
-        factor = threshold.factor(math.hypot(*norms.values()))
-        error = rate.error * factor.value + (factor.error + CLOSE * factor.value) * abs(rate.value)
-        found[update] = Number(rate.value * factor.value, error)
-    return found
+    if run.factors or run.steps.shows_clipped:
+        return run
+    found = replace(run, rates=rates)
+    clips, threshold = clips_of(found), threshold_of(found)
+    # One update alone is a clip to some norm at any rate.
+    several = len(clips) > 1 or threshold is None
+    clipped = all(each.explained(each.together(threshold)) for each in clips)
+    return found if several and clipped else run
 
 
 def rule_findings(
@@ -476,48 +489,53 @@ def rule_findings(
     accumulation_steps: int,
     right: Rule,
     matching: Matching,
-    unclipped: Mapping[int, Number] | None = None,
 ) -> Iterator[Finding]:
-    """What the rule is that is not the right one, and its rates.
-
-    unclipped: what the rates would be if nothing were clipped.
-    """
+    """What the rule is that is not the right one, and its rates."""
+    first = min(rule.moves, default=1)
+    alike = rule.optimizer.name == right.optimizer.name
+    known = rule.exact and (right.exact or not right.moves)
+    if known and not alike:
+        own, other = (RULES[each.optimizer.name] for each in (rule, right))
+        said = f"it is {own}, and the first run's is {other}"
+        yield Finding("another rule", "rule", said, first, phase="after")
+        return
     # What the first run does, too, is no difference.
     others = tuple(sorted(matching.others(right.tensors)))
-    first = min(rule.moves, default=1)
     if (rule.form, rule.tensors) != (right.form, others):
         if rule.form is not None:
             yield Finding(rule.form.name, "rule", title(rule.form), first, rule.tensors, "after")
         if right.form is not None:
             said = f"{title(right.form)}: the first run does so, and this one does not"
             yield Finding(f"without {right.form.name}", "rule", said, first, others, "after")
-    if rule.exact and rule.optimizer.eps != right.optimizer.eps:
+    if rule.exact and alike and rule.optimizer.eps != right.optimizer.eps:
         said = f"eps is {rule.optimizer.eps:.4g} instead of {right.optimizer.eps:.4g}"
         yield Finding("eps-default", "rule", said, first, phase="after")
     if not rule.exact:
         return
-    if rule.optimizer.name == right.optimizer.name and (right.exact or not right.moves):
-        for name in FORMULA:
+    if known:
+        for name in (*FORMULA, "centered", "amsgrad"):
             own, other = getattr(rule.optimizer, name), getattr(right.optimizer, name)
-            if own != other:
+            both = rule.optimizer.momentum and right.optimizer.momentum
+            if own != other and (both or name != "nesterov"):
+                if name == "amsgrad" and not any(acts(each.steps) for each in (rule, right)):
+                    continue
                 called = "nesterov-ignored" if name == "nesterov" and other else f"another {name}"
                 yield Finding(called, "rule", f"{name} is {own} instead of {other}", first)
     named = rate_name(rule.rates, expected, accumulation_steps)
-    if (
-        named is not None
-        and unclipped
-        and all(
-            rate.equals(unclipped[update])
-            for update, rate in rule.rates.items()
-            if update in unclipped
-        )
-    ):
-        named = "clip-ignored", "no update is clipped where the first run's are"
     if named is not None:
         first = next(
             u for u in rule.rates if u in expected and not rule.rates[u].equals(expected[u])
         )
         yield Finding(named[0], "rate", named[1], first, phase="after")
+
+
+def acts(steps: Iterable[Step]) -> bool:
+    """Whether a maximum of AMSGrad was ever another number than what it is the maximum of."""
+    return any(
+        not np.array_equal(step.kept["max_exp_avg_sq"], step.kept["exp_avg_sq"])
+        for step in steps
+        if "max_exp_avg_sq" in step.kept
+    )
 
 
 def placement_findings(
@@ -561,6 +579,11 @@ def title(form: Form) -> str:
     return f"{form.mistake.title[0].lower()}{form.mistake.title[1:]}"
 
 
+# What the rules are called.
+RULES = {
+    "sgd": "SGD", "adam": "Adam", "adamax": "Adamax", "rmsprop": "RMSprop", "adagrad": "Adagrad",
+    "adadelta": "Adadelta", "lion": "Lion",
+}  # fmt: skip
 # Rules of the libraries that are not known here.
 FOREIGN = {
     "ASGD", "Adafactor", "Ftrl", "LBFGS", "Lamb", "Muon", "NAdam", "Nadam", "RAdam", "Rprop",
@@ -627,8 +650,11 @@ def notes(mine: Identified, theirs: Identified, gradients: Sequence[Pair]) -> It
         )
     if mine.factors and theirs.factors and threshold_of(mine) is None:
         yield f"clipping never acted in these {count} updates: its threshold is not known"
-    if not theirs.factors:
+    if not (mine.factors and theirs.factors):
         yield "what clipping did was not shown: clipping was not looked at"
+    steps = [*mine.steps.of.values(), *theirs.steps.of.values()]
+    if mine.optimizer.amsgrad != theirs.optimizer.amsgrad and not acts(steps):
+        yield f"the maximum of AMSGrad, which one run has, never acted in these {count} updates"
     if not theirs.steps.of:
         yield "its parameters were not recorded: its updates were not looked at"
     if not gradients:

@@ -28,10 +28,12 @@ from lockstep.trace.steps import Step, Steps
 # Which slot is an average of gradients, and which of their squares.
 FIRST = {"adam": "exp_avg", "adamax": "exp_avg", "lion": "exp_avg", "sgd": "momentum_buffer"}
 SECOND = {"adam": "exp_avg_sq", "rmsprop": "square_avg", "adadelta": "square_avg"}
+# By update and tensor: a gradient, and what it may be off, relatively.
+Gradients = Mapping[tuple[int, str], tuple[Array, float]]
+# A factor that does nothing.
+NOTHING = Number(1.0, 0.0)
 # What a replay of a mistake may end with, where it makes no sense.
 FAILURES = (ArithmeticError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
-# How near the gain of a momentum is to minus the rate, if it has that in it.
-NEAR = 1e-3
 # How many roundings the sum of a window's gradients may have, in the size of what it comes to.
 SUMMED = 4
 
@@ -66,12 +68,13 @@ class Move:
 class Identified:
     """What a run's stages did.
 
-    steps: the run's; optimizer: its rule's settings as far as they are known: read off, or given.
+    steps: the run's; optimizer: its rule's settings as far as they are known: read off, or given;
+    rates: of its updates, where what is missing of them in these is what clipping did.
     """
 
     steps: Steps
     optimizer: Optimizer
-    notes: list[str] = field(default_factory=list)
+    rates: Mapping[int, Number] = field(default_factory=dict)
 
     @cached_property
     def window(self) -> dict[int, tuple[Fit, int]]:
@@ -121,7 +124,7 @@ class Identified:
         }
 
     def factors_of_averages(self) -> dict[tuple[int, str], Fit]:
-        """The same by how much of the accumulated gradient enters an average."""
+        """The factors by how much of the accumulated gradient enters an average."""
         decay = agreed([each.decay for each in self.averages if each.fit.exact])
         if decay is None:
             return {}
@@ -129,12 +132,46 @@ class Identified:
         if self.steps.family == "sgd":
             # A gain that never changes is the rule's, and nothing was clipped.
             gain = agreed([each.gain for each in self.averages if each.fit.exact])
-            whole = gain or Number(1.0, 0.0)
+            whole = gain or NOTHING
         return {
             (each.step.update, each.step.name): replace(
                 each.fit, coefficients=(each.gain.over(whole),)
             )
             for each in self.averages
+        }
+
+    def factors_of_squares(self) -> dict[tuple[int, str], Fit]:
+        """The factors by how much of the square of the accumulated gradient is kept."""
+        slot = SECOND.get(self.steps.family, "sum")
+        fits = {
+            key: linear(step.kept[slot], [step.kept_before[slot], squared], 2, step.dtype, off)
+            for key, step in self.steps.of.items()
+            if slot in step.kept and step.accumulated is not None
+            for squared in [step.accumulated**2]
+            for off in [2 * unit(step.dtype) * squared]
+        }
+        decay = agreed([each.coefficients[0] for each in fits.values() if each.exact])
+        if decay is None:
+            return {}
+        whole = NOTHING if slot == "sum" else Number(1.0 - decay.value, decay.error)
+        return {
+            key: replace(each, coefficients=(each.coefficients[1].over(whole).root(),))
+            for key, each in fits.items()
+            if each.coefficients[1].value > 0
+        }
+
+    def factors_of_rates(self) -> dict[tuple[int, str], Fit]:
+        """The factors by what each update is of one at the rate that it should have."""
+        given = {
+            key: (step.accumulated, 0.0)
+            for key, step in self.steps.of.items()
+            if step.accumulated is not None
+        }
+        return {
+            (update, name): replace(move.fit, coefficients=(move.rate.over(self.rates[update]),))
+            for update, each in moves(self, given).items()
+            for name, move in each.items()
+            if update in self.rates
         }
 
     @cached_property
@@ -175,15 +212,16 @@ class Identified:
         """How the second moment of each tensor went on, of the gradient with its coupled decay."""
         slot = SECOND.get(self.steps.family, "")
         found = []
-        for step in self.steps.of.values():
-            if slot not in step.kept or step.clipped is None:
+        for key, step in self.steps.of.items():
+            if slot not in step.kept or key not in self.gradients:
                 continue
             weight = self.coupled.get(step.name, Number(0.0, 0.0))
             pull = weight.value * step.before
-            gradient = step.clipped + pull
+            clipped, unknown = self.gradients[key]
+            gradient = clipped + pull
             columns = [step.kept_before[slot], gradient * gradient]
             # Where decay and gradient cancel, what both have rounded is left.
-            off = unit(step.dtype) * (abs(step.clipped) + abs(pull))
+            off = unit(step.dtype) * (abs(clipped) + abs(pull)) + unknown * abs(clipped)
             off += weight.error * abs(step.before)
             squared = (2 * abs(gradient) + off) * off
             fitted = linear(step.kept[slot], columns, 2, step.dtype, squared)
@@ -195,10 +233,14 @@ class Identified:
     def factors(self) -> dict[tuple[int, str], Fit]:
         """By update and tensor: what clipping multiplied the accumulated gradient with.
 
-        Where what the rule got was not recorded, its first moment tells.
+        Where what the rule got was not recorded, what it keeps of its gradients tells; if it keeps
+        nothing, how far it went.
         """
         if not self.steps.shows_clipped:
-            return self.factors_of_averages()
+            if not self.steps.slots:
+                return self.factors_of_rates()
+            first = self.steps.family in FIRST
+            return self.factors_of_averages() if first else self.factors_of_squares()
         found = {}
         for key, step in self.steps.of.items():
             if step.accumulated is None or step.clipped is None or not step.accumulated.any():
@@ -209,38 +251,27 @@ class Identified:
             found[key] = fit(step.clipped, [step.accumulated], bound)
         return found
 
-
-def without_rate(run: Steps) -> Steps:
-    """The same run, with PyTorch's momentum where Keras keeps its product with minus the rate.
-
-    Each update is then the same from the state that it began with, whatever the rates before it.
-    """
-    if run.family != "sgd" or "momentum_buffer" not in run.slots:
-        return run
-    found = Identified(run, Optimizer()).averages
-    facts = {each.number: each.facts.get("rates") or {} for each in run.trace.updates}
-    rates = {key: facts[key[0]].get(key[1]) for key in run.of}
-    inside = [
-        rate is not None and each.gain.equals(Number(-float(rate), NEAR * abs(float(rate))))
-        for each in found
-        if each.fit.exact
-        for rate in [rates[each.step.update, each.step.name]]
-    ]
-    if not inside or not all(inside):
-        return run
-    of = {key: divided(step, -float(rates[key] or 0.0)) for key, step in run.of.items()}
-    return replace(run, of=of, rate_inside=True)
-
-
-def divided(step: Step, by: float) -> Step:
-    """A step with its momentum in another unit; without it, where that unit is nothing."""
-    slot = "momentum_buffer"
-    before, after = dict(step.kept_before), dict(step.kept)
-    if by:
-        before[slot], after[slot] = before[slot] / by, after[slot] / by
-    else:
-        del before[slot], after[slot]
-    return replace(step, kept_before=before, kept=after)
+    @cached_property
+    def gradients(self) -> Gradients:
+        """What the rule got; where that was not recorded, as clipping must have left it."""
+        found: dict[tuple[int, str], tuple[Array, float]] = {}
+        for update in self.steps.numbers:
+            known = {
+                name: fitted.coefficients[0]
+                for (number, name), fitted in self.factors.items()
+                if number == update and fitted.exact and fitted.coefficients[0].value > 0
+            }
+            common = agreed(list(known.values()))
+            for name, step in self.steps.at(update).items():
+                factor = common or known.get(name, NOTHING)
+                if step.clipped is not None:
+                    found[update, name] = step.clipped, 0.0
+                elif step.accumulated is not None and factor.equals(1.0):
+                    found[update, name] = step.accumulated, 0.0
+                elif step.accumulated is not None:
+                    off = factor.error / factor.value
+                    found[update, name] = factor.value * step.accumulated, off
+        return found
 
 
 def average(step: Step, before: Array, after: Array, gradient: Array) -> Average:
@@ -352,13 +383,13 @@ def problem_of(optimizer: Optimizer, dtype: str) -> Problem:
 
 def moves(
     run: Identified,
-    gradients: Mapping[tuple[int, str], tuple[Array, float]],
+    gradients: Gradients,
     stages: Stages = STAGES,
     optimizer: Optimizer | None = None,
 ) -> dict[int, dict[str, Move]]:
     """By update and tensor: how far each went in the direction of a rule, and how it shrank.
 
-    gradients: what the rule got, and what that may be off, relatively. The rate is one for all
+    gradients: what the rule got. The rate is one for all
     tensors of an update where it can be; what remains is how each shrank.
     """
     settings = setting(optimizer or run.optimizer)
@@ -374,7 +405,7 @@ def moves(
 def move_by(
     run: Identified,
     step: Step,
-    gradients: Mapping[tuple[int, str], tuple[Array, float]],
+    gradients: Gradients,
     stages: Stages,
     settings: Optimizer,
 ) -> Move | None:

@@ -21,6 +21,7 @@ from lockstep.trace.findings import Finding
 from lockstep.trace.gradients import Pair
 from lockstep.trace.identify import (
     FIRST,
+    NOTHING,
     SECOND,
     SUMMED,
     Identified,
@@ -32,16 +33,12 @@ from lockstep.trace.identify import (
 )
 from lockstep.trace.matching import Matching
 from lockstep.trace.numbers import Fit, Number, agreed, unit, worded
-from lockstep.trace.reading import Array
 from lockstep.trace.steps import Step
 
-Gradients = Mapping[tuple[int, str], tuple[Array, float]]
 # The stages of the loop that a form of the rule replaces; all other stages are looked at before.
 OF_THE_RULE = {"constants", "rule", "settings"}
 # What is added to a norm before something is divided by it: torch.nn.utils.clip_grad_norm_ does.
 EPSILONS = (0.0, 1e-6)
-# A factor that does nothing.
-NOTHING = Number(1.0, 0.0)
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
@@ -157,7 +154,7 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     threshold, to = threshold_of(mine), threshold_of(theirs)
     clips = clips_of(theirs)
     wrong = [each for each in clips if not each.explained(each.together(threshold))]
-    if not wrong:
+    if not wrong or not mine.factors:
         return
     first = wrong[0]
 
@@ -306,20 +303,7 @@ def threshold_of(run: Identified) -> Threshold | None:
         if to is not None and None not in each:
             found.append(Threshold(to, epsilon))
     # One update alone tells no epsilon: a limit that somebody typed has few digits.
-    return min(found, key=lambda each: digits(each.to), default=None)
-
-
-def digits(number: Number) -> int:
-    """How many digits a number needs that may be this one."""
-    shortest = (n for n in range(1, 17) if number.equals(float(f"{number.value:.{n}g}")))
-    return next(shortest, 17)
-
-
-def rule_gradients(run: Identified) -> Gradients:
-    """What the rule of a run got, by update and tensor, and how far off that may be, relatively."""
-    return {
-        key: (step.gradient, 0.0) for key, step in run.steps.of.items() if step.gradient is not None
-    }
+    return min(found, key=lambda each: each.to.digits, default=None)
 
 
 # Up to what relative error a rate is one that can be compared.
@@ -338,6 +322,11 @@ class Rule:
     optimizer: Optimizer
     moves: Mapping[int, Mapping[str, Move]]
     tensors: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> list[Step]:
+        """The updates' steps."""
+        return [move.step for each in self.moves.values() for move in each.values()]
 
     @property
     def exact(self) -> bool:
@@ -364,7 +353,7 @@ class Rule:
 
 def ruled(run: Identified, stages: Stages, optimizer: Optimizer, form: Form | None = None) -> Rule:
     """The updates of a run as a rule takes them."""
-    return Rule(form, optimizer, moves(run, rule_gradients(run), stages, optimizer))
+    return Rule(form, optimizer, moves(run, run.gradients, stages, optimizer))
 
 
 def rule_of(run: Identified, expected: Mapping[int, Number], accumulation_steps: int) -> Rule:
@@ -430,8 +419,7 @@ def hard(rule: Rule) -> list[Step]:
 
 def fits(run: Identified, stages: Stages, optimizer: Optimizer, steps: Sequence[Step]) -> bool:
     """Whether a rule explains some steps, each at a rate of its own."""
-    every = rule_gradients(run)
-    found = (move_by(run, step, every, stages, setting(optimizer)) for step in steps)
+    found = (move_by(run, step, run.gradients, stages, setting(optimizer)) for step in steps)
     return all(move is not None and move.fit.exact for move in found)
 
 
@@ -456,11 +444,11 @@ def with_eps(run: Identified, steps: Sequence[Step], form: Form | None = None) -
     """A rule with another eps, where one takes every update: from a step, by halving."""
     if not run.optimizer.eps or not steps:
         return None
-    every, stages = rule_gradients(run), STAGES if form is None else form.stages
+    stages = STAGES if form is None else form.stages
 
     def rest(power: float) -> float:
         settings = setting(replace(run.optimizer, eps=10.0**power))
-        move = move_by(run, steps[0], every, stages, settings)
+        move = move_by(run, steps[0], run.gradients, stages, settings)
         return math.inf if move is None else move.fit.relative
 
     step = 1.0
@@ -528,8 +516,8 @@ def decays(run: Identified, rule: Rule) -> dict[str, tuple[str, Number]]:
     shrinks: dict[str, list[Number]] = {}
     for update, each_move in rule.moves.items():
         for name, move in each_move.items():
-            rate = rule.rates.get(update)
-            if rate is not None and rate.value and math.isfinite(move.shrink.error):
+            rate = rule.rates.get(update, move.rate)
+            if rate.error < KNOWN * abs(rate.value) and math.isfinite(move.shrink.error):
                 shrinks.setdefault(name, []).append(move.shrink.over(rate))
     for name, numbers in shrinks.items():
         weight = agreed(numbers)
@@ -615,13 +603,24 @@ def moments(run: Identified) -> tuple[Moment, Moment]:
         shown = [each for each in exact if each.step.clipped is not None]
         first = agreed([each.gain for each in shown if not each.step.taken])
         found.append(Moment(decay, gain, first))
+    if "momentum_buffer" not in run.steps.slots and run.steps.family in ("sgd", "rmsprop"):
+        found[0] = Moment(NONE, None)
+    elif run.steps.family == "rmsprop":
+        found[0] = Moment(run.steps.momentum, None)
     return found[0], found[1]
+
+
+# Without a momentum.
+NONE = Number(0.0, 0.0)
+# What the decays of a rule's moments are called, where not beta1 and beta2.
+FIRSTS = {"sgd": "momentum", "rmsprop": "momentum", "lion": "beta2"}
+SECONDS = {"rmsprop": "alpha", "adadelta": "rho"}
 
 
 def average_findings(right: tuple[Moment, Moment], theirs: Identified) -> Iterator[Finding]:
     """Which moments go on otherwise than they should."""
     family, own = theirs.steps.family, moments(theirs)
-    called = ("momentum" if family == "sgd" else "beta1", "beta2")
+    called = FIRSTS.get(family, "beta1"), SECONDS.get(family, "beta2")
     for index, averages in enumerate((theirs.averages, theirs.squares)):
         slot, name = (FIRST, SECOND)[index].get(family, ""), called[index]
         bad = [each for each in averages if not each.fit.exact]

@@ -7,6 +7,7 @@ the true one, and whether what is left over can be rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,22 @@ class Number:
         value = self.value / other.value
         error = self.error / abs(other.value) + abs(value) * other.error / abs(other.value)
         return Number(value, error)
+
+    @property
+    def digits(self) -> int:
+        """How many digits a number needs that may be this one."""
+        shortest = (n for n in range(1, 17) if self.equals(float(f"{self.value:.{n}g}")))
+        return next(shortest, 17)
+
+    @property
+    def short(self) -> float:
+        """The number of the fewest digits that it may be."""
+        return float(f"{self.value:.{self.digits}g}")
+
+    def root(self) -> Number:
+        """The square root of one that is above 0."""
+        value = math.sqrt(self.value)
+        return Number(value, self.error / value)
 
     def __str__(self) -> str:
         return worded(self.value, self.error)

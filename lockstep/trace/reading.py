@@ -107,6 +107,13 @@ class Trace:
         """What it ran in: pytorch, jax or keras."""
         return str(self.facts["framework"])
 
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The groups of its optimizers, with their settings."""
+        return [
+            dict(g) for each in self.facts.get("optimizers", ()) for g in each.get("groups", ())
+        ]
+
     @cached_property
     def parameters(self) -> tuple[str, ...]:
         """The names of the parameters that an update was recorded of."""

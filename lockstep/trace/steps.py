@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from lockstep.record.writer import sketch
+from lockstep.trace.numbers import Number
 from lockstep.trace.reading import Array, Trace, Update
 
 # What each library calls the state that torch.optim's optimizers keep, by its last words.
@@ -18,6 +19,9 @@ SLOTS = {
     "ScaleByAmsgradState.mu": "exp_avg", "ScaleByAmsgradState.nu": "exp_avg_sq",
     "ScaleByAmsgradState.nu_max": "max_exp_avg_sq", "TraceState.trace": "momentum_buffer",
     "EmaState.ema": "momentum_buffer", "ScaleByRmsState.nu": "square_avg",
+    "ScaleByRStdDevState.mu": "grad_avg", "ScaleByRStdDevState.nu": "square_avg",
+    "ScaleByRStdDevWithCountState.mu": "grad_avg",
+    "ScaleByRStdDevWithCountState.nu": "square_avg", "ScaleByRmsWithCountState.nu": "square_avg",
     "ScaleByRssState.sum_of_squares": "sum", "ScaleByLionState.mu": "exp_avg",
     "ScaleByAdaDeltaState.e_g": "square_avg", "ScaleByAdaDeltaState.e_x": "acc_delta",
     "ScaleByAdamaxState.mu": "exp_avg", "ScaleByAdamaxState.nu": "exp_inf",
@@ -80,13 +84,14 @@ class Steps:
     """A run's steps, by update and tensor.
 
     anew: the updates before which the optimizer's state was thrown away; rate_inside: whether its
-    momentum has the rate in it, and is shown without.
+    momentum has the rate in it, and is shown without; momentum: RMSprop's, if its state shows it.
     """
 
     trace: Trace
     of: dict[tuple[int, str], Step] = field(default_factory=dict)
     anew: list[int] = field(default_factory=list)
     rate_inside: bool = False
+    momentum: Number | None = None
 
     @cached_property
     def slots(self) -> frozenset[str]:
@@ -136,8 +141,7 @@ class Keeping:
     @staticmethod
     def of(trace: Trace) -> Keeping:
         """That of a run, as far as it was recorded."""
-        optimizers = trace.facts.get("optimizers", ())
-        groups = [dict(group) for each in optimizers for group in each.get("groups", ())]
+        optimizers, groups = trace.facts.get("optimizers", ()), trace.groups
         start = float(groups[0].get("initial_accumulator_value") or 0.0) if groups else 0.0
         if trace.framework != "keras":
             return Keeping({}, start)

@@ -53,8 +53,23 @@ RULES = {
     "adadelta": ("Adadelta", {"rho": 0.95, "eps": 1e-7}, {}, ()),
     "adamax": ("Adamax", {"eps": 1e-7}, {}, ()),
     "rmsprop": ("RMSprop", {"alpha": 0.9, "eps": 1e-7}, {"rho": 0.9}, ("rmsprop-variant",)),
+    "rmsprop's momentum": (
+        "RMSprop",
+        MOMENTUM | {"alpha": 0.9, "eps": 1e-7},
+        MOMENTUM | {"rho": 0.9},
+        ("rmsprop-variant",),
+    ),
+    "centred": (
+        "RMSprop",
+        {"centered": True, "alpha": 0.9, "eps": 1e-7},
+        {"centered": True, "rho": 0.9},
+        ("rmsprop-variant",),
+    ),
     "adam": ("Adam", {"eps": 1e-7}, {}, ("adam-eps-hat",)),
 }
+
+
+ITS = {"SGD": "momentum", "RMSprop": "rmsprop's momentum"}
 
 
 @pytest.mark.parametrize("case", RULES)
@@ -89,12 +104,14 @@ def test_a_first_rate_of_nothing_is_no_difference(tmp_path, monkeypatch) -> None
     assert check_trace(tmp_path / "b").verdict == "same"
 
 
-def test_a_rate_inside_of_the_momentum_shows_where_the_rate_changes(tmp_path) -> None:
-    in_pytorch(tmp_path / "a", "SGD", FALLING, MOMENTUM)
-    in_keras(tmp_path / "b", "SGD", FALLING, MOMENTUM)
+@pytest.mark.parametrize("name", ["SGD", "RMSprop"])
+def test_a_rate_inside_of_the_momentum_shows_where_the_rate_changes(tmp_path, name) -> None:
+    in_pytorch(tmp_path / "a", name, FALLING, RULES[ITS[name]][1])
+    in_keras(tmp_path / "b", name, FALLING, RULES[ITS[name]][2])
     found = compare_traces(tmp_path / "a", tmp_path / "b")
-    assert found.names == ("momentum-lr-placement",)
-    assert found.findings[0].update == 2
+    own = RULES[ITS[name]][3]
+    assert found.names == (*own, "momentum-lr-placement")
+    assert found.findings[-1].update == 2
     back = compare_traces(tmp_path / "b", tmp_path / "a")
-    assert back.names == ("without momentum-lr-placement",)
+    assert back.names == tuple(f"without {each}" for each in found.names)
     assert check_trace(tmp_path / "b").verdict == "same"

@@ -1,6 +1,7 @@
 """Rules of PyTorch against those of optax, by their names: what is one rule, and what is not."""
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -75,6 +76,15 @@ SAME = {
     ),
     "adadelta": (torch_rule("Adadelta", 1.0), optax.adadelta(1.0, 0.9, 1e-6)),
     "adam": (torch_rule("Adam", RATE), optax.adam(RATE)),
+    "adamax": (torch_rule("Adamax", RATE), optax.adamax(RATE)),
+    "rmsprop's momentum": (
+        torch_rule("RMSprop", RATE, alpha=0.9, eps=1e-8, momentum=0.9),
+        optax.rmsprop(RATE, 0.9, eps_in_sqrt=False, momentum=0.9),
+    ),
+    "centred": (
+        torch_rule("RMSprop", RATE, alpha=0.9, eps=1e-8, centered=True),
+        optax.rmsprop(RATE, 0.9, eps_in_sqrt=False, centered=True),
+    ),
 }
 OTHERS = {
     "maximize": (torch_rule("SGD", RATE, maximize=True), optax.sgd(RATE), "sign-flipped"),
@@ -96,7 +106,27 @@ OTHERS = {
         optax.amsgrad(RATE),
         "amsgrad-variant",
     ),
-    "layers": (torch_rule("AdamW", RATE), optax.lamb(RATE), "other rates by tensor"),
+    "layers": (
+        torch_rule("AdamW", RATE, weight_decay=0.0),
+        optax.lamb(RATE),
+        "other rates by tensor",
+    ),
+    "lars": (
+        torch_rule("SGD", RATE, momentum=0.9),
+        optax.lars(RATE, momentum=0.9),
+        "other rates by tensor",
+    ),
+    "no momentum": (torch_rule("SGD", RATE, momentum=0.9), optax.sgd(RATE), "another momentum"),
+    "momentum": (torch_rule("SGD", RATE), optax.sgd(RATE, 0.9), "another momentum"),
+    "rmsprop's momentum": (
+        torch_rule("RMSprop", RATE, alpha=0.9, eps=1e-8, momentum=0.9),
+        SAME["rmsprop"][1],
+        "another momentum",
+    ),
+    "centred": (SAME["centred"][0], SAME["rmsprop"][1], "another centered"),
+    "a moment": (torch_rule("Adam", RATE), optax.adamax(RATE), "another rule"),
+    "no state": (torch_rule("Adam", RATE), optax.sgd(RATE), "another rule"),
+    "no average": (torch_rule("RMSprop", RATE), optax.adagrad(RATE), "another rule"),
     "decay": (
         torch_rule("Adam", RATE, weight_decay=0.1),
         optax.adamw(RATE, weight_decay=0.1),
@@ -120,6 +150,19 @@ def test_what_is_one_rule_is_the_same(tmp_path, name) -> None:
     assert found.compared == UPDATES * (7 * 5 + 3 * 7)
 
 
+@pytest.mark.slow
+def test_no_rule_is_another_one(tmp_path) -> None:
+    for name, (first, second) in SAME.items():
+        in_pytorch(tmp_path / "pytorch" / name, first)
+        in_jax(tmp_path / "jax" / name, second)
+    for name, other in product(SAME, SAME):
+        runs = tmp_path / "pytorch" / name, tmp_path / "jax" / other
+        for pair in (runs, runs[::-1]):
+            found = compare_traces(*pair)
+            assert (found.verdict == "same") == (name == other), pair
+            assert found.names or name == other, pair
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_another_rule_differs(tmp_path, name) -> None:
     first, second, said = OTHERS[name]
@@ -131,12 +174,12 @@ def test_what_is_another_rule_differs(tmp_path, name) -> None:
 
 
 CLIPPED = {
-    "sgd": (torch_rule("SGD", RATE), optax.sgd(RATE)),
+    **{name: SAME[name] for name in ("sgd", "nesterov", "rmsprop", "adagrad", "adadelta")},
     "adamw": (torch_rule("AdamW", RATE, weight_decay=0.1), optax.adamw(RATE, weight_decay=0.1)),
 }
 
 
-@pytest.mark.parametrize("norm", [0.2, None])
+@pytest.mark.parametrize("norm", [0.2, 0.1, None])
 @pytest.mark.parametrize("name", CLIPPED)
 def test_a_clip_that_is_not_shown_is_read_off_the_updates(tmp_path, name, norm) -> None:
     first, second = CLIPPED[name]
@@ -144,8 +187,18 @@ def test_a_clip_that_is_not_shown_is_read_off_the_updates(tmp_path, name, norm) 
     clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
     in_jax(tmp_path / "b", optax.chain(clip, second))
     found = compare_traces(tmp_path / "a", tmp_path / "b")
-    assert found.names == (("clip-ignored",) if norm is None else ())
-    assert found.verdict == ("differs" if norm is None else "same")
+    assert found.names == {0.2: (), 0.1: ("clips to 0.1",), None: ("clip-ignored",)}[norm]
+    assert found.verdict == ("same" if norm == 0.2 else "differs")
+    turned = compare_traces(tmp_path / "b", tmp_path / "a")
+    assert turned.names == {0.2: (), 0.1: ("clips to 0.2",), None: ("clips",)}[norm]
+
+
+def test_a_maximum_that_never_acts_is_no_difference(tmp_path) -> None:
+    in_pytorch(tmp_path / "a", torch_rule("Adam", RATE, betas=(0.9, 1 - 1e-9), amsgrad=True))
+    in_pytorch(tmp_path / "b", torch_rule("Adam", RATE, betas=(0.9, 1 - 1e-9)))
+    found = compare_traces(tmp_path / "a", tmp_path / "b")
+    assert (found.verdict, found.names) == ("same", ())
+    assert any("AMSGrad, which one run has, never acted" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("name", ["NAdam", "RAdam"])
