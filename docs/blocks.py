@@ -26,7 +26,7 @@ from pathlib import Path
 from unittest import mock
 
 from lockstep.cli.app import called
-from lockstep.diagnosis import driving
+from lockstep.workers import pool
 from lockstep.workers.pool import Worker, WorkerError
 
 Done = subprocess.CompletedProcess[str]
@@ -125,7 +125,7 @@ def checks_in(kept: Worker) -> Iterator[None]:
         kept.path = [*map(str, path)]
         return kept
 
-    with mock.patch.object(driving, "Worker", again), mock.patch.object(kept, "close"):
+    with mock.patch.object(pool, "Worker", again), mock.patch.object(kept, "close"):
         yield
 
 
@@ -133,7 +133,7 @@ def renewed_in_turn(home: Path, files: list[Path]) -> Iterator[tuple[Path, str, 
     """Each page as it is, and as it would be; all of them run in one folder, empty at first."""
     with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
         os.chdir(name)
-        with contextlib.closing(Worker(driving.WORKER)) as kept, checks_in(kept):
+        with contextlib.closing(Worker(pool.PORT)) as kept, checks_in(kept):
             for file in files:
                 page = (home / file).read_text()
                 yield file, page, renewed(page, Path(name))

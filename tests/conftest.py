@@ -15,10 +15,9 @@ from xdist.scheduler import LoadScopeScheduling
 from docs.blocks import checks_in
 from docs.demonstration import replaced
 from lockstep.cli import main
-from lockstep.diagnosis import driving
 from lockstep.frameworks import FRAMEWORKS
 from lockstep.problem import Problem, hadamard, split
-from lockstep.workers.pool import Worker, workers
+from lockstep.workers.pool import PORT, Worker, workers
 
 ROOT = Path(__file__).parent.parent
 RECORDERS = ("pytorch", "jax", "keras")
@@ -76,7 +75,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def process_of_ports() -> Iterator[Worker]:
-    with closing(Worker(driving.WORKER)) as worker:
+    with closing(Worker(PORT)) as worker:
         yield worker
 
 

@@ -45,16 +45,22 @@ def check(
     at. What to accept and to require, and the dtype, may stand in pyproject.toml: tool.lockstep.
     """
     check_outputs("check", {"--json": json_file, "--html": html_file})
-    from lockstep.diagnosis import check as check_port
-    from lockstep.diagnosis import policy
-    from lockstep.views import console, report
+    from lockstep.workers.pool import loading
 
-    out, progress = console.consoles()
-    asked = {"accept": separated(accept), "require": separated(require), "dtype": dtype}
-    given = {name: value for name, value in asked.items() if value is not None}
-    settings = policy(Path.cwd()) | given
-    with progress.status(f"driving {port}"):
-        found = check_port(port, timeout, pairs, separated(only), seed, **settings)
+    # The worker imports the port while this process imports its own packages.
+    with loading(port) as worker:
+        from lockstep.diagnosis import check as check_port
+        from lockstep.diagnosis import policy
+        from lockstep.views import console, report
+
+        out, progress = console.consoles()
+        asked = {"accept": separated(accept), "require": separated(require), "dtype": dtype}
+        given = {name: value for name, value in asked.items() if value is not None}
+        settings = policy(Path.cwd()) | given
+        with progress.status(f"driving {port}"):
+            found = check_port(
+                port, timeout, pairs, separated(only), seed, **settings, worker=worker
+            )
     report.show(out, found)
     if json_file is not None:
         write_json(json_file, report.as_json(found), "check")

@@ -7,9 +7,8 @@ yields wrongly is told in words; what it does not support is not held against it
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,12 @@ from lockstep.problem import DTYPES, Problem
 from lockstep.problem.settings import require as demand
 from lockstep.workers import ports
 from lockstep.workers.folders import TemporaryFolder
-from lockstep.workers.pool import INSIDE, Observed, Refused, Worker, WorkerError
+from lockstep.workers.pool import Observed, Refused, Worker, WorkerError, loading, outside
 
 Port = str | Callable[[Problem], Any]
 TIMEOUT = 120.0
 # After these there is nothing left to drive.
 LAST = ("load", "silent", "ended")
-# What a port runs on beside its framework, as a worker names it.
-WORKER = "port"
 
 
 def check(
@@ -43,6 +40,7 @@ def check(
     accept: Sequence[str] = (),
     require: Sequence[str] = (),
     dtype: str = "float64",
+    worker: Worker | None = None,
 ) -> Report:
     """Drive a port with the probes and find what it does otherwise.
 
@@ -52,20 +50,17 @@ def check(
     the names of the probes. seed: other numbers in the probes. accept: mistakes of the catalogue
     that are the port's policy, and part of the loop that it is held against. require: what must be
     looked at, ingredients of probes or "all". dtype: "float32" for a port that is float32 in parts.
+    worker: one that loads the port already.
 
     Raises ProblemError for an unknown probe, mistake, ingredient or dtype.
     """
-    if INSIDE in os.environ:
-        raise RuntimeError(
-            "lockstep.check was called while a port's file was imported: put the call under"
-            ' if __name__ == "__main__", or into a test'
-        )
+    outside()
     known("mistake", accept, mistakes.names())
     known("ingredient", require, ["all", *requirable()])
     known("dtype", [dtype], DTYPES)
     chosen = select(probes(seed), only)
     name, spec = describe(port)
-    with running(spec if spec is not None else port) as drive:
+    with running(spec if spec is not None else port, worker) as drive:
         found = driven(drive, chosen, timeout, dtype)
         if not found.runs and dtype == "float64" and not found.ended:
             single = driven(drive, chosen, timeout, "float32")
@@ -206,17 +201,13 @@ def collect(drive: Drive, chosen: Sequence[Probe], timeout: float) -> Found:
 
 
 @contextmanager
-def running(port: Port) -> Iterator[Drive]:
+def running(port: Port, worker: Worker | None) -> Iterator[Drive]:
     """A way to drive a port, in a process of its own, or in this one if it is a function."""
     if not isinstance(port, str):
         yield lambda chosen, timeout: here(port, chosen)
         return
-    worker = Worker(WORKER, [Path.cwd()])
-    try:
-        with TemporaryFolder() as folder:
-            yield lambda chosen, timeout: elsewhere(worker, port, chosen, Path(folder), timeout)
-    finally:
-        worker.close()
+    with nullcontext(worker) if worker else loading(port) as own, TemporaryFolder() as folder:
+        yield lambda chosen, timeout: elsewhere(own, port, chosen, Path(folder), timeout)
 
 
 def elsewhere(

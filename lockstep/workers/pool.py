@@ -40,6 +40,8 @@ DEVICES: dict[Device, dict[str, str]] = {
     },
 }
 PROGRAM = "lockstep.workers.worker"
+# What a port runs on beside its framework, as a worker names it.
+PORT = "port"
 # What lies in the caller's folder, a queue.py or a jax.py, is nobody's import.
 COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", PROGRAM)
 # Ctrl-C reaches this process alone, which then stops its workers in order. (A session of its own
@@ -146,6 +148,7 @@ class Worker:
         self._log = open(Path(self._files.name, "log"), "w+b")  # noqa: SIM115
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._count = 0
+        self._loading = False
         self._process = subprocess.Popen(
             [*COMMAND, framework, device],
             stdin=subprocess.PIPE,
@@ -183,6 +186,11 @@ class Worker:
             self.versions = self._answer("ready", "importing", timeout)["ready"]
         return self.versions
 
+    def load(self, port: str) -> None:
+        """Let the process import a port, which the next `observe` waits for."""
+        self._loading = True
+        self._send({"port": port, "path": self.path})
+
     def submit(self, port: str, problem: Path, updates: int | None = None) -> None:
         """Ask for a trajectory of a port on a problem's file; answers come in order."""
         self._count += 1
@@ -193,6 +201,10 @@ class Worker:
             "updates": updates,
             "path": self.path,
         }
+        self._send(task)
+
+    def _send(self, task: Mapping[str, Any]) -> None:
+        """Write one line."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # the answer will say how the process ended
             self._process.stdin.write(json.dumps(task).encode() + b"\n")
@@ -221,6 +233,9 @@ class Worker:
         from lockstep.workers.ports import stacked
 
         self.ready(timeout)
+        if self._loading:
+            self._loading = False
+            self._answer("loaded", "importing", timeout)
         message = self._answer("done", "training", timeout)
         arrays = {}
         if message["yielded"]:
@@ -295,6 +310,27 @@ class Worker:
         if log.exists():
             self._last_lines = log.read_text(errors="replace").splitlines()
         self._files.cleanup()
+
+
+def outside() -> None:
+    """Raise RuntimeError in a worker, which must not start another one."""
+    if INSIDE in os.environ:
+        raise RuntimeError(
+            "lockstep.check was called while a port's file was imported: put the call under"
+            ' if __name__ == "__main__", or into a test'
+        )
+
+
+@contextmanager
+def loading(port: str) -> Iterator[Worker]:
+    """A worker of no framework, which imports a port while the caller does something else."""
+    outside()
+    worker = Worker(PORT, [Path.cwd()])
+    try:
+        worker.load(port)
+        yield worker
+    finally:
+        worker.close()
 
 
 def _with_environment(variable: str) -> list[int]:

@@ -7,6 +7,8 @@ the middle of a task, so that no parent leaves an orphan behind.
 
     {"port": "pytorch_impl.training", "problem": FILE, "result": FILE, "updates": 48, "path": []}
 
+Without a problem, the port is imported and nothing else.
+
 A worker for somebody's port is no framework's: it imports what the port imports.
 """
 
@@ -68,7 +70,7 @@ def main() -> None:
     while True:
         task = json.loads(tasks.get())
         try:
-            answer(answers, {"done": task["result"]} | train(task))
+            answer(answers, train(task) if "problem" in task else load(task))
         except NotImplementedError as error:
             answer(answers, {"refused": describe_refusal(error)})
         except BaseException as error:  # a port may call sys.exit
@@ -201,24 +203,44 @@ def train(task: dict[str, Any]) -> dict[str, Any]:
 
     import_from(task["path"])
     problem = Problem.load(task["problem"])
-    folder = task["port"].partition(".")[0]
-    framework = FOLDERS.get(folder)
-    if framework and folder not in sys.modules and (why := missing(framework)):
-        raise ports.LoadError(why)
-    try:
-        port = ports.load(task["port"])
-    except ports.LoadError:
-        raise
-    except BaseException as error:
-        raise NotLoaded from error
+    port = loaded(task["port"])
     started = time.perf_counter()
     found = ports.follow(port, problem, task["updates"])
     seconds = time.perf_counter() - started
     leave_if_forked()
     if arrays := found.arrays():
         save_file(arrays, task["result"])
-    told = {"yielded": len(found.W), "read": sorted(found.read), "notes": sorted(found.notes)}
-    return {"seconds": seconds, "framework": ports.framework_of(port)} | told
+    return {
+        "done": task["result"],
+        "yielded": len(found.W),
+        "read": sorted(found.read),
+        "notes": sorted(found.notes),
+        "seconds": seconds,
+        "framework": ports.framework_of(port),
+    }
+
+
+def load(task: dict[str, Any]) -> dict[str, Any]:
+    """Import a port before its first problem."""
+    import_from(task["path"])
+    loaded(task["port"])
+    return {"loaded": task["port"]}
+
+
+def loaded(port: str) -> Any:
+    """A port's function; raises LoadError, or NotLoaded from what its module raises."""
+    from lockstep.workers import ports
+
+    folder = port.partition(".")[0]
+    framework = FOLDERS.get(folder)
+    if framework and folder not in sys.modules and (why := missing(framework)):
+        raise ports.LoadError(why)
+    try:
+        return ports.load(port)
+    except ports.LoadError:
+        raise
+    except BaseException as error:
+        raise NotLoaded from error
 
 
 class NotLoaded(Exception):  # noqa: N818 - its cause is the error
