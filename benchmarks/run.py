@@ -1,4 +1,4 @@
-"""How long `lockstep run` takes beside `import tensorflow` alone: `python -m benchmarks.run`."""
+"""How long `lockstep run` and `lockstep check` take beside imports alone: `-m benchmarks.run`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 REPETITIONS = 7
+# The first optimizer of a process imports torch._dynamo, whatever is done with it.
+OPTIMIZER = "import torch; torch.optim.SGD([torch.zeros(1, requires_grad=True)])"
 
 
 def seconds(*command: str) -> float:
@@ -21,24 +23,37 @@ def seconds(*command: str) -> float:
 
 
 def main() -> None:
-    """Alternate the two, so that a busy moment of the machine meets both, and print medians."""
-    imports, runs, shares = [], [], []
+    """Alternate all of them, so that a busy moment of the machine meets each; print medians."""
     with tempfile.TemporaryDirectory() as folder:
-        report = str(Path(folder, "run.json"))
-        lockstep = ("-m", "lockstep.cli", "run", "--json", report)
+        report = Path(folder, "run.json")
+        commands = {
+            "import tensorflow": ("-c", "import tensorflow"),
+            "lockstep run": ("-m", "lockstep.cli", "run", "--json", str(report)),
+            "import torch": ("-c", "import torch"),
+            "torch.optim.SGD": ("-c", OPTIMIZER),
+            "lockstep check": ("-m", "lockstep.cli", "check", "pytorch_impl.training"),
+        }
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        shares = []
         for repetition in range(REPETITIONS + 1):
-            tensorflow = seconds("-c", "import tensorflow")
-            run = seconds(*lockstep)
-            if repetition == 0:
-                continue  # the first fills the caches of both
-            imports.append(tensorflow)
-            runs.append(run)
-            shares.append(json.loads(Path(report).read_text())["seconds"]["comparison"] / run)
-    ratios = [run / tensorflow for run, tensorflow in zip(runs, imports, strict=True)]
-    print(f"import tensorflow  {statistics.median(imports):6.2f} s, median of {REPETITIONS}")
-    print(f"lockstep run       {statistics.median(runs):6.2f} s")
-    print(f"ratio              {statistics.median(ratios):6.2f}   goal 1.0 at most")
+            for name, command in commands.items():
+                took = seconds(*command)
+                if repetition:  # the first fills the caches of all
+                    times[name].append(took)
+            if repetition:
+                compared = json.loads(report.read_text())["seconds"]["comparison"]
+                shares.append(compared / times["lockstep run"][-1])
+
+    def ratio(one: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+
+    for name, each in times.items():
+        print(f"{name:18} {statistics.median(each):6.2f} s, median of {REPETITIONS}")
+    run, check = "lockstep run", "lockstep check"
+    print(f"run / tensorflow   {ratio(run, 'import tensorflow'):6.2f}   goal 1.0 at most")
     print(f"of it comparison   {100 * statistics.median(shares):6.2f} % goal 5 % at most")
+    print(f"check / torch      {ratio(check, 'import torch'):6.2f}   goal 1.3 at most")
+    print(f"check / optimizer  {ratio(check, 'torch.optim.SGD'):6.2f}")
 
 
 if __name__ == "__main__":
