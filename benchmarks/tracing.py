@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.real import common
 from benchmarks.real.record import record
-from lockstep.trace import Comparison, compare_traces
+from lockstep.trace import Comparison, TraceError, compare_traces
 
 FRAMEWORKS = ("pytorch", "jax", "keras")
 DTYPES = ("float64", "float32")
@@ -140,13 +140,23 @@ def right(found: Comparison, mistakes: Collection[str]) -> bool:
     return names == wanted and not found.left
 
 
+def differ(one: Path, other: Path) -> bool:
+    """Whether a mistake that the first run makes is a difference, too."""
+    try:
+        return compare_traces(one, other).verdict == "differs"
+    except TraceError:  # a run that was resumed begins elsewhere
+        return True
+
+
 def measured(pairs: Collection[tuple[Run, Run]], traces: dict[Run, Path]) -> dict[str, Any]:
     """How many comparisons say what they should, and how long they take."""
-    wrong, seconds, places = [], [], 0
+    wrong, seconds, places, unseen = [], [], 0, []
     for one, other in pairs:
         begun = time.process_time()
         found = compare_traces(traces[one], traces[other])
         seconds.append(time.process_time() - begun)
+        if other.mistakes and not differ(traces[other], traces[one]):
+            unseen.append({"right": list(other), "port": list(one)})
         places += located(found, other.mistakes) if set(other.mistakes) <= set(PLACES) else 0
         if not right(found, other.mistakes):
             said = [*found.names, *found.left]
@@ -156,6 +166,7 @@ def measured(pairs: Collection[tuple[Run, Run]], traces: dict[Run, Path]) -> dic
         "trials": len(pairs),
         "right": len(pairs) - len(wrong),
         "located": places,
+        "unseen": unseen,
         "longest": longest,
         "wrong": wrong,
     }
@@ -196,6 +207,8 @@ def main() -> None:
     for name, each in found.items():
         where = f", {each['located']} located" if each["located"] else ""
         print(f"{name}: {each['right']} of {each['trials']}{where}, at most {each['longest']} s")
+        for turned in each["unseen"]:
+            print("    the other way round the same:", *turned["right"])
         for wrong in each["wrong"]:
             port, names = wrong["port"][:4], "+".join(wrong["port"][4]) or "clean"
             print("   ", *port, names, "said", wrong["said"])

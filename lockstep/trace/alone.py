@@ -30,13 +30,15 @@ from lockstep.trace.naming import (
     decay_findings,
     decays,
     rule_of,
+    unexplained_averages,
+    unexplained_findings,
     window_findings,
 )
 from lockstep.trace.numbers import Number
 from lockstep.trace.placement import as_torch_keeps
 from lockstep.trace.ranks import folders, rank_findings
 from lockstep.trace.reading import Trace, TraceError, read
-from lockstep.trace.steps import steps
+from lockstep.trace.steps import Steps, steps
 
 
 def check_trace(folder: str | Path) -> Comparison:
@@ -54,7 +56,7 @@ def check_trace(folder: str | Path) -> Comparison:
             " hold the run against; name a second run"
         )
     whole = as_torch_keeps(steps(trace))
-    run = Identified(awake(whole, lazy(whole)), Optimizer())
+    run = Identified(awake(whole, lazy(whole)), Optimizer(), eps=trace.by_tensor("eps"))
     run.optimizer = settings_of(run.steps, run)
     accumulation = max(update.micro_batches for update in trace.updates)
     expected = rates_of(run, None)
@@ -63,6 +65,7 @@ def check_trace(folder: str | Path) -> Comparison:
     found = list(between(trace))
     found += window_findings((), run)
     found += average_findings(settings_moments(run, given[0]), run)
+    found += unexplained_findings(unexplained_averages(run), {})
     notes = ["whether a window is the mean of its examples shows beside a second run alone"]
     left: list[str] = []
     if foreign := foreign_rule(trace):
@@ -74,7 +77,7 @@ def check_trace(folder: str | Path) -> Comparison:
             own_rule = each.known and mistakes.load(each.name).kind == "library"
             found.append(replace(each, policy=own_rule))
         own = decays(run, rule)
-        found += decay_findings(settings_decays(trace, own), own, itself(trace))
+        found += decay_findings(settings_decays(run.steps, own), own, itself(trace))
         left += left_of(rule)
     found += rank_findings([trace, *others])
     if not expected:
@@ -100,7 +103,8 @@ def settings_moments(run: Identified, given: dict[str, Any]) -> tuple[Moment, Mo
     if len(betas) != 2:
         return Moment(None, None), Moment(None, None)
     first, second = (Moment(Number(b, ROUNDED * b), Number(1 - b, ROUNDED * b)) for b in betas)
-    return first, second
+    # Lion keeps one moment, which goes on with the second.
+    return (second, Moment(None, None)) if run.steps.family == "lion" else (first, second)
 
 
 # What a library keeps of a setting that is held in float32.
@@ -113,15 +117,18 @@ COUPLED = ("Adam", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam")
 
 
 def settings_decays(
-    trace: Trace, own: Mapping[str, tuple[str, Number]]
+    run: Steps, own: Mapping[str, tuple[str, Number]]
 ) -> dict[str, tuple[str, Number]]:
     """How each tensor should decay, by the settings of the first update, where they were seen.
 
     Of a class that somebody wrote it is not known where the decay should go.
     """
+    trace = run.trace
     classes = [str(each.get("name", "")) for each in trace.facts.get("optimizers", ())]
     how = dict.fromkeys(DECOUPLED, "decoupled") | dict.fromkeys(COUPLED, "coupled")
     right = how.get(classes[0]) if len(classes) == 1 and trace.framework == "pytorch" else None
+    if classes == ["SGD"] and not run.slots:
+        right = None  # without a momentum, both are one
     weights = trace.updates[0].facts.get("decays") or {}
     return {
         name: (

@@ -8,7 +8,7 @@ difference makes nothing that follows look wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,15 +40,19 @@ from lockstep.trace.naming import (
     clips_of,
     decay_findings,
     decays,
+    differing,
     listed,
     moments,
     rate_name,
     rule_of,
     skip_findings,
-    threshold_of,
+    turned,
+    unexplained_averages,
+    unexplained_findings,
+    way_of,
     window_findings,
 )
-from lockstep.trace.numbers import Number, agreed
+from lockstep.trace.numbers import Number, agreed, unit
 from lockstep.trace.placement import as_torch_keeps
 from lockstep.trace.reading import (
     Trace,
@@ -159,7 +163,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     second = Identified(awake(other_whole, other_still), Optimizer())
     first.optimizer = settings_of(first.steps, first)
     second.optimizer = settings_of(second.steps, second, first.optimizer)
-    found = list(between(theirs))
+    found = list(between(theirs, mine))
     skips = list(skip_findings(first, second))
     cuts = [] if skips else list(cut_findings(mine, theirs))
     # From there on, an update of both is not one of the same data.
@@ -174,7 +178,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     if any(each.name == "label-shift" for each in found):
         # Their fingerprints differ, and why is known.
         found = [each for each in found if each.stage != "data"]
-    found += window_findings([pair for pair in gradients if pair.update < until], second)
+    found += window_findings([e for e in gradients if e.update < until], second, first)
     accumulation = max(each.micro_batches for each in (*mine.updates, *theirs.updates))
     if not first.steps.shows_clipped and second.steps.shows_clipped:
         first = with_clip(first, rates_of(second, rule_of(second, {}, accumulation)))
@@ -185,6 +189,9 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     found += clip_findings(first, second)
     if first.steps.family == second.steps.family:
         found += average_findings(moments(first), second)
+        found += unexplained_findings(*map(unexplained_averages, (second, first)))
+        if first.betas or second.betas:
+            found += differing(first, second, matching)
     if skips or second.steps.anew:
         expected = as_counted(expected, first, second)
     found += lazy_findings(still, other_still, matching)
@@ -193,12 +200,20 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     found += placement_findings(first.steps, second.steps, expected)
     if not skips:
         found += uneven(rule, right, matching)
-    found += decay_findings(decays(first, right), decays(second, rule), matching)
+    found += still_findings(first.steps, second.steps, matching)
+    found += decay_findings(
+        decays(first, right), decays(second, rule), matching, agreed(list(expected.values()))
+    )
     found += averaging_findings(mine, theirs, accumulation)
-    left = [*left_of(rule, right, foreign_rule(mine)), *unmatched(matching)]
+    frozen = whole.still | other_whole.still
+    left, more = [*left_of(rule, right, foreign_rule(mine))], []
+    left += both_unexplained(first, second)
+    if left and coincide(mine, theirs, matching, gradients):
+        left, more = [], ["its rule is not known here: after each update both are at one point"]
+    left += unmatched(matching, frozen)
     return Comparison(
         mine, theirs, matching, ordered(found), gradients, left,
-        list(notes(first, second, gradients)), size(second),
+        [*notes(first, second, gradients, matching), *more], size(second),
     )  # fmt: skip
 
 
@@ -297,29 +312,43 @@ def settings_that(family: str, known: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def between(trace: Trace) -> Iterator[Finding]:
-    """Parameters that changed between two updates."""
-    changed = parameters_between(trace)
-    if changed:
-        update = changed[0][0]
-        of = [name for number, name, _ in changed if number == update]
-        most = max(by for number, _, by in changed if number == update)
+def between(theirs: Trace, mine: Trace | None = None) -> Iterator[Finding]:
+    """Parameters that changed between two updates, and did not in the first run."""
+    own, right = (changes(trace) if trace else {} for trace in (theirs, mine))
+    for update in sorted(own.keys() ^ right.keys()):
+        name, found = "changed between updates", own.get(update) or right[update]
+        of, most = tuple(found), max(found.values())
         said = (
             f"between update {update - 1} and {update} something else changed {listed(of)}, by up"
             f" to {most:.2g}"
         )
-        yield Finding("changed between updates", "between", said, update, tuple(of), "before")
+        if update not in own:
+            name, said = turned(name, said)
+        yield Finding(name, "between", said, update, of, "before")
+        return
+
+
+def changes(trace: Trace) -> dict[int, dict[str, float]]:
+    """By update, which parameters changed since the one before, and by how much at most."""
+    found: dict[int, dict[str, float]] = {}
+    for number, name, by in parameters_between(trace):
+        found.setdefault(number, {})[name] = by
+    return found
 
 
 def state_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     """An optimizer's state that does not go on, or begins as another one."""
-    if theirs.steps.anew and not mine.steps.anew:
-        number = theirs.steps.anew[0]
-        said = (
+    anew = [run.steps.anew for run in (mine, theirs)]
+    if anew[0] != anew[1] and not (anew[0] and anew[1]):
+        number = max(anew)[0]
+        name, said = (
+            "opt-state-dropped",
             f"before update {number} the optimizer's state was thrown away: what {number - 1}"
-            " updates had left in it is gone"
+            " updates had left in it is gone",
         )
-        yield Finding("opt-state-dropped", "state", said, number, phase="state-before")
+        if anew[0]:
+            name, said = turned(name, said)
+        yield Finding(name, "state", said, number, phase="state-before")
         return
     here, there = mine.steps.begins_at, theirs.steps.begins_at
     for slot in sorted(here.keys() & there.keys()):
@@ -327,13 +356,28 @@ def state_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         if not math.isclose(here[slot], there[slot], rel_tol=2.0**-20):
             said = f"{slot} begins at {there[slot]:.4g} instead of {here[slot]:.4g}"
             yield Finding("another initial state", "state", said, 1, phase="state-before")
-    if here:
-        # It begins at one number: there was nothing in it that could be lost.
+    coarse, own = (dtypes_of(run.steps) for run in (mine, theirs))
+    usual = "its parameter's dtype"
+    for slot in sorted(coarse.keys() | own.keys()):
+        if own.get(slot) != coarse.get(slot):
+            said = f"{slot} is kept in {own.get(slot, usual)} instead of {coarse.get(slot, usual)}"
+            yield Finding("another dtype", "state", said, 1, phase=f"state.{slot}")
+    if here and there:
+        # They begin at one number: there was nothing in it that could be lost.
         return
-    if goes_on(mine.steps.trace) and not goes_on(theirs.steps.trace):
-        taken = max((step.taken for step in mine.steps.at(1).values()), default=0)
-        said = f"it begins with an empty state, where the first run's has {taken} updates in it"
-        yield Finding("opt-state-dropped", "state", said, 1, phase="state-before")
+    if goes_on(mine.steps.trace) != goes_on(theirs.steps.trace):
+        run = mine if goes_on(mine.steps.trace) else theirs
+        taken = max((step.taken for step in run.steps.at(1).values()), default=0)
+        name, words = "opt-state-dropped", ("it begins", "the first run's")
+        if run is theirs:
+            name, words = f"without {name}", ("the first run begins", "its own")
+        said = f"{words[0]} with an empty state, where {words[1]} has {taken} updates in it"
+        yield Finding(name, "state", said, 1, phase="state-before")
+
+
+def dtypes_of(run: Steps) -> dict[str, str]:
+    """The dtypes of the state that is kept in another one than its parameter."""
+    return {slot: dtype for step in run.of.values() for slot, dtype in step.dtypes.items()}
 
 
 def model_findings(
@@ -476,11 +520,10 @@ def with_clip(run: Identified, rates: Mapping[int, Number]) -> Identified:
     if run.factors or run.steps.shows_clipped:
         return run
     found = replace(run, rates=rates)
-    clips, threshold = clips_of(found), threshold_of(found)
+    way = way_of(found)
     # One update alone is a clip to some norm at any rate.
-    several = len(clips) > 1 or threshold is None
-    clipped = all(each.explained(each.together(threshold)) for each in clips)
-    return found if several and clipped else run
+    several = len(clips_of(found)) > 1 and way is not None and way.kind == "together"
+    return found if several or way is None else run
 
 
 def rule_findings(
@@ -536,6 +579,24 @@ def acts(steps: Iterable[Step]) -> bool:
         for step in steps
         if "max_exp_avg_sq" in step.kept
     )
+
+
+def still_findings(mine: Steps, theirs: Steps, matching: Matching) -> Iterator[Finding]:
+    """Tensors that move in one of the runs alone."""
+    every = {name for _, name in theirs.of}
+    here = {other for name in mine.still for other in matching.others([name])} & every
+    known = {other for _, name in mine.of for other in matching.others([name])} & every
+    for names, name, said in (
+        (theirs.still & known - here, "params-not-in-optimizer", "{} never moves"),
+        (
+            here - theirs.still,
+            "without params-not-in-optimizer",
+            "{} moves, which never does in the first run",
+        ),
+    ):
+        if names:
+            which = tuple(sorted(names))
+            yield Finding(name, "rule", said.format(listed(which)), 1, which, "after")
 
 
 def placement_findings(
@@ -616,6 +677,34 @@ def left_of(rule: Rule, right: Rule | None = None, foreign: str | None = None) -
         )
 
 
+def both_unexplained(mine: Identified, theirs: Identified) -> Iterator[str]:
+    """The moments that go on in no known way in both runs."""
+    both = unexplained_averages(mine).keys() & unexplained_averages(theirs).keys()
+    for slot in sorted(both):
+        yield f"{slot} goes on in no known way in both runs: whether it is one cannot be said"
+
+
+def coincide(mine: Trace, theirs: Trace, matching: Matching, gradients: Sequence[Pair]) -> bool:
+    """Whether every update changes all parameters by the same in both, but for rounding."""
+    floors = {pair.update: pair.floor for pair in gradients}
+    if not all(each.number in floors for each in (*mine.updates, *theirs.updates)):
+        return False
+    for update, other in zip(mine.updates, theirs.updates, strict=True):
+        apart, size, rounding = 0.0, 0.0, 0.0
+        for name, match in matching.matches.items():
+            begun, begun_there = update.array("before", name), arranged(other, "before", match)
+            ended, ended_there = update.array("after", name), arranged(other, "after", match)
+            if begun is None or begun_there is None or ended is None or ended_there is None:
+                return False
+            change, change_there = ended - begun, ended_there - begun_there
+            apart += float(((change - change_there) ** 2).sum())
+            size += float((change**2).sum())
+            rounding += float(((unit(update.dtype("before", name)) * ended) ** 2).sum())
+        if apart > floors[update.number] ** 2 * size + rounding:
+            return False
+    return True
+
+
 def unexplained(rule: Rule) -> str:
     """The first update that a rule does not explain."""
     off = rule.off
@@ -628,17 +717,20 @@ def unexplained(rule: Rule) -> str:
     )
 
 
-def unmatched(matching: Matching) -> Iterator[str]:
-    """The parameters that have no counterpart."""
+def unmatched(matching: Matching, frozen: Collection[str]) -> Iterator[str]:
+    """The parameters that have no counterpart, and are not frozen: those are notes."""
     for name in matching.left:
         nearest = matching.nearest.get(name)
         like = f"; {nearest} looks most like it" if nearest else ""
-        yield f"{name} has no counterpart in the other run{like}: --map says which it is"
-    for name in set(matching.other_left) - set(matching.copies):
+        if name not in frozen:
+            yield f"{name} has no counterpart in the other run{like}: --map says which it is"
+    for name in set(matching.other_left) - set(matching.copies) - set(frozen):
         yield f"{name} of the other run has no counterpart"
 
 
-def notes(mine: Identified, theirs: Identified, gradients: Sequence[Pair]) -> Iterator[str]:
+def notes(
+    mine: Identified, theirs: Identified, gradients: Sequence[Pair], matching: Matching
+) -> Iterator[str]:
     """Where the runs begin; what they did not exercise, or not show."""
     count = len(theirs.steps.numbers)
     if mine.steps.trace.earlier is not None:
@@ -648,15 +740,23 @@ def notes(mine: Identified, theirs: Identified, gradients: Sequence[Pair]) -> It
             f"{second.folder.name} begins where {first.folder.name} had taken {number - 1} updates:"
             f" its update 1 is compared with update {number} there"
         )
-    if mine.factors and theirs.factors and threshold_of(mine) is None:
+    if mine.factors and theirs.factors and way_of(mine) is None:
         yield f"clipping never acted in these {count} updates: its threshold is not known"
     if not (mine.factors and theirs.factors):
         yield "what clipping did was not shown: clipping was not looked at"
     steps = [*mine.steps.of.values(), *theirs.steps.of.values()]
     if mine.optimizer.amsgrad != theirs.optimizer.amsgrad and not acts(steps):
         yield f"the maximum of AMSGrad, which one run has, never acted in these {count} updates"
+    more = len(mine.steps.trace.updates) - len(theirs.steps.trace.updates)
+    if more:
+        which = "the first run" if more > 0 else "it"
+        words = "update: it was" if abs(more) == 1 else "updates: they were"
+        yield f"{which} goes on for {abs(more)} more {words} not compared"
     if not theirs.steps.of:
         yield "its parameters were not recorded: its updates were not looked at"
+    alone = mine.steps.still & {*matching.left} | theirs.steps.still & {*matching.other_left}
+    if alone:
+        yield f"{listed(sorted(alone))}, which never moves, has no counterpart: it was not compared"
     if not gradients:
         yield "no gradients could be compared: no update begins at the same parameters in both"
     elif all(pair.micro_batch is None for pair in gradients):

@@ -17,7 +17,7 @@ from lockstep.oracle.rounding import PRECISION
 from lockstep.trace.identify import Identified
 from lockstep.trace.matching import Match, Matching
 from lockstep.trace.numbers import Number
-from lockstep.trace.reading import Array, Update
+from lockstep.trace.reading import Array, Trace, Update
 
 # Of what a gradient may be off by: from the sizes of the tensors, as a sum of random roundings.
 SAFETY = 64.0
@@ -33,8 +33,9 @@ MODEL = 3.0
 class Pair:
     """A micro-batch's contribution to an update in both runs.
 
-    update: its number; micro_batch: from 0, or None of the whole window's; coefficient: c; rest: by
-    tensor, the norm of r over that of y; floor: below which that is rounding.
+    update: its number; micro_batch: from 0, or None of the whole window's; coefficient: c, infinite
+    where it does not enter the first run's; rest: by tensor, the norm of r over that of y; floor:
+    below which that is rounding.
     """
 
     update: int
@@ -67,7 +68,10 @@ def pairs(
         other = theirs.steps.trace.update(update.number)
         if other is None:
             break
-        apart = distance(update, other, matching)
+        # What has no counterpart is the same in both for as long as it has not moved.
+        alone = moved(mine.steps.trace, matching.left, update)
+        alone += moved(theirs.steps.trace, matching.other_left, other)
+        apart = distance(update, other, matching, alone)
         floor = max(rounding, CONDITION * apart)
         if floor > 1e-2:
             continue
@@ -123,9 +127,22 @@ def noise(mine: Identified, theirs: Identified, matching: Matching) -> float:
     return SAFETY * unit * math.sqrt(longest * len(matching.matches))
 
 
-def distance(update: Update, other: Update, matching: Matching) -> float:
-    """How far the parameters of two updates are apart, of the first's norm."""
-    apart, size = 0.0, 0.0
+def moved(trace: Trace, names: Sequence[str], update: Update) -> float:
+    """How far some parameters have moved before an update, squared."""
+    found = 0.0
+    for name in names:
+        begun, now = trace.updates[0].array("before", name), update.array("before", name)
+        if begun is not None and now is not None and begun.shape == now.shape:
+            found += float(((now - begun) ** 2).sum())
+    return found
+
+
+def distance(update: Update, other: Update, matching: Matching, alone: float) -> float:
+    """How far the parameters of two updates are apart, of the first's norm.
+
+    alone: how far those are that have no counterpart, squared.
+    """
+    apart, size = alone, 0.0
     for name, match in matching.matches.items():
         first = update.array("before", name)
         second = arranged(other, "before", match)
@@ -171,6 +188,8 @@ def compared(
         "accumulated" if each is None else f"gradient.{each}" for each in (index, second_index)
     ]
     weights = share(mine, update, index), share(theirs, other, second_index)
+    if weights[1] and not weights[0]:
+        return Pair(update.number, index, Number(math.inf, 0.0), {"": 0.0}, floor)
     both: dict[str, tuple[Array, Array]] = {}
     for name, match in matching.matches.items():
         first, second = update.array(phases[0], name), arranged(other, phases[1], match)

@@ -28,6 +28,8 @@ from lockstep.trace.steps import Step, Steps
 # Which slot is an average of gradients, and which of their squares.
 FIRST = {"adam": "exp_avg", "adamax": "exp_avg", "lion": "exp_avg", "sgd": "momentum_buffer"}
 SECOND = {"adam": "exp_avg_sq", "rmsprop": "square_avg", "adadelta": "square_avg"}
+# The rules that divide the gradient itself: one that decays goes into it before.
+RAW = ("rmsprop", "adadelta", "adagrad")
 # By update and tensor: a gradient, and what it may be off, relatively.
 Gradients = Mapping[tuple[int, str], tuple[Array, float]]
 # A factor that does nothing.
@@ -69,12 +71,14 @@ class Identified:
     """What a run's stages did.
 
     steps: the run's; optimizer: its rule's settings as far as they are known: read off, or given;
-    rates: of its updates, where what is missing of them in these is what clipping did.
+    rates: of its updates, where what is missing of them in these is what clipping did; eps: by
+    tensor, where each is to have its own.
     """
 
     steps: Steps
     optimizer: Optimizer
     rates: Mapping[int, Number] = field(default_factory=dict)
+    eps: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def window(self) -> dict[int, tuple[Fit, int]]:
@@ -142,23 +146,42 @@ class Identified:
 
     def factors_of_squares(self) -> dict[tuple[int, str], Fit]:
         """The factors by how much of the square of the accumulated gradient is kept."""
-        slot = SECOND.get(self.steps.family, "sum")
-        fits = {
-            key: linear(step.kept[slot], [step.kept_before[slot], squared], 2, step.dtype, off)
-            for key, step in self.steps.of.items()
-            if slot in step.kept and step.accumulated is not None
-            for squared in [step.accumulated**2]
-            for off in [2 * unit(step.dtype) * squared]
-        }
-        decay = agreed([each.coefficients[0] for each in fits.values() if each.exact])
-        if decay is None:
-            return {}
-        whole = NOTHING if slot == "sum" else Number(1.0 - decay.value, decay.error)
+        whole = self.share_of_squares
         return {
-            key: replace(each, coefficients=(each.coefficients[1].over(whole).root(),))
-            for key, each in fits.items()
-            if each.coefficients[1].value > 0
+            key: replace(fitted, coefficients=(fitted.coefficients[1].over(whole).root(),))
+            for key, fitted in self.kept_squares.items()
+            if whole is not None and fitted.coefficients[1].value > 0
         }
+
+    @cached_property
+    def kept_squares(self) -> dict[tuple[int, str], Fit]:
+        """How the second moment went on of a rule that has no first one.
+
+        decay * moment + gain * gradient^2, and where that is not all, what a decay that goes into
+        the gradient adds: gain * weight * 2 gradient * parameter + gain * weight^2 * parameter^2.
+        """
+        slot = SECOND.get(self.steps.family, "sum")
+        found = {}
+        for key, step in self.steps.of.items():
+            gradient = step.gradient
+            if self.steps.family in FIRST or slot not in step.kept or gradient is None:
+                continue
+            square, mixed, pull = gradient**2, 2 * gradient * step.before, step.before**2
+            off = 2 * unit(step.dtype) * square
+            columns, dtype = [step.kept_before[slot], square], step.dtype_of(slot)
+            plain = linear(step.kept[slot], columns, 2, dtype, off)
+            more = linear(step.kept[slot], [*columns, mixed, pull], 4, dtype)
+            found[key] = more if more.exact and not plain.exact else plain
+        return found
+
+    @cached_property
+    def share_of_squares(self) -> Number | None:
+        """With what a square enters such a moment, if nothing was clipped."""
+        fits = self.kept_squares.values()
+        decay = agreed([each.coefficients[0] for each in fits if each.exact])
+        if self.steps.family not in SECOND:
+            return NOTHING
+        return None if decay is None else Number(1.0 - decay.value, decay.error)
 
     def factors_of_rates(self) -> dict[tuple[int, str], Fit]:
         """The factors by what each update is of one at the rate that it should have."""
@@ -182,16 +205,22 @@ class Identified:
         """
         slot = FIRST.get(self.steps.family, "")
         alone = [
-            average(step, step.kept_before[slot], step.kept[slot], step.gradient)
+            average(step, slot, step.gradient)
             for step in self.steps.of.values()
             if slot in step.kept and step.gradient is not None
         ]
         decay = agreed([each.decay for each in alone if each.fit.exact])
         gain = agreed([each.gain for each in alone if each.fit.exact])
-        return [
-            each if decay is None or gain is None else pulled(each, slot, decay, gain)
-            for each in alone
-        ]
+        if decay is not None and gain is not None:
+            return [pulled(each, slot, decay, gain) for each in alone]
+        # Too few numbers show none of their own: they may have those of another tensor.
+        known = [each for each in alone if each.fit.exact and math.isfinite(each.decay.error)]
+        kinds = {(each.decay.short, each.gain.short): each for each in known}
+        for index, each in enumerate(alone):
+            if not math.isfinite(each.decay.error) and each.step.kept_before[slot].any():
+                ways = (pulled(each, slot, like.decay, like.gain) for like in kinds.values())
+                alone[index] = next((way for way in ways if way is not each), each)
+        return alone
 
     @cached_property
     def coupled(self) -> dict[str, Number]:
@@ -200,11 +229,23 @@ class Identified:
         for each in self.averages:
             if each.fit.exact and math.isfinite(each.pull.error) and each.gain.value:
                 pulls.setdefault(each.step.name, []).append(each.pull.over(each.gain))
+        for (_, name), fitted in self.kept_squares.items():
+            if fitted.exact and self.share_of_squares and len(fitted.coefficients) > 2:
+                gain, mixed = fitted.coefficients[1:3]
+                # What was clipped before the decay was added.
+                clip = NOTHING if self.steps.shows_clipped else gain.over(self.share_of_squares)
+                if gain.value > 0 and math.isfinite(mixed.error):
+                    pulls.setdefault(name, []).append(mixed.over(gain).times(clip.root()))
         found = {}
         for name, numbers in pulls.items():
             weight = agreed(numbers)
             if weight is not None:
                 found[name] = Number(0.0, weight.error) if weight.equals(0.0) else weight
+        others = list(found.values())
+        for (_, name), fitted in self.kept_squares.items():
+            if name not in found and others and len(fitted.coefficients) > 2:
+                # It has too few numbers to show a decay of its own: that of another tensor, then.
+                found[name] = others[0]
         return found
 
     @cached_property
@@ -224,9 +265,28 @@ class Identified:
             off = unit(step.dtype) * (abs(clipped) + abs(pull)) + unknown * abs(clipped)
             off += weight.error * abs(step.before)
             squared = (2 * abs(gradient) + off) * off
-            fitted = linear(step.kept[slot], columns, 2, step.dtype, squared)
+            fitted = linear(step.kept[slot], columns, 2, step.dtype_of(slot), squared)
             decay, gain = fitted.coefficients
             found.append(Average(step, decay, gain, Number(0.0, math.inf), fitted))
+        return found
+
+    @cached_property
+    def betas(self) -> dict[str, tuple[float, float]]:
+        """By tensor, the decays of its moments, where they are not those of all."""
+        decays: dict[str, tuple[list[Number], list[Number]]] = {}
+        for index, averages in enumerate((self.averages, self.squares)):
+            for each in averages:
+                if each.fit.exact and self.steps.family in ("adam", "adamax"):
+                    decays.setdefault(each.step.name, ([], []))[index].append(each.decay)
+        recorded, found = self.steps.trace.by_tensor("betas"), {}
+        for name, both in decays.items():
+            given = recorded.get(name, self.optimizer.betas)
+            first, second = (
+                beta if read is None or read.equals(beta) else read.short
+                for read, beta in zip(map(agreed, both), given, strict=True)
+            )
+            if (first, second) != self.optimizer.betas:
+                found[name] = first, second
         return found
 
     @cached_property
@@ -274,9 +334,10 @@ class Identified:
         return found
 
 
-def average(step: Step, before: Array, after: Array, gradient: Array) -> Average:
+def average(step: Step, slot: str, gradient: Array) -> Average:
     """How a moment went on, as one tensor shows it."""
-    fitted = linear(after, [before, gradient, step.before], 2, step.dtype)
+    columns = [step.kept_before[slot], gradient, step.before]
+    fitted = linear(step.kept[slot], columns, 2, step.dtype_of(slot))
     decay, gain, pull = fitted.coefficients
     return Average(step, decay, gain, pull, fitted)
 
@@ -288,8 +349,8 @@ def pulled(each: Average, slot: str, decay: Number, gain: Number) -> Average:
     assert gradient is not None
     rest = after - decay.value * before - gain.value * gradient
     size = 2 * (abs(after) + abs(before) + abs(gradient))
-    bound = unit(step.dtype) * size + decay.error * abs(before) + gain.error * abs(gradient)
-    fitted = fit(rest, [step.before], bound)
+    off = decay.error * abs(before) + gain.error * abs(gradient)
+    fitted = fit(rest, [step.before], unit(step.dtype_of(slot)) * size + off)
     if not fitted.exact:
         return each
     return Average(step, decay, gain, fitted.coefficients[0], fitted)
@@ -417,12 +478,23 @@ def move_by(
     if gradient is None and not isolated:
         return None
     given = np.zeros_like(step.before) if gradient is None else gradient
+    if betas := run.betas.get(step.name):
+        settings = replace(settings, betas=betas)
+    if settings.eps == run.optimizer.eps and step.name in run.eps:
+        settings = replace(settings, eps=run.eps[step.name])
+    if run.steps.family in RAW and step.name in run.coupled:
+        weight = run.coupled[step.name]
+        given = given + weight.value * step.before
+        lost = off * abs(given) + weight.error * abs(step.before)
+        off = np.divide(lost, abs(given), out=np.full_like(given, np.inf), where=given != 0)
     try:
         direction, _ = replayed(stages, settings, step, given, isolated)
     except FAILURES:
         return None
     value = np.asarray(direction.value)
-    return move_of(step, value, np.asarray(direction.error) + abs(value) * off)
+    # What the update used was not yet rounded to the dtype that the state is kept in.
+    coarse = max((unit(dtype) for dtype in step.dtypes.values()), default=0.0)
+    return move_of(step, value, np.asarray(direction.error) + abs(value) * (off + coarse))
 
 
 def move_of(step: Step, direction: Array, error: Array, rate: Number | None = None) -> Move:

@@ -24,6 +24,7 @@ from lockstep.trace.identify import (
     NOTHING,
     SECOND,
     SUMMED,
+    Average,
     Identified,
     Move,
     move_by,
@@ -64,53 +65,100 @@ def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
             return
 
 
-def window_findings(pairs: Sequence[Pair], theirs: Identified) -> Iterator[Finding]:
-    """What the weights of the micro-batches say, of the first window that shows it."""
-    skips = theirs.left_out
-    emptied = {
-        update: lost
-        for update, lost in theirs.lost.items()
-        if lost and skips[update] == skips.get(update - 1, 0)
-    }
-    several = [update for update, (_, count) in theirs.window.items() if count > 1]
-    sometimes = len(emptied) < len(several)
+def window_findings(
+    pairs: Sequence[Pair], theirs: Identified, mine: Identified | None = None
+) -> Iterator[Finding]:
+    """What the weights of the micro-batches say, of the first window that shows it.
+
+    mine: the first run, whose windows may be the ones that are not whole.
+    """
+    own, right = emptied(theirs), emptied(mine) if mine else {}
+    whole = max((count for _, count in theirs.window.values()), default=1)
     for update in dict.fromkeys(pair.update for pair in pairs):
-        own = [pair for pair in pairs if pair.update == update]
+        each = [pair for pair in pairs if pair.update == update]
         if update in theirs.window and not theirs.window[update][0].exact:
             continue  # what else is in the accumulator is said below
-        values = [pair.coefficient for pair in own]
+        values = [pair.coefficient for pair in each]
         if all(value.equals(1.0) for value in values):
             continue
-        if update in emptied and sometimes:
+        if update in own.keys() | right.keys():
             break  # it is no rule of the loop: said below
-        name, said = window_name(values)
+        if any(math.isinf(value.value) for value in values):
+            name, said = window_name([inverse(value) for value in values])
+            name, said = turned(name, said)
+        else:
+            name, said = window_name(values, whole)
+            if name in UNNAMED and all(value.value for value in values):
+                other, of_first = window_name([inverse(value) for value in values], whole)
+                name, said = (name, said) if other in UNNAMED else turned(other, of_first)
         yield Finding(name, "window", said, update, phase="gradient")
         break
-    if sometimes and emptied:
-        update, lost = next(iter(emptied.items()))
-        said = (
-            f"the accumulator was emptied within update {update}, after micro-batch {lost} of"
-            f" {theirs.window[update][1]}, as a validation that resets gradients does, or a run"
-            " that is resumed there"
-        )
-        yield Finding("micro-batches left out", "window", said, update, phase="accumulated")
-    for update, (fitted, count) in theirs.window.items():
-        weights, before = fitted.coefficients[:count], fitted.coefficients[count:]
-        again = [n.value for n in before if math.isfinite(n.error) and not n.equals(0.0)]
-        if fitted.exact and again:
-            each_again = ", ".join(worded(each) for each in again)
-            said = (
-                f"{len(again)} of the {len(before)} micro-batches of update {update - 1} enter"
-                f" update {update} again, with weight {each_again} where its own"
-                f" have {worded(weights[0].value)}"
-            )
-            name = "missing-zero-grad" if 2 * len(again) >= len(before) else "leftover-leaks"
+    for found in (emptied, again):
+        own, right = found(theirs), found(mine) if mine else {}
+        for update in sorted(own.keys() ^ right.keys()):
+            name, said = own[update] if update in own else turned(*right[update])
             yield Finding(name, "window", said, update, phase="accumulated")
             break
 
 
-def window_name(values: Sequence[Number]) -> tuple[str, str]:
-    """The name of a window's coefficients, which are not all 1, and what to say of them."""
+def turned(name: str, said: str) -> tuple[str, str]:
+    """What the first run does, and the second does not."""
+    return f"without {name}", f"in the first run, and not in this one, {said}"
+
+
+def inverse(number: Number) -> Number:
+    """The weight the other way round, 0 for what is all that there is."""
+    return Number(0.0, 0.0) if math.isinf(number.value) else NOTHING.over(number)
+
+
+def emptied(run: Identified) -> dict[int, tuple[str, str]]:
+    """By update, in which the accumulator was emptied, unless all are so: a name, what to say."""
+    lost = {
+        update: lost
+        for update, lost in run.lost.items()
+        if lost and run.left_out[update] == run.left_out.get(update - 1, 0)
+    }
+    several = [update for update, (_, count) in run.window.items() if count > 1]
+    if len(lost) >= len(several):
+        return {}
+    return {
+        update: (
+            "micro-batches left out",
+            f"the accumulator was emptied within update {update}, after micro-batch {count} of"
+            f" {run.window[update][1]}, as a validation that resets gradients does, or a run"
+            " that is resumed there",
+        )
+        for update, count in lost.items()
+    }
+
+
+def again(run: Identified) -> dict[int, tuple[str, str]]:
+    """By update, which micro-batches of the window before enter it again: a name, what to say."""
+    found = {}
+    for update, (fitted, count) in run.window.items():
+        weights, before = fitted.coefficients[:count], fitted.coefficients[count:]
+        more = [n.value for n in before if math.isfinite(n.error) and not n.equals(0.0)]
+        if fitted.exact and more:
+            each_again = ", ".join(worded(each) for each in more)
+            said = (
+                f"{len(more)} of the {len(before)} micro-batches of update {update - 1} enter"
+                f" update {update} again, with weight {each_again} where its own"
+                f" have {worded(weights[0].value)}"
+            )
+            name = "missing-zero-grad" if 2 * len(more) >= len(before) else "leftover-leaks"
+            found[update] = name, said
+    return found
+
+
+# What weights are called that are none of the known ones.
+UNNAMED = {"other weights", "another factor"}
+
+
+def window_name(values: Sequence[Number], whole: int = 1) -> tuple[str, str]:
+    """The name of a window's coefficients, which are not all 1, and what to say of them.
+
+    whole: how many micro-batches a window has that is not the last of an epoch.
+    """
     count = len(values)
     weights = ", ".join(worded(each.value) for each in values)
     said = f"the weights of its micro-batches, beside the right ones, are {weights}"
@@ -132,6 +180,9 @@ def window_name(values: Sequence[Number]) -> tuple[str, str]:
                     name,
                     f"the gradient is {worded(factor)} times the right one, with K = {count}",
                 )
+        if count < whole and first.equals(count / whole):
+            said = f"a window of {count} of {whole} micro-batches is divided by {whole}"
+            return "leftover-divided-by-k", said
         if first.equals(-1.0):
             return "sign-flipped", "the gradient has the other sign"
         return (
@@ -151,9 +202,8 @@ def window_name(values: Sequence[Number]) -> tuple[str, str]:
 
 def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     """What clipping did otherwise: the way that explains all updates, of those that are known."""
-    threshold, to = threshold_of(mine), threshold_of(theirs)
-    clips = clips_of(theirs)
-    wrong = [each for each in clips if not each.explained(each.together(threshold))]
+    right, own, clips = way_of(mine), way_of(theirs), clips_of(theirs)
+    wrong = [each for each in clips if not each.taken(right)]
     if not wrong or not mine.factors:
         return
     first = wrong[0]
@@ -161,45 +211,71 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     def found(name: str, said: str, policy: bool = False) -> Finding:
         return Finding(name, "clip", said, first.update, tuple(first.factors), "clipped", policy)
 
-    if threshold is None:
+    if right is None:
         yield found(
             "clips", f"it clips a gradient of norm {first.norm:.4g}, the other run does not"
         )
         return
-    limit = threshold.to.value
-    ways = {
+    if right.kind == "unknown":
+        if not alike(clips_of(mine), clips):
+            said = f"a gradient of norm {first.norm:.4g} is clipped otherwise than in the first run"
+            yield found("clips in another way", said)
+        return
+    limit = right.to.value
+    ways: dict[str, tuple[str, tuple[Way | None, ...]]] = {
         "clip-ignored": (
-            all(each.explained(lambda _: NOTHING) for each in clips),
             f"a gradient of norm {first.norm:.4g} is not clipped to {limit:.4g}",
+            (None,),
         ),
-        "clip-per-tensor": (
-            any(
-                all(each.explained(each.alone(replace(threshold, epsilon=small))) for each in clips)
-                for small in EPSILONS
-            ),
-            f"each tensor is clipped to {limit:.4g} on its own, not all together",
-        ),
-        "clip-by-value": (
-            all(each.by_value(threshold.to) for each in clips),
-            f"no number of the gradient is above {limit:.4g}: each is clipped on its own",
-        ),
+        **{
+            CLIPS.get(kind, f"without {CLIPS.get(right.kind)}"): (
+                said.format(f"{limit:.4g}"),
+                tuple(Way(kind, right.to, epsilon) for epsilon in EPSILONS),
+            )
+            for kind, said in SAID.items()
+            if kind != right.kind
+        },
     }
-    same = [name for name, (holds, _) in ways.items() if holds]
+    same = [
+        name
+        for name, (_, each) in ways.items()
+        if any(all(clip.taken(way) for clip in clips) for way in each)
+    ]
     if same:
         others = f"; {' or '.join(same[1:])} would do the same here" if same[1:] else ""
-        yield replace(found(same[0], ways[same[0]][1] + others), others=tuple(same[1:]))
-    elif to is not None and to.to.equals(threshold.to):
-        small = max(each.epsilon for each in (to, threshold))
+        yield replace(found(same[0], ways[same[0]][0] + others), others=tuple(same[1:]))
+    elif own is not None and own.kind == right.kind and own.to.equals(right.to):
+        small = max(each.epsilon for each in (own, right))
         said = (
             f"the norm has {small:g} added to it before the division in one run, and not in the"
             " other: a policy of torch.nn.utils.clip_grad_norm_"
         )
         yield found("clip-epsilon", said, policy=True)
-    elif to is not None:
-        yield found(f"clips to {to.to}", f"a gradient is clipped to {to.to}, not {threshold.to}")
+    elif own is not None and own.kind != "unknown":
+        if own.kind != right.kind:
+            name = CLIPS.get(own.kind, f"without {CLIPS.get(right.kind)}")
+            yield found(name, SAID[own.kind].format(own.to))
+        yield found(f"clips to {own.to}", f"a gradient is clipped to {own.to}, not {right.to}")
     else:
         said = f"a gradient of norm {first.norm:.4g} is clipped in no known way"
         yield found("clips in another way", said)
+
+
+# What the catalogue calls clipping that is not of all tensors together, and what each does.
+CLIPS = {"alone": "clip-per-tensor", "by value": "clip-by-value"}
+SAID = {
+    "together": "all tensors are clipped to {} together",
+    "alone": "each tensor is clipped to {} on its own, not all together",
+    "by value": "no number of the gradient is above {}: each is clipped on its own",
+}
+
+
+def alike(clips: Sequence[Clip], others: Sequence[Clip]) -> bool:
+    """Whether two runs multiply gradients of one norm with the same factor, where they have any."""
+    pairs = [(a, b) for a, b in zip(clips, others, strict=False) if a.update == b.update]
+    off = [(a, b, abs(1 - b.norm / a.norm) + a.rounding + b.rounding) for a, b in pairs if a.norm]
+    near = [(a.ratio, b.ratio, each) for a, b, each in off if each < KNOWN]
+    return bool(near) and all(abs(one - two) <= 2 * each * one for one, two, each in near)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,25 +295,54 @@ class Clip:
         """The global norm before."""
         return norm_of(self.norms)
 
-    def together(self, threshold: Threshold | None) -> Callable[[str], Number]:
-        """What clipping all tensors together does, where a threshold is known."""
-        factor = NOTHING if threshold is None else threshold.factor(self.norm)
-        return lambda _: factor
+    def taken(self, way: Way | None) -> bool:
+        """Whether a way of clipping, or none, does this."""
+        if way is None:
+            return self.explained(lambda _: NOTHING)
+        if way.kind == "together":
+            return self.explained(lambda _: way.factor(self.norm))
+        if way.kind == "alone":
+            norms = self.norms
+            return self.explained(
+                lambda name: way.factor(norms[name]) if name in norms else NOTHING
+            )
+        return way.kind == "by value" and self.by_value(way.to)
 
-    def alone(self, threshold: Threshold) -> Callable[[str], Number]:
-        """What clipping each tensor on its own does."""
-        return lambda name: threshold.factor(self.norms[name]) if name in self.norms else NOTHING
+    @property
+    def ratio(self) -> float:
+        """What the norm is afterwards, of what it was."""
+        norms = [
+            math.sqrt(sum(float((each**2).sum()) for each in arrays if each is not None))
+            for arrays in zip(
+                *((s.clipped, s.accumulated) for s in self.steps.values()), strict=True
+            )
+        ]
+        return norms[0] / norms[1] if norms[1] else 1.0
+
+    @cached_property
+    def factor(self) -> Number | None:
+        """What all tensors were multiplied with, if that is one number."""
+        if not all(fitted.exact for fitted in self.factors.values()):
+            return None
+        return agreed([fitted.coefficients[0] for fitted in self.factors.values()])
 
     def threshold(self, epsilon: float) -> Number | None:
         """To which norm all tensors were clipped together, if they were."""
-        if not all(fitted.exact for fitted in self.factors.values()):
-            return None
-        factor = agreed([fitted.coefficients[0] for fitted in self.factors.values()])
-        if factor is None:
+        if self.factor is None:
             return None
         norm = self.norm + epsilon
         # The norm that the run itself took was rounded.
-        return Number(factor.value * norm, (factor.error + self.rounding) * norm)
+        return Number(self.factor.value * norm, (self.factor.error + self.rounding) * norm)
+
+    def thresholds(self, epsilon: float) -> list[Number]:
+        """To which norm each tensor that was clipped was clipped."""
+        return [
+            Number(factor.value * norm, (factor.error + self.rounding) * norm)
+            for name, fitted in self.factors.items()
+            for factor in fitted.coefficients[:1]
+            if fitted.exact and name in self.norms and not factor.equals(1.0)
+            for norm in [self.norms[name] + epsilon]
+        ]
 
     @property
     def rounding(self) -> float:
@@ -261,7 +366,8 @@ class Clip:
                 return False
             right = np.clip(step.accumulated, -limit.value, limit.value)
             slack = self.rounding + limit.error / limit.value
-            if not np.allclose(step.clipped, right, rtol=slack, atol=0):
+            summed = self.rounding * float(abs(step.clipped).mean())
+            if not np.allclose(step.clipped, right, rtol=slack, atol=summed):
                 return False
         return True
 
@@ -281,11 +387,16 @@ def clips_of(run: Identified) -> list[Clip]:
 
 
 @dataclass(frozen=True)
-class Threshold:
-    """To which norm a run clips: the factor is to / (norm + epsilon), 1 where that is more."""
+class Way:
+    """How a run clips: the factor is to / (norm + epsilon), 1 where that is more.
 
+    kind: whether the norm is that of all tensors together, or of each alone; or whether each number
+    is clipped, by value; or "unknown".
+    """
+
+    kind: str
     to: Number
-    epsilon: float
+    epsilon: float = 0.0
 
     def factor(self, norm: float) -> Number:
         """What a gradient of this norm is multiplied with."""
@@ -293,17 +404,40 @@ class Threshold:
         return factor if factor.value < 1 else NOTHING
 
 
-def threshold_of(run: Identified) -> Threshold | None:
-    """The norm to which a run clipped all tensors together; None if it never did, or not so."""
-    clips = [each for each in clips_of(run) if not each.explained(lambda _: NOTHING)]
+def way_of(run: Identified) -> Way | None:
+    """How a run clips; None if it never did."""
+    every = clips_of(run)
+    clips = [each for each in every if not each.taken(None)]
+    if not clips:
+        return None
     found = []
     for epsilon in EPSILONS:
-        each = [clip.threshold(epsilon) for clip in clips]
-        to = agreed([number for number in each if number is not None])
-        if to is not None and None not in each:
-            found.append(Threshold(to, epsilon))
+        together = [clip.threshold(epsilon) for clip in clips]
+        to = agreed([number for number in together if number is not None])
+        if to is not None and None not in together:
+            found.append(Way("together", to, epsilon))
+    for epsilon in EPSILONS:
+        to = agreed([number for clip in clips for number in clip.thresholds(epsilon)])
+        if to is not None and not found:
+            found.append(Way("alone", to, epsilon))
+    largest = [
+        abs(step.clipped).max()
+        for each in clips
+        for step in each.steps.values()
+        if step.clipped is not None and step.clipped.size
+    ]
+    if largest:
+        found.append(Way("by value", Number(float(max(largest)), 0.0)))
     # One update alone tells no epsilon: a limit that somebody typed has few digits.
-    return min(found, key=lambda each: each.to.digits, default=None)
+    found = [way for way in found if all(each.taken(way) for each in every)]
+    unknown = Way("unknown", Number(math.nan, math.inf))
+    return min(found, key=lambda way: (list(SAID).index(way.kind), way.to.digits), default=unknown)
+
+
+def threshold_of(run: Identified) -> Way | None:
+    """The norm to which a run clipped all tensors together; None if it never did, or not so."""
+    way = way_of(run)
+    return way if way is not None and way.kind == "together" else None
 
 
 # Up to what relative error a rate is one that can be compared.
@@ -489,7 +623,8 @@ def rate_name(
     for lag, words in ((1, "one update early"), (-1, "one update late")):
         if are(lambda u, lag=lag: u + lag, 2):  # type: ignore[misc]
             return "sched-off-by-one", f"the learning rate comes {words}"
-    if k > 1 and (are(lambda u: (u - 1) * k + 1, 2) or are(lambda u: u * k, 1)):
+    counted = ((lambda u: (u - 1) * k + 1, 2), (lambda u: u * k, 1), (lambda u: u * k + 1, 1))
+    if k > 1 and any(are(at, least) for at, least in counted):
         said = f"the schedule counts micro-steps: it goes {k} times as fast"
         return "sched-per-microstep", said
     ratios = [rates[u].over(expected[u]) for u in both if expected[u].value]
@@ -511,11 +646,15 @@ def rate_name(
 def decays(run: Identified, rule: Rule) -> dict[str, tuple[str, Number]]:
     """How each tensor decays: coupled or decoupled, and with what weight, 0 for not at all."""
     found: dict[str, tuple[str, Number]] = {
-        name: ("coupled", weight) for name, weight in run.coupled.items() if weight.value
+        name: ("coupled", weight)
+        for name, weight in run.coupled.items()
+        if weight.value and name not in run.steps.still
     }
     shrinks: dict[str, list[Number]] = {}
     for update, each_move in rule.moves.items():
         for name, move in each_move.items():
+            if name in run.steps.still:
+                continue
             rate = rule.rates.get(update, move.rate)
             if rate.error < KNOWN * abs(rate.value) and math.isfinite(move.shrink.error):
                 shrinks.setdefault(name, []).append(move.shrink.over(rate))
@@ -532,8 +671,9 @@ def decay_findings(
     mine: Mapping[str, tuple[str, Number]],
     theirs: Mapping[str, tuple[str, Number]],
     matching: Matching,
+    rate: Number | None = None,
 ) -> Iterator[Finding]:
-    """Which tensors decay otherwise."""
+    """Which tensors decay otherwise; rate: of all updates, if it never changes."""
     kinds: dict[str, list[str]] = {}
     compared = 0
     for name, match in matching.matches.items():
@@ -554,6 +694,10 @@ def decay_findings(
                 kinds.setdefault("less", []).append(other)
             elif how != their_how:
                 kinds.setdefault(their_how, []).append(other)
+            elif rate is not None and theirs_weight.times(rate).equals(weight):
+                kinds.setdefault("alone", []).append(other)
+            elif rate is not None and weight.times(rate).equals(theirs_weight):
+                kinds.setdefault("times", []).append(other)
             elif not weight.equals(theirs_weight):
                 kinds.setdefault(f"{theirs_weight} instead of {weight}", []).append(other)
     decaying = sum(not weight.equals(0.0) for _, weight in mine.values())
@@ -570,6 +714,15 @@ def decay_findings(
             "decoupled": (
                 "l2-vs-decoupled",
                 f"the decay of {count} goes past the gradient: {which}",
+            ),
+            "alone": (
+                "wd-not-times-lr",
+                f"{count} shrink by their weight decay, which is not times the rate: {which}",
+            ),
+            "times": (
+                "without wd-not-times-lr",
+                f"{count} shrink by the rate times their weight decay, in the first run by their"
+                f" weight decay: {which}",
             ),
             "varies": (
                 "wd-not-times-lr",
@@ -591,11 +744,11 @@ class Moment:
     first: Number | None = None
 
 
-def moments(run: Identified) -> tuple[Moment, Moment]:
-    """The first and the second moment of a run, as its state shows them."""
+def moments(run: Identified, tensor: str | None = None) -> tuple[Moment, Moment]:
+    """The first and the second moment of a run, or of one of its tensors, as its state shows."""
     found = []
     for averages in (run.averages, run.squares):
-        exact = [each for each in averages if each.fit.exact]
+        exact = [e for e in averages if e.fit.exact and tensor in (None, e.step.name)]
         decay = agreed([each.decay for each in exact])
         begun = [each for each in exact if each.step.taken]
         gain = agreed([each.gain for each in begun or exact])
@@ -615,29 +768,61 @@ NONE = Number(0.0, 0.0)
 # What the decays of a rule's moments are called, where not beta1 and beta2.
 FIRSTS = {"sgd": "momentum", "rmsprop": "momentum", "lion": "beta2"}
 SECONDS = {"rmsprop": "alpha", "adadelta": "rho"}
+SLOTS = (FIRST, FIRSTS, "beta1"), (SECOND, SECONDS, "beta2")
 
 
 def average_findings(right: tuple[Moment, Moment], theirs: Identified) -> Iterator[Finding]:
     """Which moments go on otherwise than they should."""
     family, own = theirs.steps.family, moments(theirs)
-    called = FIRSTS.get(family, "beta1"), SECONDS.get(family, "beta2")
     for index, averages in enumerate((theirs.averages, theirs.squares)):
-        slot, name = (FIRST, SECOND)[index].get(family, ""), called[index]
-        bad = [each for each in averages if not each.fit.exact]
-        if bad:
-            worst = max(bad, key=lambda each: each.fit.relative)
-            said = (
-                f"{slot} does not go on as it should from update {worst.step.update}'s gradient:"
-                f" {worst.step.name} is {worst.fit.relative:.1e} off"
-            )
-            tensors = (worst.step.name,)
-            yield Finding(
-                f"another {slot}", "state", said, worst.step.update, tensors, f"state.{slot}"
-            )
+        slots, words, usual = SLOTS[index]
+        slot, name = slots.get(family, ""), words.get(family, usual)
         at = min((each.step.update for each in averages), default=1)
         found = moment_finding(right[index], own[index], name, slot, at)
         if found is not None:
             yield found
+
+
+def unexplained_averages(run: Identified) -> dict[str, Average]:
+    """By slot, where a moment goes on otherwise than any of the rules lets it: the worst."""
+    found = {}
+    for averages, (slots, _, _) in zip((run.averages, run.squares), SLOTS, strict=True):
+        off = [each for each in averages if not each.fit.exact]
+        if off:
+            found[slots[run.steps.family]] = max(off, key=lambda each: each.fit.relative)
+    return found
+
+
+def unexplained_findings(
+    theirs: Mapping[str, Average], mine: Mapping[str, Average]
+) -> Iterator[Finding]:
+    """Moments that go on in no known way, where the first run's do."""
+    for slot, worst in theirs.items():
+        if slot not in mine:
+            said = (
+                f"{slot} does not go on as it should from update {worst.step.update}'s gradient:"
+                f" {worst.step.name} is {worst.fit.relative:.1e} off"
+            )
+            tensors, phase = (worst.step.name,), f"state.{slot}"
+            yield Finding(f"another {slot}", "state", said, worst.step.update, tensors, phase)
+
+
+def differing(mine: Identified, theirs: Identified, matching: Matching) -> Iterator[Finding]:
+    """What is another number in the moments of some tensors, where a run has no one for all."""
+    found: dict[tuple[str, str], list[Finding]] = {}
+    for name, match in matching.matches.items():
+        for other in match.others:
+            both = zip(moments(mine, name), moments(theirs, other), SLOTS, strict=True)
+            for right, own, (slots, words, usual) in both:
+                family = theirs.steps.family
+                slot, called = slots.get(family, ""), words.get(family, usual)
+                each = moment_finding(right, own, called, slot, 1)
+                if each is not None:
+                    each = replace(each, tensors=(other,))
+                    found.setdefault((each.name, each.said), []).append(each)
+    for (_, said), several in found.items():
+        tensors = tuple(name for each in several for name in each.tensors)
+        yield replace(several[0], said=f"{said}, of {listed(tensors)}", tensors=tensors)
 
 
 def moment_finding(right: Moment, own: Moment, name: str, slot: str, at: int) -> Finding | None:

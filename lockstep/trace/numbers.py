@@ -49,6 +49,11 @@ class Number:
         error = self.error / abs(other.value) + abs(value) * other.error / abs(other.value)
         return Number(value, error)
 
+    def times(self, other: Number) -> Number:
+        """The product of two."""
+        error = self.error * abs(other.value) + abs(self.value) * other.error
+        return Number(self.value * other.value, error)
+
     @property
     def digits(self) -> int:
         """How many digits a number needs that may be this one."""

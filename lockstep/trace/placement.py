@@ -53,7 +53,11 @@ def is_adamax(run: Steps) -> bool:
     """
     if run.family != "adam":
         return False
-    begun = [s for s in run.of.values() if not any(each.any() for each in s.kept_before.values())]
+    begun = [
+        step
+        for step in run.of.values()
+        if "exp_avg_sq" in step.kept and not any(each.any() for each in step.kept_before.values())
+    ]
     if not begun:
         return False
     first, second = (
@@ -69,7 +73,8 @@ def renamed(step: Step, names: Mapping[str, str]) -> Step:
         {names.get(slot, slot): array for slot, array in kept.items()}
         for kept in (step.kept_before, step.kept)
     )
-    return replace(step, kept_before=before, kept=after)
+    dtypes = {names.get(slot, slot): dtype for slot, dtype in step.dtypes.items()}
+    return replace(step, kept_before=before, kept=after, dtypes=dtypes)
 
 
 def without_rate(run: Steps, gains: Gains) -> Steps:

@@ -114,6 +114,15 @@ class Trace:
             dict(g) for each in self.facts.get("optimizers", ()) for g in each.get("groups", ())
         ]
 
+    def by_tensor(self, setting: str) -> dict[str, Any]:
+        """A setting of its optimizers' groups, by tensor, as far as it is known whose they are."""
+        return {
+            name: group[setting]
+            for group in self.groups
+            if setting in group
+            for name in group.get("parameters", ())
+        }
+
     @cached_property
     def parameters(self) -> tuple[str, ...]:
         """The names of the parameters that an update was recorded of."""

@@ -72,6 +72,11 @@ class Step:
     kept_before: Mapping[str, Array]
     kept: Mapping[str, Array]
     dtype: str
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+
+    def dtype_of(self, slot: str) -> str:
+        """The dtype in which a part of the state is kept."""
+        return self.dtypes.get(slot, self.dtype)
 
     @property
     def gradient(self) -> Array | None:
@@ -112,6 +117,13 @@ class Steps:
             for slot, array in step.kept_before.items():
                 found.setdefault(slot, set()).update(map(float, np.unique(array)[:2]))
         return {slot: values.pop() for slot, values in found.items() if len(values) == 1}
+
+    @cached_property
+    def still(self) -> frozenset[str]:
+        """The tensors that never move, where others do."""
+        every = {name for _, name in self.of}
+        moved = {s.name for s in self.of.values() if not np.array_equal(s.before, s.after)}
+        return frozenset(every - moved) if moved else frozenset()
 
     @cached_property
     def shows_clipped(self) -> bool:
@@ -238,7 +250,7 @@ def step_by(
     before, after = look(update, "before", name), look(update, "after", name)
     if before is None or after is None:
         return None
-    kept, kept_before = {}, {}
+    kept, kept_before, dtypes, own = {}, {}, {}, update.dtype("before", name)
     for phase in update.phases:
         if not phase.startswith("state.") or (slot := slot_of(phase, keeps.names)) is None:
             continue
@@ -246,6 +258,8 @@ def step_by(
         if array is None or array.shape != before.shape:
             continue
         kept[slot] = array
+        if (dtype := update.dtype(phase, name)) != own:
+            dtypes[slot] = dtype
         begun = look(update, phase.replace("state.", BEFORE, 1), name)
         if begun is None and previous is not None:
             begun = look(previous, phase, name)
@@ -253,7 +267,7 @@ def step_by(
         kept_before[slot] = np.full_like(array, start) if begun is None else begun
     return Step(
         update.number, taken, name, before, after, look(update, "accumulated", name),
-        look(update, "clipped", name), kept_before, kept, update.dtype("before", name),
+        look(update, "clipped", name), kept_before, kept, own, dtypes,
     )  # fmt: skip
 
 

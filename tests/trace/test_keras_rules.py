@@ -18,10 +18,11 @@ Y = NUMBERS.normal(size=(SIZE * UPDATES, 3)).astype("float32")
 FALLING = [RATE / 2**update for update in range(UPDATES)]
 
 
-def in_pytorch(folder, name, rates, settings) -> None:
+def in_pytorch(folder, name, rates, settings, frozen=False) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
     for parameter, value in zip(model.parameters(), START, strict=True):
         parameter.data = torch.tensor(np.ascontiguousarray(value.T))
+    model[0].requires_grad_(not frozen)
     optimizer = getattr(torch.optim, name)(model.parameters(), rates[0], **settings)
     recorder = record.torch(folder, model, optimizer)
     for update, rate in enumerate(rates):
@@ -33,10 +34,11 @@ def in_pytorch(folder, name, rates, settings) -> None:
     recorder.close()
 
 
-def in_keras(folder, name, rates, settings) -> None:
+def in_keras(folder, name, rates, settings, frozen=False) -> None:
     layers = [keras.layers.Dense(7, activation="tanh"), keras.layers.Dense(3)]
     model = keras.Sequential([keras.Input((5,)), *layers])
     model.set_weights(START)
+    layers[0].trainable = not frozen
     falls = keras.optimizers.schedules.ExponentialDecay(rates[0], 1, 0.5)
     rate = falls if rates[0] != rates[1] else rates[0]
     model.compile(getattr(keras.optimizers, name)(rate, **settings), "mse")
@@ -115,3 +117,16 @@ def test_a_rate_inside_of_the_momentum_shows_where_the_rate_changes(tmp_path, na
     back = compare_traces(tmp_path / "b", tmp_path / "a")
     assert back.names == tuple(f"without {each}" for each in found.names)
     assert check_trace(tmp_path / "b").verdict == "same"
+
+
+def test_layers_that_are_frozen_in_both_are_no_difference(tmp_path) -> None:
+    """Keras records no layer that it does not train."""
+    in_pytorch(tmp_path / "a", "SGD", [RATE] * UPDATES, {}, frozen=True)
+    in_keras(tmp_path / "b", "SGD", [RATE] * UPDATES, {}, frozen=True)
+    in_pytorch(tmp_path / "c", "SGD", [RATE] * UPDATES, {})
+    same = compare_traces(tmp_path / "a", tmp_path / "b")
+    assert (same.verdict, same.names) == ("same", ())
+    assert any("never moves, has no counterpart" in note for note in same.notes)
+    for runs in ("cb", "bc"):
+        found = compare_traces(*(tmp_path / run for run in runs))
+        assert (found.verdict, found.names, len(found.left)) == ("differs", (), 2)

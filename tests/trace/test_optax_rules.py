@@ -19,8 +19,10 @@ START = {name: NUMBERS.normal(size=shape).astype("float32") / 3 for name, shape 
 DATA = NUMBERS.normal(size=(K * UPDATES, 4, 5)).astype("float32")
 
 
-def in_pytorch(folder, make, max_norm=None) -> None:
+def in_pytorch(folder, make, max_norm=None, clip=None, windows=1, frozen=()) -> None:
     model = torch.nn.ParameterDict({n: torch.nn.Parameter(torch.tensor(START[n])) for n in START})
+    for name in frozen:
+        model[name].requires_grad = False
     optimizer = make(model.parameters())
     recorder = record.torch(folder, model, optimizer)
     for number, x in enumerate(DATA):
@@ -29,7 +31,10 @@ def in_pytorch(folder, make, max_norm=None) -> None:
         if number % K == K - 1:
             if max_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+            if clip is not None:
+                clip(model)
             optimizer.step()
+        if number % (K * windows) == K * windows - 1:
             optimizer.zero_grad()
     recorder.close()
 
@@ -42,6 +47,8 @@ def in_jax(folder, optimizer) -> None:
         return jax.numpy.square(hidden @ parameters["outer"].T - 1).mean()
 
     recorder = record.jax(folder)
+    if not hasattr(optimizer, "init"):
+        optimizer = optimizer(recorder)
     optimizer = recorder.wrap(optax.MultiSteps(optimizer, K))
     gradient = recorder.gradient(jax.jit(jax.grad(loss)))
     state = optimizer.init(parameters)
@@ -201,6 +208,120 @@ def test_a_maximum_that_never_acts_is_no_difference(tmp_path) -> None:
     assert any("AMSGrad, which one run has, never acted" in note for note in found.notes)
 
 
+def by_value(model) -> None:
+    torch.nn.utils.clip_grad_value_(model.parameters(), 0.02)
+
+
+def each_alone(model) -> None:
+    for parameter in model.parameters():
+        torch.nn.utils.clip_grad_norm_(parameter, 0.02)
+
+
+def clipping(clip):
+    return lambda recorder: optax.chain(recorder.clipped(clip), optax.sgd(RATE))
+
+
+def decaying(rule, *before):
+    return optax.chain(*before, optax.add_decayed_weights(0.1), rule)
+
+
+def in_groups(parameters):
+    inner, outer = parameters
+    return torch.optim.Adam([{"params": [inner], "betas": (0.8, 0.99)}, {"params": [outer]}], RATE)
+
+
+GROUPS = {"inner": optax.adam(RATE, 0.8, 0.99), "outer": optax.adam(RATE)}
+TRAINED = {"train": optax.adam(RATE), "keep": optax.set_to_zero()}
+L2 = {"alpha": 0.9, "weight_decay": 0.1}
+FROM = {"initial_accumulator_value": 0.1, "eps": 1e-7, "weight_decay": 0.1}
+ADAMW, ADAM = torch_rule("AdamW", RATE, weight_decay=0.1), torch_rule("Adam", RATE)
+SGD, RMSPROP = torch_rule("SGD", RATE), optax.rmsprop(RATE, 0.9, eps_in_sqrt=False)
+NORM, VALUE = optax.clip_by_global_norm(0.02), optax.clip(0.02)
+# A run in PyTorch, one in JAX, and what the second does otherwise, and the first beside it.
+PORTS = {
+    "by value": ({"make": SGD, "clip": by_value}, clipping(VALUE), (), ()),
+    "value, not norm": (
+        {"make": SGD, "max_norm": 0.02},
+        clipping(VALUE),
+        ("clip-by-value",),
+        ("without clip-by-value",),
+    ),
+    "norm of all, not each": (
+        {"make": SGD, "clip": each_alone},
+        clipping(NORM),
+        ("without clip-per-tensor",),
+        ("clip-per-tensor",),
+    ),
+    "two windows": (
+        {"make": SGD, "windows": 2},
+        optax.sgd(RATE),
+        ("without missing-zero-grad",),
+        ("missing-zero-grad",),
+    ),
+    "rmsprop decays": ({"make": torch_rule("RMSprop", RATE, **L2)}, decaying(RMSPROP), (), ()),
+    "rmsprop clips and decays": (
+        {"make": torch_rule("RMSprop", RATE, **L2), "max_norm": 0.2},
+        decaying(RMSPROP, optax.clip_by_global_norm(0.2)),
+        (),
+        (),
+    ),
+    "adagrad decays": (
+        {"make": torch_rule("Adagrad", RATE, **FROM)},
+        decaying(optax.adagrad(RATE)),
+        (),
+        (),
+    ),
+    "betas by group": (
+        {"make": in_groups},
+        optax.multi_transform(GROUPS, dict(zip(GROUPS, GROUPS, strict=True))),
+        (),
+        (),
+    ),
+    "betas of one group": (
+        {"make": in_groups},
+        optax.adam(RATE),
+        ("another beta1", "another beta2"),
+        ("another beta1", "another beta2"),
+    ),
+    "coarse moment": (
+        {"make": ADAM},
+        optax.adam(RATE, mu_dtype="bfloat16"),
+        ("another dtype",),
+        ("another dtype",),
+    ),
+    "frozen in one": (
+        {"make": ADAM},
+        optax.multi_transform(TRAINED, {"inner": "keep", "outer": "train"}),
+        ("params-not-in-optimizer",),
+        ("without params-not-in-optimizer",),
+    ),
+    "frozen in both": (
+        {"make": ADAM, "frozen": ["inner"]},
+        optax.multi_transform(TRAINED, {"inner": "keep", "outer": "train"}),
+        (),
+        (),
+    ),
+    "decay without rate": (
+        {"make": ADAMW},
+        optax.chain(optax.adam(RATE), optax.add_decayed_weights(-0.1)),
+        ("wd-not-times-lr",),
+        ("without wd-not-times-lr",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_a_port_is_told_from_its_model_in_both_directions(tmp_path, name) -> None:
+    first, second, there, back = PORTS[name]
+    in_pytorch(tmp_path / "a", **first)
+    in_jax(tmp_path / "b", second)
+    for runs, named in (("ab", there), ("ba", back)):
+        found = compare_traces(*(tmp_path / run for run in runs))
+        assert (found.names, found.left) == (named, [])
+        assert found.verdict == ("differs" if named else "same")
+        assert found.compared == UPDATES * (7 * 5 + 3 * 7)
+
+
 @pytest.mark.parametrize("name", ["NAdam", "RAdam"])
 def test_a_rule_that_is_not_known_is_no_mistake_and_not_the_same(tmp_path, name) -> None:
     in_pytorch(tmp_path / "a", torch_rule(name, RATE))
@@ -211,6 +332,50 @@ def test_a_rule_that_is_not_known_is_no_mistake_and_not_the_same(tmp_path, name)
     found = compare_traces(tmp_path / "a", tmp_path / "b")
     assert found.verdict == "differs"
     assert any("cannot be said" in each for each in found.left)
+
+
+UNKNOWN = {
+    "noise": optax.noisy_sgd(RATE),
+    "belief": optax.adabelief(RATE),
+    "decays first": lambda recorder: optax.chain(
+        optax.add_decayed_weights(0.1),
+        recorder.clipped(optax.clip_by_global_norm(0.2)),
+        optax.sgd(RATE),
+    ),
+    "clips the update": lambda recorder: optax.chain(
+        optax.scale_by_adam(), recorder.clipped(optax.clip_by_global_norm(0.2))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_no_rule_explains_is_still_itself_and_no_other(tmp_path, name) -> None:
+    in_jax(tmp_path / "a", UNKNOWN[name])
+    in_jax(tmp_path / "b", UNKNOWN[name])
+    in_jax(tmp_path / "c", optax.adam(RATE))
+    same = compare_traces(tmp_path / "a", tmp_path / "b")
+    assert (same.verdict, same.names, same.left) == ("same", (), [])
+    assert compare_traces(tmp_path / "a", tmp_path / "c").verdict == "differs"
+
+
+ALONE = {
+    "sgd decays": torch_rule("SGD", RATE, weight_decay=0.1),
+    "eps by group": lambda parameters: torch.optim.Adam(
+        [
+            {"params": [each], "eps": eps}
+            for each, eps in zip(parameters, (1e-3, 1e-8), strict=True)
+        ],
+        RATE,
+    ),
+    "betas by group": in_groups,
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_run_that_does_as_its_settings_say_is_right(tmp_path, name) -> None:
+    in_pytorch(tmp_path / "a", ALONE[name])
+    found = check_trace(tmp_path / "a")
+    assert (found.verdict, found.names, found.left) == ("same", (), [])
 
 
 def test_a_run_that_goes_up_as_it_was_told_is_right(tmp_path) -> None:

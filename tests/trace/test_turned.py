@@ -1,0 +1,76 @@
+"""A loop of PyTorch against one with a mistake: a mistake of the first run is a difference, too."""
+
+import numpy as np
+import pytest
+
+from lockstep import record
+from lockstep.trace import check_trace, compare_traces
+
+torch = pytest.importorskip("torch")
+
+K, MICRO_BATCHES = 3, 11
+NUMBERS = np.random.default_rng(5)
+SIZES = [4, 4, 4, 4, 2, 4, 4, 4, 4, 4, 4]
+X = [NUMBERS.normal(size=(size, 5)).astype("float32") for size in SIZES]
+START = [NUMBERS.normal(size=shape).astype("float32") / 3 for shape in ((9, 5), (9,), (3, 9), (3,))]
+
+
+def trained(folder, mistake="") -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(5, 9), torch.nn.Tanh(), torch.nn.Linear(9, 3))
+    for parameter, value in zip(model.parameters(), START, strict=True):
+        parameter.data = torch.tensor(value)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    with record.torch(folder, model, optimizer):
+        windows = [list(range(MICRO_BATCHES))[start : start + K] for start in range(0, 11, K)]
+        for window in windows[: -1 if mistake == "last window dropped" else None]:
+            for number in window:
+                loss = model(torch.tensor(X[number])).square().mean()
+                share = 1 / (K if mistake == "partial window by K" else len(window))
+                if mistake == "by examples":
+                    share = SIZES[number] / sum(SIZES[each] for each in window)
+                (loss * (1 if mistake == "sum" else share)).backward()
+                if mistake == "schedule":
+                    schedule.step()
+                if mistake == "emptied" and number != window[-1]:
+                    optimizer.zero_grad()
+            optimizer.step()
+            if mistake != "schedule":
+                schedule.step()
+            optimizer.zero_grad()
+            if mistake == "changed":
+                model[0].weight.data *= 0.9
+            if mistake == "state" and window == windows[1]:
+                optimizer.state.clear()
+
+
+# What the second run does otherwise, and the first beside it.
+MISTAKES = {
+    "sum": ("no-divide", "divide-twice"),
+    "emptied": ("zero-per-microbatch", "without zero-per-microbatch"),
+    "by examples": ("without mean-of-means", "mean-of-means"),
+    "partial window by K": ("leftover-divided-by-k", "without leftover-divided-by-k"),
+    "schedule": ("sched-per-microstep", "other learning rates"),
+    "changed": ("changed between updates", "without changed between updates"),
+    "state": ("opt-state-dropped", "without opt-state-dropped"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_of_either_run_is_found(tmp_path, mistake) -> None:
+    trained(tmp_path / "a")
+    trained(tmp_path / "b", mistake)
+    for runs, name in zip(("ab", "ba"), MISTAKES[mistake], strict=True):
+        found = compare_traces(*(tmp_path / run for run in runs))
+        assert (found.verdict, found.names, found.left) == ("differs", (name,), [])
+    both = compare_traces(tmp_path / "b", tmp_path / "b")
+    assert (both.verdict, both.names, both.left) == ("same", (), [])
+
+
+def test_updates_that_one_run_has_alone_are_said(tmp_path) -> None:
+    trained(tmp_path / "a")
+    trained(tmp_path / "b", "last window dropped")
+    found = compare_traces(tmp_path / "a", tmp_path / "b")
+    assert found.verdict == "same"
+    assert "the first run goes on for 1 more update: it was not compared" in found.notes
+    assert check_trace(tmp_path / "a").verdict == "same"
