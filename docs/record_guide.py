@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import accumulation, diagnosis, goals
+from benchmarks import run as start_up
 from lockstep import mistakes
 from lockstep.experiments import zeroing
 from lockstep.frameworks import NAMES
@@ -114,6 +115,7 @@ def tables() -> dict[tuple[str, str], str]:
     speed = goals.tables(report)
     return {
         **{("speed.md", name): table for name, table in speed.items()},
+        ("speed.md", "start-up"): start_up.markdown(json.loads(start_up.FILE.read_text())),
         ("read/fast.md", "costs"): goals.costs_table(report),
         ("accumulation.md", "accumulation"): accumulation.markdown(times),
         ("identical.md", "bounds"): bounds_table(load()),
