@@ -9,36 +9,28 @@ from typing import Any
 
 from lockstep import mistakes
 from lockstep.problem import Optimizer
-from lockstep.trace.comparison import (
-    Comparison,
-    between,
-    foreign_rule,
-    left_of,
-    rates_of,
-    rule_findings,
-    settings_of,
-    size,
-)
+from lockstep.trace.comparison import Comparison, size
+from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import ordered
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy
 from lockstep.trace.matching import Match, Matching
-from lockstep.trace.naming import (
+from lockstep.trace.moments import (
     Moment,
-    Rule,
     average_findings,
-    decay_findings,
-    decays,
-    rule_of,
     unexplained_averages,
     unexplained_findings,
-    window_findings,
 )
 from lockstep.trace.numbers import Number
 from lockstep.trace.placement import as_torch_keeps
 from lockstep.trace.ranks import folders, rank_findings
 from lockstep.trace.reading import Trace, TraceError, read
+from lockstep.trace.rules import Rule, rates_of, rule_of
+from lockstep.trace.settings import settings_of
+from lockstep.trace.state import between
 from lockstep.trace.steps import Steps, steps
+from lockstep.trace.updates import foreign_rule, left_of, rule_findings
+from lockstep.trace.windows import window_findings
 
 
 def check_trace(folder: str | Path) -> Comparison:

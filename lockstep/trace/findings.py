@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lockstep import mistakes
@@ -50,3 +51,14 @@ class Finding:
 def ordered(findings: list[Finding]) -> list[Finding]:
     """By stage, then by update."""
     return sorted(findings, key=lambda each: ([*STAGES].index(each.stage), each.update))
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def turned(name: str, said: str) -> tuple[str, str]:
+    """What the first run does, and the second does not."""
+    return f"without {name}", f"in the first run, and not in this one, {said}"

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lockstep.record.writer import RUN
-from lockstep.trace.findings import Finding
-from lockstep.trace.naming import listed
+from lockstep.trace.findings import Finding, listed
 from lockstep.trace.reading import Trace, Update
 
 RANK = re.compile(r"rank-(\d+)")

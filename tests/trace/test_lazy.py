@@ -10,10 +10,10 @@ import lockstep.record
 from lockstep.diagnosis.forms import forms_of
 from lockstep.problem import Optimizer
 from lockstep.trace import check_trace, compare_traces
-from lockstep.trace.comparison import rule_findings
 from lockstep.trace.lazy import NAME
 from lockstep.trace.matching import Matching
-from lockstep.trace.naming import Rule
+from lockstep.trace.rules import Rule
+from lockstep.trace.updates import rule_findings
 from lockstep.trace.words import text
 
 UPDATES = 6

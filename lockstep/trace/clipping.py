@@ -1,0 +1,267 @@
+"""What clipping does to a gradient, in one of the ways that are known, and in two runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from lockstep.trace.findings import Finding
+from lockstep.trace.identify import NOTHING, SUMMED, Identified, norm_of
+from lockstep.trace.numbers import Fit, Number, agreed, unit
+from lockstep.trace.rules import KNOWN
+from lockstep.trace.steps import Step
+
+# What is added to a norm before something is divided by it: torch.nn.utils.clip_grad_norm_ does.
+EPSILONS = (0.0, 1e-6)
+
+
+def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
+    """What clipping did otherwise: the way that explains all updates, of those that are known."""
+    right, own, clips = way_of(mine), way_of(theirs), clips_of(theirs)
+    wrong = [each for each in clips if not each.taken(right)]
+    if not wrong or not mine.factors:
+        return
+    first = wrong[0]
+
+    def found(name: str, said: str, policy: bool = False) -> Finding:
+        return Finding(name, "clip", said, first.update, tuple(first.factors), "clipped", policy)
+
+    if right is None:
+        yield found(
+            "clips", f"it clips a gradient of norm {first.norm:.4g}, the other run does not"
+        )
+        return
+    if right.kind == "unknown":
+        if not alike(clips_of(mine), clips):
+            said = f"a gradient of norm {first.norm:.4g} is clipped otherwise than in the first run"
+            yield found("clips in another way", said)
+        return
+    limit = right.to.value
+    ways: dict[str, tuple[str, tuple[Way | None, ...]]] = {
+        "clip-ignored": (
+            f"a gradient of norm {first.norm:.4g} is not clipped to {limit:.4g}",
+            (None,),
+        ),
+        **{
+            CLIPS.get(kind, f"without {CLIPS.get(right.kind)}"): (
+                said.format(f"{limit:.4g}"),
+                tuple(Way(kind, right.to, epsilon) for epsilon in EPSILONS),
+            )
+            for kind, said in SAID.items()
+            if kind != right.kind
+        },
+    }
+    same = [
+        name
+        for name, (_, each) in ways.items()
+        if any(all(clip.taken(way) for clip in clips) for way in each)
+    ]
+    if same:
+        others = f"; {' or '.join(same[1:])} would do the same here" if same[1:] else ""
+        yield replace(found(same[0], ways[same[0]][0] + others), others=tuple(same[1:]))
+    elif own is not None and own.kind == right.kind and own.to.equals(right.to):
+        small = max(each.epsilon for each in (own, right))
+        said = (
+            f"the norm has {small:g} added to it before the division in one run, and not in the"
+            " other: a policy of torch.nn.utils.clip_grad_norm_"
+        )
+        yield found("clip-epsilon", said, policy=True)
+    elif own is not None and own.kind != "unknown":
+        if own.kind != right.kind:
+            name = CLIPS.get(own.kind, f"without {CLIPS.get(right.kind)}")
+            yield found(name, SAID[own.kind].format(own.to))
+        yield found(f"clips to {own.to}", f"a gradient is clipped to {own.to}, not {right.to}")
+    else:
+        said = f"a gradient of norm {first.norm:.4g} is clipped in no known way"
+        yield found("clips in another way", said)
+
+
+# What the catalogue calls clipping that is not of all tensors together, and what each does.
+CLIPS = {"alone": "clip-per-tensor", "by value": "clip-by-value"}
+SAID = {
+    "together": "all tensors are clipped to {} together",
+    "alone": "each tensor is clipped to {} on its own, not all together",
+    "by value": "no number of the gradient is above {}: each is clipped on its own",
+}
+
+
+def alike(clips: Sequence[Clip], others: Sequence[Clip]) -> bool:
+    """Whether two runs multiply gradients of one norm with the same factor, where they have any."""
+    pairs = [(a, b) for a, b in zip(clips, others, strict=False) if a.update == b.update]
+    off = [(a, b, abs(1 - b.norm / a.norm) + a.rounding + b.rounding) for a, b in pairs if a.norm]
+    near = [(a.ratio, b.ratio, each) for a, b, each in off if each < KNOWN]
+    return bool(near) and all(abs(one - two) <= 2 * each * one for one, two, each in near)
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """What clipping did in an update.
+
+    factors: by tensor, what its gradient was multiplied with; norms: by tensor, before.
+    """
+
+    update: int
+    factors: Mapping[str, Fit]
+    norms: Mapping[str, float]
+    steps: Mapping[str, Step]
+
+    @property
+    def norm(self) -> float:
+        """The global norm before."""
+        return norm_of(self.norms)
+
+    def taken(self, way: Way | None) -> bool:
+        """Whether a way of clipping, or none, does this."""
+        if way is None:
+            return self.explained(lambda _: NOTHING)
+        if way.kind == "together":
+            return self.explained(lambda _: way.factor(self.norm))
+        if way.kind == "alone":
+            norms = self.norms
+            return self.explained(
+                lambda name: way.factor(norms[name]) if name in norms else NOTHING
+            )
+        return way.kind == "by value" and self.by_value(way.to)
+
+    @property
+    def ratio(self) -> float:
+        """What the norm is afterwards, of what it was."""
+        norms = [
+            math.sqrt(sum(float((each**2).sum()) for each in arrays if each is not None))
+            for arrays in zip(
+                *((s.clipped, s.accumulated) for s in self.steps.values()), strict=True
+            )
+        ]
+        return norms[0] / norms[1] if norms[1] else 1.0
+
+    @cached_property
+    def factor(self) -> Number | None:
+        """What all tensors were multiplied with, if that is one number."""
+        if not all(fitted.exact for fitted in self.factors.values()):
+            return None
+        return agreed([fitted.coefficients[0] for fitted in self.factors.values()])
+
+    def threshold(self, epsilon: float) -> Number | None:
+        """To which norm all tensors were clipped together, if they were."""
+        if self.factor is None:
+            return None
+        norm = self.norm + epsilon
+        # The norm that the run itself took was rounded.
+        return Number(self.factor.value * norm, (self.factor.error + self.rounding) * norm)
+
+    def thresholds(self, epsilon: float) -> list[Number]:
+        """To which norm each tensor that was clipped was clipped."""
+        return [
+            Number(factor.value * norm, (factor.error + self.rounding) * norm)
+            for name, fitted in self.factors.items()
+            for factor in fitted.coefficients[:1]
+            if fitted.exact and name in self.norms and not factor.equals(1.0)
+            for norm in [self.norms[name] + epsilon]
+        ]
+
+    @property
+    def rounding(self) -> float:
+        """What the norm of a gradient may be off by, relatively."""
+        return SUMMED * max(unit(step.dtype) for step in self.steps.values())
+
+    def explained(self, factor: Callable[[str], Number]) -> bool:
+        """Whether each tensor was multiplied with its factor."""
+        for name, fitted in self.factors.items():
+            right = factor(name)
+            error = right.error + self.rounding * right.value
+            if not fitted.exact or not fitted.coefficients[0].equals(Number(right.value, error)):
+                return False
+        return True
+
+    def by_value(self, limit: Number) -> bool:
+        """Whether each number was clipped on its own."""
+        for name in self.factors:
+            step = self.steps[name]
+            if step.accumulated is None or step.clipped is None:
+                return False
+            right = np.clip(step.accumulated, -limit.value, limit.value)
+            slack = self.rounding + limit.error / limit.value
+            summed = self.rounding * float(abs(step.clipped).mean())
+            if not np.allclose(step.clipped, right, rtol=slack, atol=summed):
+                return False
+        return True
+
+
+def clips_of(run: Identified) -> list[Clip]:
+    """What clipping did in each update of which it was recorded."""
+    found = []
+    for update in run.steps.numbers:
+        factors = {
+            name: fitted
+            for (number, name), fitted in run.factors.items()
+            if number == update and np.isfinite(fitted.coefficients[0].error)
+        }
+        if factors and run.norms.get(update):
+            found.append(Clip(update, factors, run.norms[update], run.steps.at(update)))
+    return found
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a run clips: the factor is to / (norm + epsilon), 1 where that is more.
+
+    kind: whether the norm is that of all tensors together, or of each alone; or whether each number
+    is clipped, by value; or "unknown".
+    """
+
+    kind: str
+    to: Number
+    epsilon: float = 0.0
+
+    def factor(self, norm: float) -> Number:
+        """What a gradient of this norm is multiplied with."""
+        factor = self.to.over(Number(norm + self.epsilon, 0.0))
+        return factor if factor.value < 1 else NOTHING
+
+
+def way_of(run: Identified) -> Way | None:
+    """How a run clips; None if it never did."""
+    every = clips_of(run)
+    clips = [each for each in every if not each.taken(None)]
+    if not clips:
+        return None
+    found = []
+    for epsilon in EPSILONS:
+        together = [clip.threshold(epsilon) for clip in clips]
+        to = agreed([number for number in together if number is not None])
+        if to is not None and None not in together:
+            found.append(Way("together", to, epsilon))
+    for epsilon in EPSILONS:
+        to = agreed([number for clip in clips for number in clip.thresholds(epsilon)])
+        if to is not None and not found:
+            found.append(Way("alone", to, epsilon))
+    largest = [
+        abs(step.clipped).max()
+        for each in clips
+        for step in each.steps.values()
+        if step.clipped is not None and step.clipped.size
+    ]
+    if largest:
+        found.append(Way("by value", Number(float(max(largest)), 0.0)))
+    # One update alone tells no epsilon: a limit that somebody typed has few digits.
+    found = [way for way in found if all(each.taken(way) for each in every)]
+    unknown = Way("unknown", Number(math.nan, math.inf))
+    return min(found, key=lambda way: (list(SAID).index(way.kind), way.to.digits), default=unknown)
+
+
+def with_clip(run: Identified, rates: Mapping[int, Number]) -> Identified:
+    """A run of which no clipping was shown, with what clipping must have done at some rates.
+
+    Where that is no clipping to one norm, its rates are other ones.
+    """
+    if run.factors or run.steps.shows_clipped:
+        return run
+    found = replace(run, rates=rates)
+    way = way_of(found)
+    # One update alone is a clip to some norm at any rate.
+    several = len(clips_of(found)) > 1 and way is not None and way.kind == "together"
+    return found if several or way is None else run

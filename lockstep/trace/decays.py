@@ -1,0 +1,101 @@
+"""How each tensor decays, and where two runs differ in that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from lockstep.trace.findings import Finding, listed
+from lockstep.trace.identify import Identified
+from lockstep.trace.matching import Matching
+from lockstep.trace.numbers import Number, agreed
+from lockstep.trace.rules import KNOWN, Rule
+
+
+def decays(run: Identified, rule: Rule) -> dict[str, tuple[str, Number]]:
+    """How each tensor decays: coupled or decoupled, and with what weight, 0 for not at all."""
+    found: dict[str, tuple[str, Number]] = {
+        name: ("coupled", weight)
+        for name, weight in run.coupled.items()
+        if weight.value and name not in run.steps.still
+    }
+    shrinks: dict[str, list[Number]] = {}
+    for update, each_move in rule.moves.items():
+        for name, move in each_move.items():
+            if name in run.steps.still:
+                continue
+            rate = rule.rates.get(update, move.rate)
+            if rate.error < KNOWN * abs(rate.value) and math.isfinite(move.shrink.error):
+                shrinks.setdefault(name, []).append(move.shrink.over(rate))
+    for name, numbers in shrinks.items():
+        weight = agreed(numbers)
+        if weight is None:
+            weight = Number(numbers[0].value, math.inf)
+        if name not in found:
+            found[name] = "decoupled", Number(0.0, weight.error) if weight.equals(0.0) else weight
+    return found
+
+
+def decay_findings(
+    mine: Mapping[str, tuple[str, Number]],
+    theirs: Mapping[str, tuple[str, Number]],
+    matching: Matching,
+    rate: Number | None = None,
+) -> Iterator[Finding]:
+    """Which tensors decay otherwise; rate: of all updates, if it never changes."""
+    kinds: dict[str, list[str]] = {}
+    compared = 0
+    for name, match in matching.matches.items():
+        for other in match.others:
+            if name not in mine or other not in theirs:
+                continue
+            (how, weight), (their_how, theirs_weight) = mine[name], theirs[other]
+            compared += 1
+            none, their_none = weight.equals(0.0), theirs_weight.equals(0.0)
+            if not math.isfinite(theirs_weight.error) and theirs_weight.value:
+                kinds.setdefault("varies", []).append(other)
+            elif (none or their_none) and weight.equals(theirs_weight):
+                # Both are 0, or not known well enough to say that one is.
+                continue
+            elif none:
+                kinds.setdefault("more", []).append(other)
+            elif their_none:
+                kinds.setdefault("less", []).append(other)
+            elif how != their_how:
+                kinds.setdefault(their_how, []).append(other)
+            elif rate is not None and theirs_weight.times(rate).equals(weight):
+                kinds.setdefault("alone", []).append(other)
+            elif rate is not None and weight.times(rate).equals(theirs_weight):
+                kinds.setdefault("times", []).append(other)
+            elif not weight.equals(theirs_weight):
+                kinds.setdefault(f"{theirs_weight} instead of {weight}", []).append(other)
+    decaying = sum(not weight.equals(0.0) for _, weight in mine.values())
+    for kind, others in kinds.items():
+        count = f"{len(others)} of {compared} tensors"
+        which = listed(others)
+        name, said = {
+            "more": ("wd-on-bias", f"{count} decay that should not: {which}"),
+            "less": (
+                "wd-ignored" if len(others) >= decaying else "some do not decay",
+                f"{count} do not decay and should: {which}",
+            ),
+            "coupled": ("l2-vs-decoupled", f"the decay of {count} goes into the gradient: {which}"),
+            "decoupled": (
+                "l2-vs-decoupled",
+                f"the decay of {count} goes past the gradient: {which}",
+            ),
+            "alone": (
+                "wd-not-times-lr",
+                f"{count} shrink by their weight decay, which is not times the rate: {which}",
+            ),
+            "times": (
+                "without wd-not-times-lr",
+                f"{count} shrink by the rate times their weight decay, in the first run by their"
+                f" weight decay: {which}",
+            ),
+            "varies": (
+                "wd-not-times-lr",
+                f"{count} do not decay in proportion to the rate: {which}",
+            ),
+        }.get(kind, ("another weight decay", f"the weight decay of {count} is {kind}: {which}"))
+        yield Finding(name, "decay", said, 1, tuple(others), "after")

@@ -1,0 +1,106 @@
+"""Gradients that are other ones from the same parameters: the model, its loss or the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lockstep.trace import forward
+from lockstep.trace.data import another_finding, data_of, strangers
+from lockstep.trace.findings import Finding
+from lockstep.trace.forward import Parting
+from lockstep.trace.gradients import Pair, arranged
+from lockstep.trace.layers import Case, Reason, explained
+from lockstep.trace.losses import loss_reason
+from lockstep.trace.matching import Matching
+from lockstep.trace.reading import Trace, Update
+
+
+def model_findings(
+    mine: Trace, theirs: Trace, gradients: Sequence[Pair], matching: Matching
+) -> Iterator[Finding]:
+    """Gradients that are other ones from the same parameters: the model, its loss or the data."""
+    untied = list(untied_findings(matching))
+    yield from untied
+    pair = next((each for each in gradients if each.off and not each.nothing), None)
+    if pair is None or (untied and only_untied(pair, mine, theirs, matching)):
+        return
+    off = pair.off
+    where = "" if pair.micro_batch is None else f" in micro-batch {pair.micro_batch + 1}"
+    worst = ", ".join(f"{name} ({off[name]:.1g})" for name in list(off)[:3])
+    said = (
+        f"the gradients of {len(off)} of {len(pair.rest)} tensors are other ones{where}, at the"
+        f" same parameters, most of all {worst}; rounding leaves {pair.floor:.0e}"
+    )
+    # Updates are numbered from 1, and none is missing.
+    found = parted(
+        mine.updates[pair.update - 1], theirs.updates[pair.update - 1], matching, pair.floor
+    )
+    name = "another gradient"
+    if found is not None:
+        parting, reason = found
+        said = f"the forward passes part {parting.where}; {said}"
+        if reason is not None:
+            name, said = reason.name, f"{reason.said}, {parting.where}; {said.split('; ', 1)[1]}"
+    modules = found[0].names if found is not None else ()
+    both = [data_of(run.updates[pair.update - 1]) for run in (mine, theirs)]
+    index = pair.micro_batch
+    if index is not None and index < min(map(len, both)):
+        here, there = (data[index] for data in both)
+        if strangers(here, there):
+            yield another_finding(pair.update, index, here[0], there[0])
+            return
+    yield Finding(name, "model", said, pair.update, tuple(off), "gradient", modules=modules)
+
+
+def parted(
+    mine: Update, theirs: Update, matching: Matching, floor: float
+) -> tuple[Parting, Reason | None] | None:
+    """Where the forward passes of an update part, and why; None where they were not recorded."""
+    parting = forward.parting(mine, theirs, matching, floor)
+    if parting is None:
+        return None
+    if parting.kind == "loss":
+        return parting, loss_reason(mine, theirs, parting.got[0])
+    parameters: dict[str, dict[str, Any]] = {}
+    for name in mine.phases["before"]:
+        module = forward.owner(name, mine.facts["modules"])
+        array = mine.array("before", name, whole=True)
+        if module is not None and array is not None:
+            parameters.setdefault(module, {})[name[len(module) :].lstrip("./")] = array
+    return parting, explained(Case(parting, parameters, floor))
+
+
+def only_untied(pair: Pair, mine: Trace, theirs: Trace, matching: Matching) -> bool:
+    """Whether a pair's gradients are the same once those of the copies are added to their own."""
+    added = {name: copy for copy, name in matching.copies.items()}
+    if set(pair.off) - set(added):
+        return False
+    update, other = mine.updates[pair.update - 1], theirs.updates[pair.update - 1]
+    phase = "accumulated" if pair.micro_batch is None else f"gradient.{pair.micro_batch}"
+
+    def both(name: str) -> tuple[Any, Any]:
+        return update.array(phase, name), arranged(other, phase, matching.matches[name])
+
+    # What a recorder sees may have the weight of the micro-batch in it, or not.
+    alike = [both(name) for name in pair.rest if name not in pair.off]
+    first, second = max(alike, key=lambda each: float(abs(each[0]).max()), default=(None, None))
+    if first is None or not (square := float((first * first).sum())):
+        return False
+    weight = float((first * second).sum()) / square
+    for name in pair.off:
+        right, own = both(name)
+        copied = other.array(phase, added[name])
+        if copied is None:
+            return False
+        turned = forward.arranged(weight * right - own, copied)
+        if turned is None or forward.distance(weight * right, own + turned) > pair.floor:
+            return False
+    return True
+
+
+def untied_findings(matching: Matching) -> Iterator[Finding]:
+    """Parameters of their own that are one in the first run."""
+    for copy, name in matching.copies.items():
+        said = f"{copy} begins as a copy of {name}, and is trained on its own: they are one there"
+        yield Finding("untied", "model", said, 1, (copy,), "before")

@@ -1,0 +1,266 @@
+"""The rule that takes a run's updates: a form of the catalogue, or none, and its rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+
+from lockstep.diagnosis.forms import Form, forms_of
+from lockstep.mistakes import names
+from lockstep.oracle.loop import STAGES, Stages
+from lockstep.problem import Optimizer
+from lockstep.trace.identify import Identified, Move, move_by, moves, setting
+from lockstep.trace.numbers import Number, agreed
+from lockstep.trace.steps import Step
+
+# The stages of the loop that a form of the rule replaces; all other stages are looked at before.
+OF_THE_RULE = {"constants", "rule", "settings"}
+# Up to what relative error a rate is one that can be compared.
+KNOWN = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A rule that takes a run's updates: a form of the catalogue, or none, and its settings.
+
+    moves: by update and tensor; rates: by update, the one of all tensors; tensors: those that the
+    form is of, all where none is named.
+    """
+
+    form: Form | None
+    optimizer: Optimizer
+    moves: Mapping[int, Mapping[str, Move]]
+    tensors: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> list[Step]:
+        """The updates' steps."""
+        return [move.step for each in self.moves.values() for move in each.values()]
+
+    @property
+    def exact(self) -> bool:
+        """Whether it takes every update, within rounding."""
+        every = [move for each in self.moves.values() for move in each.values()]
+        return bool(every) and all(move.fit.exact for move in every)
+
+    @property
+    def off(self) -> list[Move]:
+        """The moves that it does not explain."""
+        return [m for each in self.moves.values() for m in each.values() if not m.fit.exact]
+
+    @cached_property
+    def rates(self) -> dict[int, Number]:
+        """The rate of each update, where its tensors agree on one that is known."""
+        found = {}
+        for update, each in self.moves.items():
+            known = [move.rate for move in each.values() if move.fit.exact]
+            common = agreed(known)
+            if common is not None and common.error < KNOWN * abs(common.value):
+                found[update] = common
+        return found
+
+
+def ruled(run: Identified, stages: Stages, optimizer: Optimizer, form: Form | None = None) -> Rule:
+    """The updates of a run as a rule takes them."""
+    return Rule(form, optimizer, moves(run, run.gradients, stages, optimizer))
+
+
+def rule_of(run: Identified, expected: Mapping[int, Number], accumulation_steps: int) -> Rule:
+    """The rule that takes a run's updates, with the fewest differences from the right one.
+
+    expected: the rates that its updates should have.
+    """
+    right = ruled(run, STAGES, run.optimizer)
+    ways = [(deviations(right, expected, accumulation_steps), 0, right)]
+    if ways[0][0] <= 1:
+        # No form of the catalogue can leave fewer differences than one.
+        return right
+    if run.steps.family == "sgd" and "momentum_buffer" in run.steps.slots:
+        # Of what a state shows, momentum with and without Nesterov's step are one.
+        other = replace(run.optimizer, nesterov=not run.optimizer.nesterov)
+        turned = ruled(run, STAGES, other)
+        if turned.exact:
+            return turned
+    hardest = hard(right)
+    for index, form in enumerate(rule_forms(), 1):
+        if fits(run, form.stages, run.optimizer, hardest):
+            rule = ruled(run, form.stages, run.optimizer, form)
+            if rule.exact:
+                ways.append((1 + deviations(rule, expected, accumulation_steps), index, rule))
+    if any(rule.exact for *_, rule in ways):
+        return min(ways, key=lambda way: way[:2])[2]
+    if (part := in_part(run, right)) is not None:
+        return part
+    # An eps that is none of the catalogue's, and if that is not all, beside one of its forms.
+    for beside in (None, *rule_forms()):
+        solved = with_eps(run, hardest, beside)
+        if solved is not None:
+            more = 1 + deviations(solved, expected, accumulation_steps) + (beside is not None)
+            ways.append((more, len(ways), solved))
+            if beside is None:
+                break
+    return min(ways, key=lambda way: way[:2])[2]
+
+
+def in_part(run: Identified, right: Rule) -> Rule | None:
+    """The right rule, and one of the catalogue's forms for the tensors that it does not explain."""
+    names = {move.step.name for move in right.off}
+    of = {key: step for key, step in run.steps.of.items() if step.name in names}
+    if len(of) == len(run.steps.of):
+        return None
+    part = Identified(replace(run.steps, of=of), run.optimizer)
+    hardest = hard(right)
+    for form in rule_forms():
+        if fits(part, form.stages, part.optimizer, hardest):
+            rule = ruled(part, form.stages, part.optimizer, form)
+            if rule.exact:
+                both = {u: {**each, **rule.moves.get(u, {})} for u, each in right.moves.items()}
+                return Rule(form, run.optimizer, both, tuple(sorted(names)))
+    return None
+
+
+def hard(rule: Rule) -> list[Step]:
+    """Two of the steps that a rule does not explain, or any, which tell most others apart."""
+    moves = rule.off or [move for each in rule.moves.values() for move in each.values()]
+    worst = sorted(moves, key=lambda move: -move.fit.relative)
+    return [move.step for move in (worst[0], worst[len(worst) // 2])] if worst else []
+
+
+def fits(run: Identified, stages: Stages, optimizer: Optimizer, steps: Sequence[Step]) -> bool:
+    """Whether a rule explains some steps, each at a rate of its own."""
+    found = (move_by(run, step, run.gradients, stages, setting(optimizer)) for step in steps)
+    return all(move is not None and move.fit.exact for move in found)
+
+
+@cache
+def rule_forms() -> tuple[Form, ...]:
+    """The catalogue's forms that replace the rule or its numbers alone."""
+    every = [form for name in names() for form in forms_of(name)]
+    # Of two that explain the same, what a library does is likelier than what somebody got wrong.
+    every.sort(key=lambda form: form.mistake.kind != "library")
+    return tuple(form for form in every if set(form.stages.replaced) <= OF_THE_RULE)
+
+
+def deviations(rule: Rule, expected: Mapping[int, Number], accumulation_steps: int) -> float:
+    """How many differences a rule leaves: the rates' are one if they have a name."""
+    if not rule.exact:
+        return math.inf
+    said = rate_name(rule.rates, expected, accumulation_steps)
+    return 0 if said is None else 1 if said[0] != OTHER_RATES else 2
+
+
+def with_eps(run: Identified, steps: Sequence[Step], form: Form | None = None) -> Rule | None:
+    """A rule with another eps, where one takes every update: from a step, by halving."""
+    if not run.optimizer.eps or not steps:
+        return None
+    stages = STAGES if form is None else form.stages
+
+    def rest(power: float) -> float:
+        settings = setting(replace(run.optimizer, eps=10.0**power))
+        move = move_by(run, steps[0], run.gradients, stages, settings)
+        return math.inf if move is None else move.fit.relative
+
+    step = 1.0
+    best = min((-12.0 + step * index for index in range(13)), key=rest)
+    nearest = rest(best)
+    while step > PRECISE and nearest < NEAR * step:
+        step /= 2
+        best = min((best - step, best, best + step), key=rest)
+        nearest = rest(best)
+    for digits in (1, 2, 3, 6, 12):
+        settings = replace(run.optimizer, eps=float(f"{10.0**best:.{digits}g}"))
+        if fits(run, stages, settings, steps):
+            found = ruled(run, stages, settings, form)
+            return found if found.exact else None
+    return None
+
+
+# To what part of its power of ten an eps is solved for.
+PRECISE = 1e-10
+# How much a change is off, at most, where its eps is off by a power of ten.
+NEAR = 1.0
+OTHER_RATES = "other learning rates"
+
+
+def rate_name(
+    rates: Mapping[int, Number], expected: Mapping[int, Number], accumulation_steps: int
+) -> tuple[str, str] | None:
+    """What the rates of a run are, beside those that were expected; None if they are the same."""
+    both = [update for update in rates if update in expected]
+    if not both or all(rates[update].equals(expected[update]) for update in both):
+        return None
+
+    def are(at: Callable[[int], int], least: int) -> bool:
+        pairs = [(rates[u], expected[at(u)]) for u in rates if at(u) in expected]
+        return len(pairs) >= least and all(one.equals(other) for one, other in pairs)
+
+    k = accumulation_steps
+    for lag, words in ((1, "one update early"), (-1, "one update late")):
+        if are(lambda u, lag=lag: u + lag, 2):  # type: ignore[misc]
+            return "sched-off-by-one", f"the learning rate comes {words}"
+    counted = ((lambda u: (u - 1) * k + 1, 2), (lambda u: u * k, 1), (lambda u: u * k + 1, 1))
+    if k > 1 and any(are(at, least) for at, least in counted):
+        said = f"the schedule counts micro-steps: it goes {k} times as fast"
+        return "sched-per-microstep", said
+    ratios = [rates[u].over(expected[u]) for u in both if expected[u].value]
+    factor = agreed(ratios)
+    first = both[0]
+    if factor is not None and len(ratios) == len(both):
+        name = "rate-times-k" if factor.equals(float(k)) and k > 1 else "another learning rate"
+        if factor.equals(-1.0):
+            name = "sign-flipped"
+        said = f"the learning rate of update {first} is {rates[first]} instead of {expected[first]}"
+        return name, f"{said}, and {factor} times the right one in all"
+    one = agreed(list(rates.values()))
+    if one is not None and len(both) > 1:
+        return "schedule-ignored", f"the learning rate is {one} in all updates"
+    each = ", ".join(f"{rates[u]} instead of {expected[u]}" for u in both[:4])
+    return OTHER_RATES, f"the learning rates are {each}"
+
+
+# How near a rate that was read off is to the one that was recorded, of rounding that adds up.
+CLOSE = 1e-4
+
+
+def rates_of(run: Identified, rule: Rule | None) -> dict[int, Number]:
+    """The rates of a run's updates: as its optimizer had them, or as its updates show them."""
+    found = dict(rule.rates) if rule else {}
+    for update in run.steps.trace.updates:
+        recorded = set((update.facts.get("rates") or {}).values())
+        if len(recorded) != 1:
+            continue
+        rate = float(next(iter(recorded)))
+        said = Number(rate, 2.0**-24 * abs(rate))
+        seen = found.get(update.number) if rule and rule.exact else None
+        # An update that goes up, or by another factor, has not the rate that its optimizer says.
+        if seen is None or abs(seen.value - rate) <= seen.error + CLOSE * abs(rate):
+            found[update.number] = said
+    return found
+
+
+def as_counted(
+    expected: dict[int, Number], mine: Identified, theirs: Identified
+) -> dict[int, Number]:
+    """The rates that the second run should have, as it counts, if it counts otherwise.
+
+    A schedule goes on with windows that are left out, and begins anew with the optimizer's state.
+    """
+    here, there, own = mine.left_out, theirs.left_out, rates_of(theirs, None)
+    anew = theirs.steps.anew
+    shifted = {
+        update: expected[window]
+        for update in there.keys() & here.keys()
+        if (window := update + there[update] - here[update]) in expected
+    }
+    restarted = {
+        update: expected[window]
+        for update in there
+        if (window := update - max((n - 1 for n in anew if n <= update), default=0)) in expected
+    }
+    for counted in (shifted, restarted):
+        both = counted.keys() & own.keys()
+        if both and all(own[update].equals(counted[update]) for update in both):
+            return counted
+    return expected

@@ -1,0 +1,158 @@
+"""How the micro-batches of a window enter its update: what two runs do differently."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from lockstep.trace.findings import Finding, turned
+from lockstep.trace.gradients import Pair
+from lockstep.trace.identify import NOTHING, Identified
+from lockstep.trace.numbers import Number, worded
+
+
+def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
+    """A window that one of the runs takes no step for."""
+    for update in sorted(mine.left_out.keys() & theirs.left_out.keys()):
+        more = theirs.left_out[update] - mine.left_out[update]
+        if more:
+            run, which = (theirs, "") if more > 0 else (mine, "the first run left out, ")
+            why = (
+                ", as a loss scaler does after a gradient that is not finite"
+                if any(each.facts.get("skipped") for each in run.steps.trace.updates)
+                else ""
+            )
+            windows = "a window" if abs(more) == 1 else f"{abs(more)} windows"
+            said = f"before update {update} {which or 'it left out '}{windows}{why}"
+            yield Finding("windows left out", "window", said, update, phase="accumulated")
+            return
+
+
+def window_findings(
+    pairs: Sequence[Pair], theirs: Identified, mine: Identified | None = None
+) -> Iterator[Finding]:
+    """What the weights of the micro-batches say, of the first window that shows it.
+
+    mine: the first run, whose windows may be the ones that are not whole.
+    """
+    own, right = emptied(theirs), emptied(mine) if mine else {}
+    whole = max((count for _, count in theirs.window.values()), default=1)
+    for update in dict.fromkeys(pair.update for pair in pairs):
+        each = [pair for pair in pairs if pair.update == update]
+        if update in theirs.window and not theirs.window[update][0].exact:
+            continue  # what else is in the accumulator is said below
+        values = [pair.coefficient for pair in each]
+        if all(value.equals(1.0) for value in values):
+            continue
+        if update in own.keys() | right.keys():
+            break  # it is no rule of the loop: said below
+        if any(math.isinf(value.value) for value in values):
+            name, said = window_name([inverse(value) for value in values])
+            name, said = turned(name, said)
+        else:
+            name, said = window_name(values, whole)
+            if name in UNNAMED and all(value.value for value in values):
+                other, of_first = window_name([inverse(value) for value in values], whole)
+                name, said = (name, said) if other in UNNAMED else turned(other, of_first)
+        yield Finding(name, "window", said, update, phase="gradient")
+        break
+    for found in (emptied, again):
+        own, right = found(theirs), found(mine) if mine else {}
+        for update in sorted(own.keys() ^ right.keys()):
+            name, said = own[update] if update in own else turned(*right[update])
+            yield Finding(name, "window", said, update, phase="accumulated")
+            break
+
+
+def inverse(number: Number) -> Number:
+    """The weight the other way round, 0 for what is all that there is."""
+    return Number(0.0, 0.0) if math.isinf(number.value) else NOTHING.over(number)
+
+
+def emptied(run: Identified) -> dict[int, tuple[str, str]]:
+    """By update, in which the accumulator was emptied, unless all are so: a name, what to say."""
+    lost = {
+        update: lost
+        for update, lost in run.lost.items()
+        if lost and run.left_out[update] == run.left_out.get(update - 1, 0)
+    }
+    several = [update for update, (_, count) in run.window.items() if count > 1]
+    if len(lost) >= len(several):
+        return {}
+    return {
+        update: (
+            "micro-batches left out",
+            f"the accumulator was emptied within update {update}, after micro-batch {count} of"
+            f" {run.window[update][1]}, as a validation that resets gradients does, or a run"
+            " that is resumed there",
+        )
+        for update, count in lost.items()
+    }
+
+
+def again(run: Identified) -> dict[int, tuple[str, str]]:
+    """By update, which micro-batches of the window before enter it again: a name, what to say."""
+    found = {}
+    for update, (fitted, count) in run.window.items():
+        weights, before = fitted.coefficients[:count], fitted.coefficients[count:]
+        more = [n.value for n in before if math.isfinite(n.error) and not n.equals(0.0)]
+        if fitted.exact and more:
+            each_again = ", ".join(worded(each) for each in more)
+            said = (
+                f"{len(more)} of the {len(before)} micro-batches of update {update - 1} enter"
+                f" update {update} again, with weight {each_again} where its own"
+                f" have {worded(weights[0].value)}"
+            )
+            name = "missing-zero-grad" if 2 * len(more) >= len(before) else "leftover-leaks"
+            found[update] = name, said
+    return found
+
+
+# What weights are called that are none of the known ones.
+UNNAMED = {"other weights", "another factor"}
+
+
+def window_name(values: Sequence[Number], whole: int = 1) -> tuple[str, str]:
+    """The name of a window's coefficients, which are not all 1, and what to say of them.
+
+    whole: how many micro-batches a window has that is not the last of an epoch.
+    """
+    count = len(values)
+    weights = ", ".join(worded(each.value) for each in values)
+    said = f"the weights of its micro-batches, beside the right ones, are {weights}"
+    none = [index + 1 for index, each in enumerate(values) if each.value == 0.0]
+    some = [each for each in values if each.value != 0.0]
+    if not some:
+        return "never-updates", f"none of its {count} micro-batches enters the update"
+    if none and all(each.equals(1.0) for each in some):
+        which = ", ".join(map(str, none))
+        if len(some) == 1 and values[-1].value:
+            return "zero-per-microbatch", "the last micro-batch of a window alone enters the update"
+        return "micro-batches left out", f"micro-batch {which} of {count} enters no update"
+    first = some[0]
+    if all(each.equals(first) for each in some) and not none:
+        factor = first.value
+        for name, right in (("no-divide", float(count)), ("divide-twice", 1 / count)):
+            if count > 1 and abs(factor / right - 1) <= first.error / right:
+                return (
+                    name,
+                    f"the gradient is {worded(factor)} times the right one, with K = {count}",
+                )
+        if count < whole and first.equals(count / whole):
+            said = f"a window of {count} of {whole} micro-batches is divided by {whole}"
+            return "leftover-divided-by-k", said
+        if first.equals(-1.0):
+            return "sign-flipped", "the gradient has the other sign"
+        return (
+            "another factor",
+            f"the gradient is {worded(factor, first.error)} times the right one",
+        )
+    if not none:
+        total = sum(1 / each.value for each in values)
+        error = sum(each.error / each.value**2 for each in values)
+        # Of a micro-batch of n of N examples, a mean of means makes N / (K n).
+        if abs(total - count) <= error:
+            return "mean-of-means", f"{said}: each micro-batch counts alike, whatever its size"
+        if abs(total - 1) <= error:
+            return "no-divide", f"{said}: the micro-batches' means are summed"
+    return "other weights", said
