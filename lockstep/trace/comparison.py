@@ -50,7 +50,7 @@ from lockstep.trace.updates import (
     still_findings,
     uneven,
 )
-from lockstep.trace.windows import skip_findings, window_findings
+from lockstep.trace.windows import SKIPPED, skip_findings, window_findings
 
 Verdict = Literal["same", "differs"]
 
@@ -150,22 +150,52 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     second = Identified(awake(other_whole, other_still), Optimizer())
     first.optimizer = settings_of(first.steps, first)
     second.optimizer = settings_of(second.steps, second, first.optimizer)
-    found = list(between(theirs, mine))
+    gradients, found = gradient_findings(first, second, matching)
+    found += between(theirs, mine)
+    found += state_findings(first, second)
+    found += lazy_findings(still, other_still, matching)
+    skipped = any(each.name == SKIPPED for each in found)
+    more, left, said = update_findings(first, second, matching, skipped)
+    found += more
+    said += notes(first, second, gradients, matching)
+    if left and coincide(mine, theirs, matching, gradients):
+        left = []
+        said.append("its rule is not known here: after each update both are at one point")
+    left += unmatched(matching, whole.still | other_whole.still)
+    return Comparison(
+        mine, theirs, matching, ordered(found), gradients, left, said, size(second)
+    )  # fmt: skip
+
+
+def gradient_findings(
+    first: Identified, second: Identified, matching: Matching
+) -> tuple[list[Pair], list[Finding]]:
+    """The gradients that can be compared, and what is different up to their sum."""
+    mine, theirs = first.steps.trace, second.steps.trace
     skips = list(skip_findings(first, second))
     cuts = [] if skips else list(cut_findings(mine, theirs))
     # From there on, an update of both is not one of the same data.
     until = min((each.update for each in skips + cuts), default=len(mine.updates) + 1)
     gradients = list(pairs(first, second, matching, until, bool(cuts)))
-    found += skips + cuts
-    found += model_findings(mine, theirs, gradients, matching)
+    found = skips + cuts + list(model_findings(mine, theirs, gradients, matching))
     if not any(each.stage == "data" for each in found):
         alike = {pair.update for pair in gradients}
         found += (each for each in data_findings(mine, theirs, alike) if each.update < until)
-    found += state_findings(first, second)
     if any(each.name == "label-shift" for each in found):
         # Their fingerprints differ, and why is known.
         found = [each for each in found if each.stage != "data"]
-    found += window_findings([e for e in gradients if e.update < until], second, first)
+    found += window_findings([each for each in gradients if each.update < until], second, first)
+    return gradients, found
+
+
+def update_findings(
+    first: Identified, second: Identified, matching: Matching, skipped: bool
+) -> tuple[list[Finding], list[str], list[str]]:
+    """What is different from clipping on, what no rule explains, and what clipping did not show.
+
+    skipped: whether one of the runs takes no step for a window.
+    """
+    mine, theirs = first.steps.trace, second.steps.trace
     accumulation = max(each.micro_batches for each in (*mine.updates, *theirs.updates))
     if not first.steps.shows_clipped and second.steps.shows_clipped:
         first = with_clip(first, rates_of(second, rule_of(second, {}, accumulation)))
@@ -173,35 +203,25 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     expected = rates_of(first, right)
     if first.factors:
         second = with_clip(second, expected)
-    found += clip_findings(first, second)
+    found = list(clip_findings(first, second))
     if first.steps.family == second.steps.family:
         found += average_findings(moments(first), second)
         found += unexplained_findings(*map(unexplained_averages, (second, first)))
         if first.betas or second.betas:
             found += differing(first, second, matching)
-    if skips or second.steps.anew:
+    if skipped or second.steps.anew:
         expected = as_counted(expected, first, second)
-    found += lazy_findings(still, other_still, matching)
     rule = rule_of(second, expected, accumulation)
     found += rule_findings(rule, expected, accumulation, right, matching)
     found += placement_findings(first.steps, second.steps, expected)
-    if not skips:
+    if not skipped:
         found += uneven(rule, right, matching)
     found += still_findings(first.steps, second.steps, matching)
-    found += decay_findings(
-        decays(first, right), decays(second, rule), matching, agreed(list(expected.values()))
-    )
+    one = agreed(list(expected.values()))
+    found += decay_findings(decays(first, right), decays(second, rule), matching, one)
     found += averaging_findings(mine, theirs, accumulation)
-    frozen = whole.still | other_whole.still
-    left, more = [*left_of(rule, right, foreign_rule(mine))], []
-    left += both_unexplained(first, second)
-    if left and coincide(mine, theirs, matching, gradients):
-        left, more = [], ["its rule is not known here: after each update both are at one point"]
-    left += unmatched(matching, frozen)
-    return Comparison(
-        mine, theirs, matching, ordered(found), gradients, left,
-        [*notes(first, second, gradients, matching), *more], size(second),
-    )  # fmt: skip
+    left = [*left_of(rule, right, foreign_rule(mine)), *both_unexplained(first, second)]
+    return found, left, list(clip_notes(first, second))
 
 
 def parameters_matched(
@@ -240,6 +260,15 @@ def unmatched(matching: Matching, frozen: Collection[str]) -> Iterator[str]:
         yield f"{name} of the other run has no counterpart"
 
 
+def clip_notes(mine: Identified, theirs: Identified) -> Iterator[str]:
+    """What of clipping the runs did not exercise, or not show."""
+    if mine.factors and theirs.factors and way_of(mine) is None:
+        count = len(theirs.steps.numbers)
+        yield f"clipping never acted in these {count} updates: its threshold is not known"
+    if not (mine.factors and theirs.factors):
+        yield "what clipping did was not shown: clipping was not looked at"
+
+
 def notes(
     mine: Identified, theirs: Identified, gradients: Sequence[Pair], matching: Matching
 ) -> Iterator[str]:
@@ -252,10 +281,6 @@ def notes(
             f"{second.folder.name} begins where {first.folder.name} had taken {number - 1} updates:"
             f" its update 1 is compared with update {number} there"
         )
-    if mine.factors and theirs.factors and way_of(mine) is None:
-        yield f"clipping never acted in these {count} updates: its threshold is not known"
-    if not (mine.factors and theirs.factors):
-        yield "what clipping did was not shown: clipping was not looked at"
     steps = [*mine.steps.of.values(), *theirs.steps.of.values()]
     if mine.optimizer.amsgrad != theirs.optimizer.amsgrad and not acts(steps):
         yield f"the maximum of AMSGrad, which one run has, never acted in these {count} updates"

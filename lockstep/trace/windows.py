@@ -10,6 +10,9 @@ from lockstep.trace.gradients import Pair
 from lockstep.trace.identify import NOTHING, Identified
 from lockstep.trace.numbers import Number, worded
 
+# What a window is called that one of two runs takes no step for.
+SKIPPED = "windows left out"
+
 
 def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     """A window that one of the runs takes no step for."""
@@ -24,7 +27,7 @@ def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
             )
             windows = "a window" if abs(more) == 1 else f"{abs(more)} windows"
             said = f"before update {update} {which or 'it left out '}{windows}{why}"
-            yield Finding("windows left out", "window", said, update, phase="accumulated")
+            yield Finding(SKIPPED, "window", said, update, phase="accumulated")
             return
 
 
