@@ -13,7 +13,6 @@ outside of a chain: `recorder.clipped(optax.clip_by_global_norm(1.0))` in it sho
 from __future__ import annotations
 
 import atexit
-import functools
 import os
 import sys
 import threading
@@ -32,6 +31,7 @@ from lockstep.record.optax_activations import Activations
 from lockstep.record.optax_arrays import (
     Arrays,
     decoded,
+    dotted,
     encoded,
     equal,
     flat_sketches,
@@ -54,6 +54,8 @@ AGAIN = (
     "an update started where the one before it had, whose result was thrown away; if the recorder "
     "is inside optax.MultiSteps or the like, wrap that from outside: recorder.wrap(MultiSteps(...))"
 )
+# What a callback returns, for others to wait for.
+DONE = jax.ShapeDtypeStruct((), jnp.bool_)
 VMAP = "a recorder cannot work under jax.vmap: record one run, outside of vmap"
 FORM = (
     "recorder.gradient() wraps what returns (value, gradients) or gradients, as jax.value_and_grad "
@@ -92,6 +94,7 @@ class Recorder:
         self.taken = 0  # how many of the micro-batches MultiSteps has seen
         self.last: dict[str, Any] = {}
         self.begun: tuple[Arrays, dict[str, Any]] | None = None
+        self.wholes: dict[str, Array] = {}
         self.sees_gradients = False
         self.refused: str | None = None
         self.closed = False
@@ -241,24 +244,77 @@ class Recorder:
 
     def _send_update(self, call: _Call) -> None:
         """Send an update; of a micro-batch that ends no window of MultiSteps, its gradient."""
-        if call.several is None:
-            self._send(self._got_update, call.arrays() | call.accumulated(), call.scalars())
-            return
-        own = {} if self.sees_gradients else call.own()
-        moved = call.new.mini_step != call.state.mini_step
-        boundary = call.new.gradient_step != call.state.gradient_step
-        self._send(self._got_micro_batch, own, {"taken": jnp.logical_or(moved, boundary)})
-        if not traced(boundary):
+        _refuse_vmap(jax.tree.leaves((call.gradients, call.params)))
+        boundary: Any = np.bool_(True)
+        if call.several is not None:
+            own = {} if self.sees_gradients else call.own()
+            moved = call.new.mini_step != call.state.mini_step
+            boundary = call.new.gradient_step != call.state.gradient_step
+            self._send(self._got_micro_batch, own, {"taken": jnp.logical_or(moved, boundary)})
+        if not traced([boundary, call.gradients]):
             if bool(boundary):
-                self._send(self._got_update, call.arrays() | call.accumulated(), call.scalars())
+                self._send(self._got_update, call.arrays() | call.begun(), call.scalars())
             return
+        begun, forms = self._sketch_begun(call, boundary)
 
-        def send(arrays: Arrays, scalars: Arrays, parts: tuple[Any, ...]) -> None:
-            # Outside of here, it would be added up again at each micro-step.
-            self._send(self._got_update, arrays | call.accumulated(*parts), scalars)
+        def receive(arrays: Arrays, sizes: dict[str, Any], always: Arrays) -> None:
+            first, first_sizes = unpack({n: always.pop(n) for n in begun}, forms)
+            wholes, self.wholes = self.wholes, {}
+            self._got_update(first | wholes | arrays, first_sizes | sizes, always)
 
-        operands = (call.arrays(), call.scalars(), call.parts())
-        jax.lax.cond(boundary, send, lambda *_: None, *operands)
+        def send(arrays: Arrays, always: Arrays) -> None:
+            self._send(receive, arrays, always)
+
+        jax.lax.cond(boundary, send, lambda *_: None, call.arrays(), call.scalars() | begun)
+
+    def _sketch_begun(
+        self, call: _Call, boundary: Any
+    ) -> tuple[Arrays, dict[str, tuple[str, tuple[int, ...]]]]:
+        """What an update begins with, as `pack` would have it, and of what forms.
+
+        Each tensor is looked at by itself, as soon as its gradient is there and before the update
+        takes its place in memory: for all at once, all would be there twice, and be copied.
+        """
+        # In no order: what is in order waits for all gradients.
+        wanted = io_callback(self._whole, DONE)
+        code = jnp.where(boundary, 1 + wanted.astype(jnp.int32), 0)
+        parameters, parts = call.parameters(), call.parts()
+        squares: list[Any] = []
+        small: Arrays = {}
+        for name, own in parts.items():
+            before = {f"before|{name}": parameters[name]} if name in parameters else {}
+            squares.append(self._look_at(call, code, name, before, own))
+            small |= {n: writer.sketch(array) for n, array in before.items()}
+            small[f"accumulated|{name}"] = call.summed(*map(writer.sketch, own[:2]), *own[2:])
+        found = flat_sketches(small)
+        if squares:
+            widest = jnp.result_type(*squares)
+            found["squares"] = jnp.stack([each.astype(widest) for each in squares])
+        return found, forms_of(call.begun())
+
+    def _look_at(
+        self, call: _Call, code: Any, name: str, before: Arrays, parts: tuple[Any, ...]
+    ) -> Any:
+        """The square of the norm of an accumulated gradient, sent whole where that is wanted."""
+        wide = jnp.promote_types(parts[0].dtype, jnp.float32)
+
+        def square(_: Arrays, parts: tuple[Any, ...]) -> Any:
+            found = call.summed(*parts).astype(wide)
+            return dotted(found, found)
+
+        def whole(before: Arrays, parts: tuple[Any, ...]) -> Any:
+            arrays = before | {f"accumulated|{name}": call.summed(*parts)}
+            forms = forms_of(arrays)
+
+            def got(arrays: Arrays) -> Any:
+                self._guarded(self._got_whole, decoded(arrays, forms), {}, {})
+                return np.bool_(True)
+
+            # Whatever comes later waits for it, for it has its number.
+            sent = io_callback(got, DONE, encoded(arrays))
+            return jnp.where(sent, square(before, parts), jnp.nan)
+
+        return jax.lax.switch(code, [lambda *_: jnp.zeros((), wide), square, whole], before, parts)
 
     def _send(
         self,
@@ -276,7 +332,7 @@ class Recorder:
         if not traced([arrays, always, extra]):
             self._send_now(receive, arrays, always, extra)
             return
-        wanted = io_callback(self._whole, jax.ShapeDtypeStruct((), jnp.bool_), ordered=True)
+        wanted = io_callback(self._whole, DONE, ordered=True)
 
         def call(
             arrays: Arrays, always: Arrays, finish: Callable[[Arrays], tuple[Arrays, Arrays]]
@@ -402,6 +458,10 @@ class Recorder:
         there = any(array.any() for array in arrays.values())
         self.begun = (arrays, sizes) if there else ({}, {})
 
+    def _got_whole(self, arrays: dict[str, Array], *_: Any) -> None:
+        """What an update begins with, of a tensor."""
+        self.wholes |= arrays
+
     def _got_update(
         self, arrays: dict[str, Array], sizes: dict[str, Any], always: dict[str, Array]
     ) -> None:
@@ -498,12 +558,11 @@ class _Call:
         return {f"gradient|{n}": a for n, a in optax_names.named(self.gradients).items()}
 
     def arrays(self) -> Arrays:
-        """What is sketched or kept whole, beside what was accumulated."""
+        """What is sketched or kept whole of what an update ends with."""
         found: Arrays = {}
         if self.params is not None:
             after = optax.apply_updates(self.params, self.updates)
-            found |= {f"before|{n}": a for n, a in optax_names.named(self.params).items()}
-            found |= {f"after|{n}": a for n, a in optax_names.named(after).items()}
+            found = {f"after|{n}": a for n, a in optax_names.named(after).items()}
         return found | {n: a for n, a in self._state("state", self.new).items() if a.ndim}
 
     def before(self) -> Arrays:
@@ -525,18 +584,29 @@ class _Call:
         found = optax_names.named_state(state, self.named_parameters())
         return {f"{phase}.{name}": array for name, array in found.items()}
 
-    def parts(self) -> tuple[Any, ...]:
-        """What `accumulated` is made of in a program that is compiled."""
-        return self.gradients, self.state.acc_grads, self.state.mini_step
+    def parameters(self) -> Arrays:
+        """The parameters before."""
+        return {} if self.params is None else optax_names.named(self.params)
 
-    def accumulated(self, *parts: Any) -> Arrays:
-        """The window's gradient: what came in, or what MultiSteps adds it to."""
-        found = self.gradients
-        if self.several is not None:
-            new, old, steps = parts or self.parts()
-            add = functools.partial(self.several._acc_update, n_acc=steps)
-            found = optax.tree.cast_like(jax.tree.map(add, new, old), new)
-        return {f"accumulated|{n}": a for n, a in optax_names.named(found).items()}
+    def begun(self) -> Arrays:
+        """What an update begins with: the parameters, and what was accumulated."""
+        found = {f"before|{n}": a for n, a in self.parameters().items()}
+        return found | {f"accumulated|{n}": self.summed(*p) for n, p in self.parts().items()}
+
+    def parts(self) -> dict[str, tuple[Any, ...]]:
+        """By tensor, of what its accumulated gradient is made: what came in, alone or beside."""
+        new = optax_names.named(self.gradients)
+        if self.several is None:
+            return {name: (gradient,) for name, gradient in new.items()}
+        old = jax.tree.map(lambda _, each: each, self.gradients, self.state.acc_grads)
+        named = optax_names.named(old)
+        return {name: (new[name], named[name], self.state.mini_step) for name in new}
+
+    def summed(self, new: Any, *old: Any) -> Any:
+        """An accumulated gradient: what came in, or what MultiSteps adds it to."""
+        if not old:
+            return new
+        return self.several._acc_update(new, old[0], n_acc=old[1]).astype(new.dtype)
 
     def decays(self) -> dict[str, float]:
         """The weight decay of each parameter, where it can be seen."""
