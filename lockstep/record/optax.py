@@ -94,7 +94,6 @@ class Recorder:
         self.taken = 0  # how many of the micro-batches MultiSteps has seen
         self.last: dict[str, Any] = {}
         self.begun: tuple[Arrays, dict[str, Any]] | None = None
-        self.wholes: dict[str, Array] = {}
         self.sees_gradients = False
         self.refused: str | None = None
         self.closed = False
@@ -219,7 +218,29 @@ class Recorder:
         losses = [leaf for leaf in jax.tree_util.tree_leaves(value) if is_scalar(leaf)]
         if losses:
             always["loss"] = losses[0]
-        self._send(self._got_gradient, arrays, always, large)
+        if not traced([arrays, always, large]):
+            self._send(self._got_gradient, arrays, always, large)
+            return
+        _refuse_vmap([*arrays.values(), *always.values()])
+        # Each by itself: one condition for all would keep all gradients where they are.
+        wholes: dict[str, Array] = {}
+        wanted = io_callback(self._whole, DONE)
+        sent = [
+            jax.lax.cond(wanted, self._to(wholes), lambda _: jnp.bool_(True), {name: array})
+            for name, array in arrays.items()
+        ]
+        flat, forms = flat_sketches(arrays), forms_of(arrays)
+
+        def receive(rest: Arrays, sizes: dict[str, Any], always: Arrays) -> None:
+            found, _ = unpack({n: always.pop(n) for n in flat}, forms)
+            always.pop("sent", None)
+            if wholes.keys() == found.keys() and self._whole():
+                found = dict(wholes)
+            wholes.clear()
+            self._got_gradient(found | rest, {}, always)
+
+        always |= flat | ({"sent": jnp.stack(sent)} if sent else {})
+        self._send(receive, {}, always, large)
 
     def _send_begun(self, before: Arrays) -> None:
         """Send sketches of the state that the run begins with.
@@ -255,12 +276,17 @@ class Recorder:
             if bool(boundary):
                 self._send(self._got_update, call.arrays() | call.begun(), call.scalars())
             return
-        begun, forms = self._sketch_begun(call, boundary)
+        wholes: dict[str, Array] = {}
+        begun, forms = self._sketch_begun(call, boundary, wholes)
 
         def receive(arrays: Arrays, sizes: dict[str, Any], always: Arrays) -> None:
             first, first_sizes = unpack({n: always.pop(n) for n in begun}, forms)
-            wholes, self.wholes = self.wholes, {}
-            self._got_update(first | wholes | arrays, first_sizes | sizes, always)
+            if wholes.keys() == first.keys() and not sizes:
+                first, first_sizes = dict(wholes), {}
+            elif not sizes:
+                arrays = sketches(arrays)  # in a program of several windows
+            wholes.clear()
+            self._got_update(first | arrays, first_sizes | sizes, always)
 
         def send(arrays: Arrays, always: Arrays) -> None:
             self._send(receive, arrays, always)
@@ -268,12 +294,13 @@ class Recorder:
         jax.lax.cond(boundary, send, lambda *_: None, call.arrays(), call.scalars() | begun)
 
     def _sketch_begun(
-        self, call: _Call, boundary: Any
+        self, call: _Call, boundary: Any, wholes: dict[str, Array]
     ) -> tuple[Arrays, dict[str, tuple[str, tuple[int, ...]]]]:
         """What an update begins with, as `pack` would have it, and of what forms.
 
         Each tensor is looked at by itself, as soon as its gradient is there and before the update
-        takes its place in memory: for all at once, all would be there twice, and be copied.
+        takes its place in memory: for all at once, all would be there twice, and be copied. Where
+        all is wanted, `wholes` gets it.
         """
         # In no order: what is in order waits for all gradients.
         wanted = io_callback(self._whole, DONE)
@@ -283,7 +310,7 @@ class Recorder:
         small: Arrays = {}
         for name, own in parts.items():
             before = {f"before|{name}": parameters[name]} if name in parameters else {}
-            squares.append(self._look_at(call, code, name, before, own))
+            squares.append(self._look_at(call, code, name, before, own, wholes))
             small |= {n: writer.sketch(array) for n, array in before.items()}
             small[f"accumulated|{name}"] = call.summed(*map(writer.sketch, own[:2]), *own[2:])
         found = flat_sketches(small)
@@ -292,9 +319,26 @@ class Recorder:
             found["squares"] = jnp.stack([each.astype(widest) for each in squares])
         return found, forms_of(call.begun())
 
+    def _to(self, wholes: dict[str, Array]) -> Callable[[Arrays], Any]:
+        """What sends arrays whole, in no order, and says when they are there."""
+
+        def send(arrays: Arrays) -> Any:
+            forms = forms_of(arrays)
+
+            def got(arrays: Arrays) -> Any:
+                self._guarded(
+                    lambda found, *_: wholes.update(found), decoded(arrays, forms), {}, {}
+                )
+                return np.bool_(True)
+
+            return io_callback(got, DONE, encoded(arrays))
+
+        return send
+
     def _look_at(
-        self, call: _Call, code: Any, name: str, before: Arrays, parts: tuple[Any, ...]
-    ) -> Any:
+        self, call: _Call, code: Any, name: str, before: Arrays, parts: tuple[Any, ...],
+        wholes: dict[str, Array],
+    ) -> Any:  # fmt: skip
         """The square of the norm of an accumulated gradient, sent whole where that is wanted."""
         wide = jnp.promote_types(parts[0].dtype, jnp.float32)
 
@@ -304,15 +348,8 @@ class Recorder:
 
         def whole(before: Arrays, parts: tuple[Any, ...]) -> Any:
             arrays = before | {f"accumulated|{name}": call.summed(*parts)}
-            forms = forms_of(arrays)
-
-            def got(arrays: Arrays) -> Any:
-                self._guarded(self._got_whole, decoded(arrays, forms), {}, {})
-                return np.bool_(True)
-
             # Whatever comes later waits for it, for it has its number.
-            sent = io_callback(got, DONE, encoded(arrays))
-            return jnp.where(sent, square(before, parts), jnp.nan)
+            return jnp.where(self._to(wholes)(arrays), square(before, parts), jnp.nan)
 
         return jax.lax.switch(code, [lambda *_: jnp.zeros((), wide), square, whole], before, parts)
 
@@ -457,10 +494,6 @@ class Recorder:
         """The state before the first update, unless it is zero, as in all but resumed runs."""
         there = any(array.any() for array in arrays.values())
         self.begun = (arrays, sizes) if there else ({}, {})
-
-    def _got_whole(self, arrays: dict[str, Array], *_: Any) -> None:
-        """What an update begins with, of a tensor."""
-        self.wholes |= arrays
 
     def _got_update(
         self, arrays: dict[str, Array], sizes: dict[str, Any], always: dict[str, Array]
