@@ -21,6 +21,7 @@ import lockstep.record  # noqa: E402
 import lockstep.trace.averaging  # noqa: E402
 from lockstep.problem import Optimizer  # noqa: E402
 from lockstep.record.writer import RecordError  # noqa: E402
+from lockstep.trace import compare_traces  # noqa: E402
 from lockstep.trace.identify import Identified  # noqa: E402
 from lockstep.trace.steps import steps as steps_of  # noqa: E402
 
@@ -76,9 +77,13 @@ def train(
         return jax.jit(lambda carry: jax.lax.scan(step, carry, data())[0])(carry)
     if way == "jit":
         step = jax.jit(step, donate_argnums=0)
-    for x in data():
-        carry, _ = step(carry, x)
-    return carry
+
+    def loop(carry: Any) -> Any:
+        for x in data():
+            carry, _ = step(carry, x)
+        return carry
+
+    return jax.jit(loop)(carry) if way == "unrolled" else loop(carry)
 
 
 def read(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -120,6 +125,20 @@ def test_same_bits(way: str, steps: int, tmp_path: Path) -> None:
         assert float(arrays["state.ScaleByAdamState.count|"].reshape(())) == number + 1
     assert (updates[-1][0]["after|layer/bias"] == np.asarray(recorded[0]["layer"]["bias"])).all()
     assert updates[-1][0]["after|layer/kernel"].shape == (16, 16)
+
+
+@pytest.mark.parametrize("steps", [1, MICRO_BATCHES])
+def test_several_updates_in_one_program_are_those_of_several(steps: int, tmp_path: Path) -> None:
+    """They are sent in the order of the updates, and each is whole or a sketch."""
+    for way in ("jit", "unrolled"):
+        with lockstep.record.jax(tmp_path / way, full=2) as recorder:
+            train(way, recorder, steps)
+    found = compare_traces(tmp_path / "jit", tmp_path / "unrolled")
+    assert (found.verdict, found.names, found.left) == ("same", (), [])
+    assert len(found.theirs.updates) == BATCHES // steps
+    for arrays, _ in read(tmp_path / "unrolled"):
+        phases = ("before", "after", "accumulated")
+        assert len({arrays[f"{phase}|layer/kernel"].shape for phase in phases}) == 1
 
 
 @pytest.mark.parametrize("way", ["eager", "jit"])
