@@ -31,7 +31,6 @@ from lockstep.record.optax_activations import Activations
 from lockstep.record.optax_arrays import (
     Arrays,
     decoded,
-    dotted,
     encoded,
     equal,
     flat_sketches,
@@ -40,7 +39,9 @@ from lockstep.record.optax_arrays import (
     is_scalar,
     pack,
     pack_now,
+    packed_squares,
     sketches,
+    square,
     traced,
     unpack,
 )
@@ -281,9 +282,9 @@ class Recorder:
 
         def receive(arrays: Arrays, sizes: dict[str, Any], always: Arrays) -> None:
             first, first_sizes = unpack({n: always.pop(n) for n in begun}, forms)
-            if wholes.keys() == first.keys() and not sizes:
+            if self._whole() and wholes.keys() == first.keys():
                 first, first_sizes = dict(wholes), {}
-            elif not sizes:
+            elif self._whole():
                 arrays = sketches(arrays)  # in a program of several windows
             wholes.clear()
             self._got_update(first | arrays, first_sizes | sizes, always)
@@ -313,11 +314,7 @@ class Recorder:
             squares.append(self._look_at(call, code, name, before, own, wholes))
             small |= {n: writer.sketch(array) for n, array in before.items()}
             small[f"accumulated|{name}"] = call.summed(*map(writer.sketch, own[:2]), *own[2:])
-        found = flat_sketches(small)
-        if squares:
-            widest = jnp.result_type(*squares)
-            found["squares"] = jnp.stack([each.astype(widest) for each in squares])
-        return found, forms_of(call.begun())
+        return flat_sketches(small) | packed_squares(squares), forms_of(call.begun())
 
     def _to(self, wholes: dict[str, Array]) -> Callable[[Arrays], Any]:
         """What sends arrays whole, in no order, and says when they are there."""
@@ -340,18 +337,18 @@ class Recorder:
         wholes: dict[str, Array],
     ) -> Any:  # fmt: skip
         """The square of the norm of an accumulated gradient, sent whole where that is wanted."""
-        wide = jnp.promote_types(parts[0].dtype, jnp.float32)
 
-        def square(_: Arrays, parts: tuple[Any, ...]) -> Any:
-            found = call.summed(*parts).astype(wide)
-            return dotted(found, found)
+        def measured(_: Arrays, parts: tuple[Any, ...]) -> Any:
+            return square(call.summed(*parts))
 
         def whole(before: Arrays, parts: tuple[Any, ...]) -> Any:
             arrays = before | {f"accumulated|{name}": call.summed(*parts)}
             # Whatever comes later waits for it, for it has its number.
-            return jnp.where(self._to(wholes)(arrays), square(before, parts), jnp.nan)
+            return jnp.where(self._to(wholes)(arrays), measured(before, parts), jnp.nan)
 
-        return jax.lax.switch(code, [lambda *_: jnp.zeros((), wide), square, whole], before, parts)
+        wide = jnp.promote_types(parts[0].dtype, jnp.float32)
+        ways = [lambda *_: jnp.zeros((), wide), measured, whole]
+        return jax.lax.switch(code, ways, before, parts)
 
     def _send(
         self,

@@ -46,15 +46,22 @@ def flat_sketches(arrays: Arrays) -> dict[str, Any]:
 def pack(arrays: Arrays) -> dict[str, Any]:
     """Sketches, and squares of the norms that are wanted, in one array for each type of number."""
     found = flat_sketches(arrays)
-    squares = []
-    for _, array in sorted((n, a) for n, a in arrays.items() if n.startswith(writer.MEASURED)):
-        wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
-        squares.append(dotted(wide, wide))
-    if squares:
-        # Those of other types than the widest are exact in it.
-        widest = jnp.result_type(*squares)
-        found["squares"] = jnp.stack([jnp.asarray(square, widest) for square in squares])
-    return found
+    measured = sorted((n, a) for n, a in arrays.items() if n.startswith(writer.MEASURED))
+    return found | packed_squares([square(array) for _, array in measured])
+
+
+def square(array: Any) -> Any:
+    """The square of an array's norm, of 32 bits at least."""
+    wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return dotted(wide, wide)
+
+
+def packed_squares(squares: list[Any]) -> dict[str, Any]:
+    """Squares of norms as `pack` has them: those of other types than the widest are exact in it."""
+    if not squares:
+        return {}
+    widest = jnp.result_type(*squares)
+    return {"squares": jnp.stack([jnp.asarray(each, widest) for each in squares])}
 
 
 pack_now = jax.jit(pack)

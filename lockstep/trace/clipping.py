@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 
 from lockstep.trace.findings import Finding
-from lockstep.trace.identify import NOTHING, SUMMED, Identified, norm_of
+from lockstep.trace.identify import NOTHING, SUMMED, Identified, norm_of, summed
 from lockstep.trace.numbers import Fit, Number, agreed, unit
 from lockstep.trace.rules import KNOWN
-from lockstep.trace.steps import Step
+from lockstep.trace.steps import Step, nested
 
 # What is added to a norm before something is divided by it: torch.nn.utils.clip_grad_norm_ does.
 EPSILONS = (0.0, 1e-6)
@@ -130,13 +130,14 @@ class Clip:
     @property
     def ratio(self) -> float:
         """What the norm is afterwards, of what it was."""
-        norms = [
+        before, after = (
             math.sqrt(sum(float((each**2).sum()) for each in arrays if each is not None))
-            for arrays in zip(
-                *((s.clipped, s.accumulated) for s in self.steps.values()), strict=True
+            for arrays in (
+                [step.accumulated for step in self.steps.values()],
+                [step.clipped for step in self.steps.values()],
             )
-        ]
-        return norms[0] / norms[1] if norms[1] else 1.0
+        )
+        return after / before if before else 1.0
 
     @cached_property
     def factor(self) -> Number | None:
@@ -184,21 +185,20 @@ class Clip:
             if step.accumulated is None or step.clipped is None:
                 return False
             right = np.clip(step.accumulated, -limit.value, limit.value)
-            slack = self.rounding + limit.error / limit.value
-            summed = self.rounding * float(abs(step.clipped).mean())
-            if not np.allclose(step.clipped, right, rtol=slack, atol=summed):
+            bound = summed(step) + limit.error / limit.value * abs(right)
+            if (abs(step.clipped - right) > bound).any():
                 return False
         return True
 
 
 def clips_of(run: Identified) -> list[Clip]:
     """What clipping did in each update of which it was recorded."""
-    found = []
+    found, every = [], nested(run.factors)
     for update in run.steps.numbers:
         factors = {
             name: fitted
-            for (number, name), fitted in run.factors.items()
-            if number == update and np.isfinite(fitted.coefficients[0].error)
+            for name, fitted in every.get(update, {}).items()
+            if np.isfinite(fitted.coefficients[0].error)
         }
         if factors and run.norms.get(update):
             found.append(Clip(update, factors, run.norms[update], run.steps.at(update)))

@@ -204,9 +204,10 @@ def update_findings(
     if first.factors:
         second = with_clip(second, expected)
     found = list(clip_findings(first, second))
+    off = unexplained_averages(second), unexplained_averages(first)
     if first.steps.family == second.steps.family:
         found += average_findings(moments(first), second)
-        found += unexplained_findings(*map(unexplained_averages, (second, first)))
+        found += unexplained_findings(*off)
         if first.betas or second.betas:
             found += differing(first, second, matching)
     if skipped or second.steps.anew:
@@ -220,7 +221,7 @@ def update_findings(
     one = agreed(list(expected.values()))
     found += decay_findings(decays(first, right), decays(second, rule), matching, one)
     found += averaging_findings(mine, theirs, accumulation)
-    left = [*left_of(rule, right, foreign_rule(mine)), *both_unexplained(first, second)]
+    left = [*left_of(rule, right, foreign_rule(mine)), *both_unexplained(*off)]
     return found, left, list(clip_notes(first, second))
 
 

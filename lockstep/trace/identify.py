@@ -23,7 +23,7 @@ from lockstep.oracle.tracked import Rounded, banded, rounded
 from lockstep.problem import Optimizer, Problem
 from lockstep.trace.numbers import Fit, Number, agreed, fit, unit
 from lockstep.trace.reading import Array, Update
-from lockstep.trace.steps import Step, Steps
+from lockstep.trace.steps import Step, Steps, nested
 
 # Which slot is an average of gradients, and which of their squares.
 FIRST = {"adam": "exp_avg", "adamax": "exp_avg", "lion": "exp_avg", "sgd": "momentum_buffer"}
@@ -160,27 +160,30 @@ class Identified:
         decay * moment + gain * gradient^2, and where that is not all, what a decay that goes into
         the gradient adds: gain * weight * 2 gradient * parameter + gain * weight^2 * parameter^2.
         """
+        found: dict[tuple[int, str], Fit] = {}
+        if self.steps.family in FIRST:
+            return found
         slot = SECOND.get(self.steps.family, "sum")
-        found = {}
         for key, step in self.steps.of.items():
             gradient = step.gradient
-            if self.steps.family in FIRST or slot not in step.kept or gradient is None:
+            if slot not in step.kept or gradient is None:
                 continue
             square, mixed, pull = gradient**2, 2 * gradient * step.before, step.before**2
             off = 2 * unit(step.dtype) * square
             columns, dtype = [step.kept_before[slot], square], step.dtype_of(slot)
-            plain = linear(step.kept[slot], columns, 2, dtype, off)
-            more = linear(step.kept[slot], [*columns, mixed, pull], 4, dtype)
-            found[key] = more if more.exact and not plain.exact else plain
+            found[key] = linear(step.kept[slot], columns, 2, dtype, off)
+            if not found[key].exact:
+                more = linear(step.kept[slot], [*columns, mixed, pull], 4, dtype)
+                found[key] = more if more.exact else found[key]
         return found
 
     @cached_property
     def share_of_squares(self) -> Number | None:
         """With what a square enters such a moment, if nothing was clipped."""
-        fits = self.kept_squares.values()
-        decay = agreed([each.coefficients[0] for each in fits if each.exact])
         if self.steps.family not in SECOND:
             return NOTHING
+        fits = self.kept_squares.values()
+        decay = agreed([each.coefficients[0] for each in fits if each.exact])
         return None if decay is None else Number(1.0 - decay.value, decay.error)
 
     def factors_of_rates(self) -> dict[tuple[int, str], Fit]:
@@ -274,9 +277,11 @@ class Identified:
     def betas(self) -> dict[str, tuple[float, float]]:
         """By tensor, the decays of its moments, where they are not those of all."""
         decays: dict[str, tuple[list[Number], list[Number]]] = {}
+        if self.steps.family not in ("adam", "adamax"):
+            return {}
         for index, averages in enumerate((self.averages, self.squares)):
             for each in averages:
-                if each.fit.exact and self.steps.family in ("adam", "adamax"):
+                if each.fit.exact:
                     decays.setdefault(each.step.name, ([], []))[index].append(each.decay)
         recorded, found = self.steps.trace.by_tensor("betas"), {}
         for name, both in decays.items():
@@ -305,24 +310,22 @@ class Identified:
         for key, step in self.steps.of.items():
             if step.accumulated is None or step.clipped is None or not step.accumulated.any():
                 continue
-            # The accumulator may have been added up in another order than it was recorded.
-            size = abs(step.clipped) + float(abs(step.clipped).mean())
-            bound = SUMMED * unit(step.dtype) * size
-            found[key] = fit(step.clipped, [step.accumulated], bound)
+            found[key] = fit(step.clipped, [step.accumulated], summed(step))
         return found
 
     @cached_property
     def gradients(self) -> Gradients:
         """What the rule got; where that was not recorded, as clipping must have left it."""
         found: dict[tuple[int, str], tuple[Array, float]] = {}
-        for update in self.steps.numbers:
+        factors = nested(self.factors)
+        for update, steps in self.steps.by_update.items():
             known = {
                 name: fitted.coefficients[0]
-                for (number, name), fitted in self.factors.items()
-                if number == update and fitted.exact and fitted.coefficients[0].value > 0
+                for name, fitted in factors.get(update, {}).items()
+                if fitted.exact and fitted.coefficients[0].value > 0
             }
             common = agreed(list(known.values()))
-            for name, step in self.steps.at(update).items():
+            for name, step in steps.items():
                 factor = common or known.get(name, NOTHING)
                 if step.clipped is not None:
                     found[update, name] = step.clipped, 0.0
@@ -332,6 +335,16 @@ class Identified:
                     off = factor.error / factor.value
                     found[update, name] = factor.value * step.accumulated, off
         return found
+
+
+def summed(step: Step) -> Array:
+    """What a gradient that was clipped may be off from what was accumulated.
+
+    The accumulator may have been added up in another order than it was recorded.
+    """
+    assert step.clipped is not None
+    size = abs(step.clipped)
+    return SUMMED * unit(step.dtype) * (size + float(size.mean()))
 
 
 def average(step: Step, slot: str, gradient: Array) -> Average:
@@ -502,7 +515,8 @@ def move_of(step: Step, direction: Array, error: Array, rate: Number | None = No
     change = step.after - step.before
     rounding = unit(step.dtype) * (abs(step.before) + abs(step.after))
     scale = abs(rate.value) if rate else float(np.median(ratio(change, direction)))
-    bound = rounding + scale * (error + unit(step.dtype) * abs(direction))
+    with np.errstate(invalid="ignore"):  # of what may be anything, at a rate of 0
+        bound = rounding + scale * (error + unit(step.dtype) * abs(direction))
     if rate is not None:
         bound = bound + rate.error * abs(direction)
         fitted = fit(change + rate.value * direction, [-step.before], bound)

@@ -122,8 +122,7 @@ def moment_finding(right: Moment, own: Moment, name: str, slot: str, at: int) ->
     return Finding(called, "rule", said, at, phase=f"state.{slot}")
 
 
-def both_unexplained(mine: Identified, theirs: Identified) -> Iterator[str]:
+def both_unexplained(theirs: Mapping[str, Average], mine: Mapping[str, Average]) -> Iterator[str]:
     """The moments that go on in no known way in both runs."""
-    both = unexplained_averages(mine).keys() & unexplained_averages(theirs).keys()
-    for slot in sorted(both):
+    for slot in sorted(theirs.keys() & mine.keys()):
         yield f"{slot} goes on in no known way in both runs: whether it is one cannot be said"

@@ -35,20 +35,20 @@ class Rule:
     tensors: tuple[str, ...] = ()
 
     @property
-    def steps(self) -> list[Step]:
-        """The updates' steps."""
-        return [move.step for each in self.moves.values() for move in each.values()]
+    def every(self) -> list[Move]:
+        """All moves."""
+        return [move for each in self.moves.values() for move in each.values()]
 
     @property
     def exact(self) -> bool:
         """Whether it takes every update, within rounding."""
-        every = [move for each in self.moves.values() for move in each.values()]
+        every = self.every
         return bool(every) and all(move.fit.exact for move in every)
 
     @property
     def off(self) -> list[Move]:
         """The moves that it does not explain."""
-        return [m for each in self.moves.values() for m in each.values() if not m.fit.exact]
+        return [move for move in self.every if not move.fit.exact]
 
     @cached_property
     def rates(self) -> dict[int, Number]:
@@ -123,8 +123,7 @@ def in_part(run: Identified, right: Rule) -> Rule | None:
 
 def hard(rule: Rule) -> list[Step]:
     """Two of the steps that a rule does not explain, or any, which tell most others apart."""
-    moves = rule.off or [move for each in rule.moves.values() for move in each.values()]
-    worst = sorted(moves, key=lambda move: -move.fit.relative)
+    worst = sorted(rule.off or rule.every, key=lambda move: -move.fit.relative)
     return [move.step for move in (worst[0], worst[len(worst) // 2])] if worst else []
 
 
@@ -197,8 +196,8 @@ def rate_name(
         return len(pairs) >= least and all(one.equals(other) for one, other in pairs)
 
     k = accumulation_steps
-    for lag, words in ((1, "one update early"), (-1, "one update late")):
-        if are(lambda u, lag=lag: u + lag, 2):  # type: ignore[misc]
+    for at, words in ((lambda u: u + 1, "one update early"), (lambda u: u - 1, "one update late")):
+        if are(at, 2):
             return "sched-off-by-one", f"the learning rate comes {words}"
     counted = ((lambda u: (u - 1) * k + 1, 2), (lambda u: u * k, 1), (lambda u: u * k + 1, 1))
     if k > 1 and any(are(at, least) for at, least in counted):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -130,14 +131,27 @@ class Steps:
         """Whether what the rule got was recorded."""
         return any(step.clipped is not None for step in self.of.values())
 
+    @cached_property
+    def by_update(self) -> dict[int, dict[str, Step]]:
+        """The steps, by update and then by tensor."""
+        return nested(self.of)
+
     def at(self, update: int) -> dict[str, Step]:
         """The steps of an update, by tensor."""
-        return {name: step for (number, name), step in self.of.items() if number == update}
+        return self.by_update.get(update, {})
 
     @cached_property
     def numbers(self) -> list[int]:
         """The updates, by their numbers."""
-        return sorted({number for number, _ in self.of})
+        return sorted(self.by_update)
+
+
+def nested(of: Mapping[tuple[int, str], Any]) -> dict[int, dict[str, Any]]:
+    """What is kept by update and tensor, by update and then by tensor."""
+    found: dict[int, dict[str, Any]] = {}
+    for (update, name), each in of.items():
+        found.setdefault(update, {})[name] = each
+    return found
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def rule_findings(
             own, other = getattr(rule.optimizer, name), getattr(right.optimizer, name)
             both = rule.optimizer.momentum and right.optimizer.momentum
             if own != other and (both or name != "nesterov"):
-                if name == "amsgrad" and not any(acts(each.steps) for each in (rule, right)):
+                if name == "amsgrad" and not acts(m.step for m in (*rule.every, *right.every)):
                     continue
                 called = "nesterov-ignored" if name == "nesterov" and other else f"another {name}"
                 yield Finding(called, "rule", f"{name} is {own} instead of {other}", first)

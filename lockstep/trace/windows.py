@@ -38,7 +38,8 @@ def window_findings(
 
     mine: the first run, whose windows may be the ones that are not whole.
     """
-    own, right = emptied(theirs), emptied(mine) if mine else {}
+    every = [(found(theirs), found(mine) if mine else {}) for found in (emptied, again)]
+    sometimes = every[0][0].keys() | every[0][1].keys()
     whole = max((count for _, count in theirs.window.values()), default=1)
     for update in dict.fromkeys(pair.update for pair in pairs):
         each = [pair for pair in pairs if pair.update == update]
@@ -47,7 +48,7 @@ def window_findings(
         values = [pair.coefficient for pair in each]
         if all(value.equals(1.0) for value in values):
             continue
-        if update in own.keys() | right.keys():
+        if update in sometimes:
             break  # it is no rule of the loop: said below
         if any(math.isinf(value.value) for value in values):
             name, said = window_name([inverse(value) for value in values])
@@ -59,8 +60,7 @@ def window_findings(
                 name, said = (name, said) if other in UNNAMED else turned(other, of_first)
         yield Finding(name, "window", said, update, phase="gradient")
         break
-    for found in (emptied, again):
-        own, right = found(theirs), found(mine) if mine else {}
+    for own, right in every:
         for update in sorted(own.keys() ^ right.keys()):
             name, said = own[update] if update in own else turned(*right[update])
             yield Finding(name, "window", said, update, phase="accumulated")
