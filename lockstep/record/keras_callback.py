@@ -31,7 +31,17 @@ import keras
 import numpy as np
 
 from lockstep.record.keras_layers import Layers, arrays, training
-from lockstep.record.keras_tensors import Cells, copied, dense, graph, host, pieces
+from lockstep.record.keras_tensors import (
+    Cells,
+    Kept,
+    copied,
+    dense,
+    graph,
+    host,
+    is_sketch,
+    pieces,
+    sketches,
+)
 from lockstep.record.writer import (
     LARGE,
     MEASURED,
@@ -56,6 +66,16 @@ def complain(reference: weakref.ref[Recorder]) -> None:
     recorder = reference()
     if recorder is not None and recorder.unread:
         print(f"lockstep.record: {UNREAD}", file=sys.stderr)
+
+
+def renamed(found: dict[str, Kept], phase: str, other: str) -> dict[str, Kept]:
+    """What was kept under a phase, under another one."""
+    begins = f"{phase}|"
+    return {
+        f"{other}|{key.removeprefix(begins)}": kept
+        for key, kept in found.items()
+        if key.startswith(begins)
+    }
 
 
 class Recorder(keras.callbacks.Callback):
@@ -95,7 +115,7 @@ class Recorder(keras.callbacks.Callback):
         self.values: dict[str, list[Any]] = {}
         self.state: dict[int, Any] = {}
         # Of the window that runs: its arrays, and facts of its micro-batches.
-        self.arrays: dict[str, tuple[Array, float | None]] = {}
+        self.arrays: dict[str, Kept] = {}
         self.window: list[dict[str, Any]] = []
         self.inputs: list[dict[str, Any]] = []
         self.given: list[Array] = []
@@ -379,9 +399,11 @@ class Recorder(keras.callbacks.Callback):
                 " recorder.update() after each call of a tf.function"
             )
         else:
-            self.micro_batch()
-            if iterations % self.accumulation == 0:
-                self.finish(scale)
+            ends = iterations % self.accumulation == 0
+            found = self.read(ends)
+            self.micro_batch(found)
+            if ends:
+                self.finish(found, scale)
         self.values, self.given = {}, []
         if self.layers is not None:
             self.layers.seen = {}
@@ -396,36 +418,28 @@ class Recorder(keras.callbacks.Callback):
         self.skipped += 1
         self.inputs = []
 
-    def micro_batch(self) -> None:
+    def micro_batch(self, found: dict[str, Kept]) -> None:
         """Keep a micro-batch's gradient and facts."""
         index = len(self.window)
         if self.layers is not None and not index and self.writer.whole(self.number):
             self.take_activations(self.layers)
         facts: dict[str, Any] = {"data": self.inputs}
-        loss = self.read("loss|")
-        if loss is not None:
-            facts["loss"] = float(loss[0])
-        for variable in self.variables:
-            self.take(f"gradient|{self.name(variable)}", f"gradient.{index}")
+        if "loss|" in found:
+            facts["loss"] = float(found["loss|"][0])
+        self.arrays |= renamed(found, "gradient", f"gradient.{index}")
         self.window.append(facts)
         self.inputs = []
 
-    def finish(self, scale: float | None) -> None:
+    def finish(self, found: dict[str, Kept], scale: float | None) -> None:
         """Write an update."""
         number, whole = self.number, self.writer.whole(self.number)
-        for variable in self.variables:
-            name = self.name(variable)
-            self.take(f"before|{name}", "before")
-            if self.accumulation > 1:
-                self.take(f"accumulated|{name}", "accumulated")
-            else:
-                self.alias("accumulated", "gradient.0", name)
-            if self.clips:
-                self.take(f"clipped|{name}", "clipped")
-            else:
-                self.alias("clipped", "accumulated", name)
-        self.arrays |= self.left(whole)
-        facts = self.facts(scale)
+        # With one micro-batch, its gradient is what is accumulated.
+        accumulated = "accumulated" if self.accumulation > 1 else "gradient"
+        self.arrays |= renamed(found, accumulated, "accumulated")
+        self.arrays |= renamed(found, "clipped" if self.clips else accumulated, "clipped")
+        left = ("before|", "after|", "state.")
+        self.arrays |= {key: kept for key, kept in found.items() if key.startswith(left)}
+        facts = self.facts(found, scale)
         arrays = {key: array for key, (array, _) in self.arrays.items()}
         sizes = {} if whole else {n: norm for n, (array, norm) in self.arrays.items() if array.ndim}
         # Of the state before there are whole arrays, which the writer sketches.
@@ -458,35 +472,35 @@ class Recorder(keras.callbacks.Callback):
             return float(self.outer.initial_scale)
         return float(host(self.outer.dynamic_scale))
 
-    def read(self, key: str) -> list[Array] | None:
-        """What was put under a key by the step that is over: whole, or its sketch and sizes."""
-        found = self.values.get(key)
-        if found is None and self.cells is not None:
-            found = self.cells.variables.get((self.held, key))
-        if found is None:
-            return None
-        if len(found) == 1 and not self.writer.whole(self.number):
-            # A sketch of a sketch is that sketch.
-            found = pieces(found[0], False, self.measured(key))
-        return [host(piece) for piece in found]
+    def read(self, ends: bool) -> dict[str, Kept]:
+        """What the step that is over put or, at a window's end, left: whole, or its sketch."""
+        names = [self.name(variable) for variable in self.variables]
+        keys = ["loss|", *(f"gradient|{name}" for name in names)]
+        if ends:
+            phases = ["before", *["accumulated"] * (self.accumulation > 1)]
+            phases += ["clipped"] * self.clips
+            keys += ["rate|", *(f"{phase}|{name}" for phase in phases for name in names)]
+        put = {key: kept for key in keys if (kept := self.kept(key)) is not None}
+        put |= {key: [value] for key, value in (self.left() if ends else {}).items()}
+        found: dict[str, Kept] = {}
+        due = {}
+        for key, (array, *norm) in put.items():
+            measured = self.measured(key) and not norm
+            if self.writer.whole(self.number) or (is_sketch(array.shape) and not measured):
+                found[key] = (host(array), float(host(norm[0])) if norm else None)
+            else:
+                due[key] = array
+        return found | sketches(due, {key for key in due if self.measured(key)})
 
-    def take(self, key: str, phase: str) -> None:
-        """Move what was put into the window's arrays."""
-        found = self.read(key)
-        if found is None:
-            return
-        name = key.split("|", 1)[1]
-        norm = float(found[1]) if len(found) == 2 else None
-        self.arrays[f"{phase}|{name}"] = (found[0], norm)
+    def kept(self, key: str) -> list[Any] | None:
+        """The pieces that the step that is over put under a key."""
+        if key in self.values or self.cells is None:
+            return self.values.get(key)
+        return self.cells.variables.get((self.held, key))
 
     def measured(self, key: str) -> bool:
         """Whether a norm is wanted; with one micro-batch, its gradient is what is accumulated."""
         return key.startswith("gradient|" if self.accumulation == 1 else MEASURED)
-
-    def alias(self, phase: str, other: str, name: str) -> None:
-        """Let a phase be another one, which holds the same."""
-        if f"{other}|{name}" in self.arrays:
-            self.arrays[f"{phase}|{name}"] = self.arrays[f"{other}|{name}"]
 
     def take_activations(self, layers: Layers) -> None:
         """Move what went through the layers, and the data, into the window's arrays."""
@@ -575,27 +589,18 @@ class Recorder(keras.callbacks.Callback):
             index = taken[prefix, slot] = taken.get((prefix, slot), -1) + 1
             yield f"{slot}|{owners[prefix][min(index, len(owners[prefix]) - 1)]}", variable
 
-    def left(self, whole: bool) -> dict[str, tuple[Array, float | None]]:
+    def left(self) -> dict[str, Any]:
         """What a step left: parameters and the optimizer's state."""
         variables = {f"after|{self.name(each)}": each for each in self.parameters()}
         variables |= {f"state.{key}": each for key, each in self.slot_variables()}
-        found: dict[str, tuple[Array, float | None]] = {}
-        for key, variable in variables.items():
-            value = self.value(variable)
-            if whole or len(variable.shape) == 0:
-                found[key] = (host(value), None)
-                continue
-            (array,) = pieces(value, False, measured=False)
-            found[key] = (host(array), None)
-        return found
+        return {key: self.value(variable) for key, variable in variables.items()}
 
-    def facts(self, scale: float | None) -> dict[str, Any]:
+    def facts(self, found: dict[str, Kept], scale: float | None) -> dict[str, Any]:
         """What is known of an update beside its arrays."""
-        rate = self.read("rate|")
         names = [self.name(variable) for variable in self.variables]
         facts: dict[str, Any] = {"micro_batches": self.window}
-        if rate is not None:
-            facts["rates"] = dict.fromkeys(names, float(rate[0]))
+        if "rate|" in found:
+            facts["rates"] = dict.fromkeys(names, float(found["rate|"][0]))
         decays = {self.name(each): self.decay(each) for each in self.variables}
         if None not in decays.values():
             facts["decays"] = decays
@@ -719,9 +724,9 @@ class Recorder(keras.callbacks.Callback):
         if self.held not in self.functions:
             self.functions[self.held] = self.make(spec)
         if self.apart:
-            for variable in self.network.trainable_variables:
-                sketched = pieces(variable, False, measured=False)
-                self.values[f"before|{self.name(variable)}"] = sketched
+            parameters = {f"before|{self.name(v)}": v for v in self.network.trainable_variables}
+            before = sketches(parameters, measured=())
+            self.values |= {key: [array] for key, (array, _) in before.items()}
         result = self.functions[self.held](*arguments[:-1], batch)
         if self.backend == "jax":
             logs, state = result
