@@ -34,8 +34,10 @@ from lockstep.record.keras_layers import Layers, arrays, training
 from lockstep.record.keras_tensors import (
     Cells,
     Kept,
+    compiled_by_xla,
     copied,
     dense,
+    either,
     graph,
     host,
     is_sketch,
@@ -107,7 +109,7 @@ class Recorder(keras.callbacks.Callback):
         # Not `model`: that property of a callback's copies JAX's state back.
         self.network = model
         self.layers = Layers(model, activations) if activations else None
-        self.cells = Cells() if self.backend == "tensorflow" else None
+        self.cells = Cells(self.writer.whole(1)) if self.backend == "tensorflow" else None
         self.wrapped: list[tuple[Any, str]] = []
         self.outer: Any = None
         self.optimizer: Any = None
@@ -339,12 +341,17 @@ class Recorder(keras.callbacks.Callback):
 
         Its shape may be known where a graph does not know it, as of the rows of an embedding.
         """
-        kept = pieces(value, self.holding, self.measured(key), shape)
-        if self.backend == "tensorflow" and graph() is not None:
-            assert self.cells is not None
-            self.cells.assign(self.seen_whole, key, kept)
-        else:
+        measured = self.measured(key)
+        if graph() is None:
+            kept = pieces(value, self.holding, measured, shape)
             self.values[key] = [copied(piece) for piece in kept]
+            return
+        assert self.cells is not None
+        if self.fitting or compiled_by_xla():
+            kept = pieces(value, self.holding, measured, shape)
+        else:
+            kept = either(self.cells.whole, value, measured, shape)
+        self.cells.assign(self.seen_whole, key, kept)
 
     @property
     def holding(self) -> bool:
@@ -447,6 +454,8 @@ class Recorder(keras.callbacks.Callback):
         self.slots_before = {}
         self.writer.update(number, arrays, facts | {"sizes": sizes})
         self.arrays, self.window, self.modules, self.skipped = {}, [], None, 0
+        if self.cells is not None:
+            self.cells.whole.assign(self.writer.whole(self.number))
         if self.writer.whole(self.number) and not whole:
             self.slots_before = self.slots()
 
@@ -496,7 +505,8 @@ class Recorder(keras.callbacks.Callback):
         """The pieces that the step that is over put under a key."""
         if key in self.values or self.cells is None:
             return self.values.get(key)
-        return self.cells.variables.get((self.held, key))
+        held = self.cells.variables.get((self.held, key))
+        return None if held is None else [dense(each) for each in held]
 
     def measured(self, key: str) -> bool:
         """Whether a norm is wanted; with one micro-batch, its gradient is what is accumulated."""

@@ -19,8 +19,11 @@ Kept = tuple[Array, float | None]
 class Cells:
     """Variables of TensorFlow's that a graph assigns to and that are read when it has run."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, whole: bool) -> None:
+        """Begin with none; `whole` is whether the first update is."""
+        import tensorflow as tf
+
+        self.whole = tf.Variable(whole, trainable=False)
         self.variables: dict[tuple[bool, str], list[Any]] = {}
 
     def drop(self, whole: bool) -> None:
@@ -35,10 +38,18 @@ class Cells:
         values = [tf.convert_to_tensor(value) for value in values]
         if [(each.shape, each.dtype) for each in held] != [(v.shape, v.dtype) for v in values]:
             with tf.init_scope():
-                held = [tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False) for v in values]
+                held = [cell(value) for value in values]
             self.variables[whole, key] = held
         for variable, value in zip(held, values, strict=True):
             variable.assign(value)
+
+
+def cell(value: Any) -> Any:
+    """A variable that what a graph computes may be assigned to, each axis of any length alike."""
+    import tensorflow as tf
+
+    empty = tf.zeros([length or 0 for length in value.shape], value.dtype)
+    return tf.Variable(empty, trainable=False, shape=value.shape)
 
 
 def graph() -> Any:
@@ -50,6 +61,13 @@ def graph() -> Any:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
+def compiled_by_xla() -> bool:
+    """Whether what is being traced is compiled by XLA, where no array may change its shape."""
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+    return bool(GraphOrParentsInXlaContext(graph()))
+
+
 def pieces(value: Any, whole: bool, measured: bool, shape: Any = None) -> list[Any]:
     """An array whole, or its sketch, and its norm where it is measured."""
     value = dense(value)
@@ -58,6 +76,20 @@ def pieces(value: Any, whole: bool, measured: bool, shape: Any = None) -> list[A
     if whole or len(value.shape) == 0:  # TensorFlow's shape of a scalar is true
         return [value]
     return [sketch(value), norm(value)] if measured else [sketch(value)]
+
+
+def either(whole: Any, value: Any, measured: bool, shape: Any = None) -> list[Any]:
+    """As `pieces`, in a graph that is traced once for all updates: `whole` is a variable of it.
+
+    A variable is read within: what has read it is over before its next value is assigned to it, for
+    which there would be no place otherwise.
+    """
+    import tensorflow as tf
+
+    def kept(whole: bool) -> Callable[[], Any]:
+        return lambda: pieces(value, whole, False, shape)[0]
+
+    return [tf.cond(whole, kept(True), kept(False))] + [norm(dense(value))] * measured
 
 
 def sketch(value: Any) -> Any:
@@ -85,7 +117,7 @@ def sketches(values: Mapping[str, Any], measured: Collection[str]) -> dict[str, 
     flat = {dtype: host(array) for dtype, array in packed.items()}
     taken, measures = dict.fromkeys(flat, 0), iter(norms)
     found = {}
-    for (key, value), array in zip(values.items(), arrays, strict=True):
+    for key, array in zip(values, arrays, strict=True):
         shape = [len(lattice(length, len(array.shape))) for length in array.shape]
         dtype, count = keras.backend.standardize_dtype(array.dtype), int(np.prod(shape))
         piece = flat[dtype][taken[dtype] : taken[dtype] + count].reshape(shape)
@@ -100,11 +132,11 @@ def packer() -> Callable[..., Any]:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(pack, autograph=False)  # type: ignore[no-any-return]
+        return tf.function(pack, autograph=False)
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.jit(pack, static_argnums=1)  # type: ignore[no-any-return]
+        return jax.jit(pack, static_argnums=1)
     return pack
 
 
