@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-import warnings
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -558,14 +557,11 @@ class Recorder:
         }
         if window.modules:
             facts["modules"] = window.modules
-        try:
-            self.look_for_gaps(window)
-            self.writer.update(window.number, arrays, facts | window.facts)
-        except OSError as error:
-            # A full disk is no reason to end somebody's training.
+        self.look_for_gaps(window)
+        self.writer.update(window.number, arrays, facts | window.facts)
+        if self.writer.ended:
             self.window.stepped = False
             self.close()
-            warnings.warn(f"recording ends before update {window.number}: {error}", stacklevel=2)
             return
         self.skipped = 0
         self.state_known = window.whole

@@ -19,13 +19,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 Array = np.ndarray[Any, Any]
 
@@ -56,7 +58,8 @@ class Writer:
     """Writes a trace into a new folder.
 
     full: of how many first updates whole tensors are kept; every, at: of which others, by their
-    number, which counts from 1. Of the rest there are sketches.
+    number, which counts from 1. Of the rest there are sketches. Where a file cannot be written, as
+    on a full disk, it warns and writes no more (`ended`): that is no reason to end a training.
 
     Raises RecordError where the folder holds anything.
     """
@@ -73,7 +76,7 @@ class Writer:
         self.folder = Path(folder)
         self.framework = framework
         self.full, self.every, self.at = full, every, frozenset(at)
-        self.written = 0
+        self.written, self.ended = 0, False
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise RecordError(f"{self.folder}: there is something; name a new folder for the trace")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +97,7 @@ class Writer:
         """Write what is known of the run: versions, parameters, settings."""
         known = {"written_by": "lockstep record", "format": FORMAT, "framework": self.framework}
         text = json.dumps(known | dict(facts), indent=1, default=plain)
-        self.put(RUN, text.encode())
+        self.put(RUN, lambda file: file.write_text(text, encoding="utf-8"))
 
     def update(self, number: int, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Write an update: whole arrays where they are kept, sketches of what is not one yet.
@@ -102,6 +105,8 @@ class Writer:
         Where the update is to be sketched, `facts["sizes"]` names what is a sketch already, and has
         the norm of the whole of it, or None.
         """
+        if self.ended:
+            return
         sizes, dtypes = dict(facts.get("sizes", {})), dict(facts.get("dtypes", {}))
         stored = {}
         for name, array in arrays.items():
@@ -115,14 +120,21 @@ class Writer:
         known = dict(facts) | {"update": number, "sizes": sizes, "dtypes": dtypes}
         text = json.dumps(known, default=plain)
         metadata = {FACTS: text, CHECKSUM: checksum(text, stored)}
-        self.put(UPDATE.format(number), save(stored, metadata))
-        self.written = number
+        self.put(UPDATE.format(number), lambda file: save_file(stored, file, metadata))
+        self.written += not self.ended
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, write: Callable[[Path], object]) -> None:
         """Put a file in its place in one operation, so that nobody ever reads half of it."""
+        if self.ended:
+            return
         new = self.folder / f".{name}.{os.getpid()}"
-        new.write_bytes(content)
-        new.replace(self.folder / name)
+        try:
+            write(new)
+            new.replace(self.folder / name)
+        except (OSError, SafetensorError) as error:
+            self.ended = True
+            new.unlink(missing_ok=True)
+            warnings.warn(f"recording ends before update {self.written + 1}: {error}", stacklevel=3)
 
 
 def activation_key(kind: str, index: int, name: str) -> str:
