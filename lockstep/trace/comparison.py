@@ -17,7 +17,7 @@ from typing import Literal
 from lockstep.problem import Optimizer
 from lockstep.trace.averaging import averaging_findings, averaging_notes
 from lockstep.trace.clipping import clip_findings, way_of, with_clip
-from lockstep.trace.data import cut_findings, data_findings
+from lockstep.trace.data import cut_findings, data_findings, windows_of
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered
 from lockstep.trace.gradients import Pair, pairs
@@ -173,14 +173,15 @@ def gradient_findings(
     """The gradients that can be compared, and what is different up to their sum."""
     mine, theirs = first.steps.trace, second.steps.trace
     skips = list(skip_findings(first, second))
-    cuts = [] if skips else list(cut_findings(mine, theirs))
+    windows = windows_of(first, second)
+    cuts = [] if skips else list(cut_findings(windows))
     # From there on, an update of both is not one of the same data.
     until = min((each.update for each in skips + cuts), default=len(mine.updates) + 1)
     gradients = list(pairs(first, second, matching, until, bool(cuts)))
     found = skips + cuts + list(model_findings(mine, theirs, gradients, matching))
     if not any(each.stage == "data" for each in found):
-        alike = {pair.update for pair in gradients}
-        found += (each for each in data_findings(mine, theirs, alike) if each.update < until)
+        begun_alike = {pair.update for pair in gradients}
+        found += (each for each in data_findings(windows, begun_alike) if each.update < until)
     if any(each.name == "label-shift" for each in found):
         # Their fingerprints differ, and why is known.
         found = [each for each in found if each.stage != "data"]

@@ -4,34 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any
+from itertools import chain, zip_longest
+from typing import Any, NamedTuple
 
-from lockstep.trace.findings import Finding
-from lockstep.trace.reading import Trace, Update
+from lockstep.trace.findings import Finding, turned
+from lockstep.trace.identify import Identified
+from lockstep.trace.reading import Update
 
 # What is known of an array of the data: its shape, its sum, and a checksum of its bytes.
 Fingerprint = Mapping[str, Any]
 Fingerprints = Sequence[Fingerprint]
 
 
-def data_findings(mine: Trace, theirs: Trace, alike: Collection[int]) -> Iterator[Finding]:
+class Window(NamedTuple):
+    """What an update is made of: its micro-batches' data, of which the first so many were lost."""
+
+    data: Sequence[Fingerprints]
+    lost: int = 0
+
+    @property
+    def kept(self) -> Sequence[Fingerprints]:
+        """What enters the update."""
+        return self.data[self.lost :]
+
+    @property
+    def size(self) -> int:
+        """How many micro-batches enter the update."""
+        return len(self.kept)
+
+
+def data_findings(
+    windows: Sequence[tuple[Window, Window]], begun_alike: Collection[int]
+) -> Iterator[Finding]:
     """Micro-batches whose data are other ones.
 
-    alike: the updates that begin at the same parameters. In others a state that is carried on, and
-    goes into the loss as data do, is another one too: there, all that a micro-batch has must be.
+    begun_alike: the updates that begin at the same parameters. In others a state that is carried
+    on, and goes into the loss as data do, is another one too: there, all that a micro-batch has
+    must be.
     """
-    for first, second in zip(mine.updates, theirs.updates, strict=False):
-        ours, others = data_of(first), data_of(second)
+    for number, both in enumerate(windows, 1):
+        ours, others = (window.data for window in both)
+        if len(ours) != len(others):
+            ours, others = (window.kept for window in both)
         if len(others) < len(ours) and all(each in ours for each in others):
             continue  # some are left out, which the gradients say
         for index, (here, there) in enumerate(zip(ours, others, strict=False)):
-            if first.number in alike:
+            if number in begun_alike:
                 other = next(exchanged(here, there), None)
             else:
                 other = (here[0], there[0]) if strangers(here, there) else None
             if other is not None:
-                yield another_finding(first.number, index, *other)
+                yield another_finding(number, index, *other)
                 return
 
 
@@ -79,22 +102,75 @@ def data_of(update: Update) -> list[Fingerprints]:
     return [each.get("data") or () for each in update.facts.get("micro_batches", ())]
 
 
-def cut_findings(mine: Trace, theirs: Trace) -> Iterator[Finding]:
-    """The same micro-batches in the same order, of which an update takes more, or fewer."""
-    ours, others = ([data_of(each) for each in run.updates] for run in (mine, theirs))
-    pairs = list(zip(chain(*ours), chain(*others), strict=False))
-    if not pairs or any(not here or not there or strangers(here, there) for here, there in pairs):
-        return
-    whole = max(map(len, ours))
-    for update, (here, there) in enumerate(zip(map(len, ours), map(len, others), strict=False), 1):
-        if here == there:
+def windows_of(mine: Identified, theirs: Identified) -> list[tuple[Window, Window]]:
+    """What each update of both runs is made of, empty where a run has ended."""
+    updates = zip_longest(mine.steps.trace.updates, theirs.steps.trace.updates)
+    return [(window_of(mine, first), window_of(theirs, second)) for first, second in updates]
+
+
+def window_of(run: Identified, update: Update | None) -> Window:
+    """What an update is made of."""
+    return Window(data_of(update), run.lost.get(update.number, 0)) if update else Window([])
+
+
+def cut_findings(windows: Sequence[tuple[Window, Window]]) -> Iterator[Finding]:
+    """The first update that takes more, fewer or other ones of the micro-batches of both runs."""
+    for index, (here, there) in enumerate(windows):
+        if alike(here, there):
             continue
-        said = f"update {update} takes {there} of the micro-batches, which are the same, and not"
-        said += f" {here}"
-        name = "other windows"
-        if all(len(window) == 1 for window in others):
-            name = "step-every-microbatch"
-        elif here < there == whole:
-            name, said = "leftover-carried", f"{said}: it goes on into the next epoch"
-        yield Finding(name, "window", said, update)
+        ours, others = (list(run) for run in zip(*windows, strict=True))
+        name, said = cut_name(ours, others, index)
+        if name in ("", "other windows"):
+            other, of_first = cut_name(others, ours, index)
+            if other not in ("", "other windows"):
+                name, said = turned(other, of_first)
+        if name:
+            yield Finding(name, "window", said, index + 1)
         return
+
+
+def cut_name(ours: Sequence[Window], others: Sequence[Window], index: int) -> tuple[str, str]:
+    """What the second run does with the micro-batches from a window on; empty if it is not told."""
+    here, there = ours[index], others[index]
+    following = ours[index + 1] if index + 1 < len(ours) else Window([])
+    whole = max(each.size for each in ours)
+    short = 0 < here.size < whole
+    left = f"{here.size} of {whole} micro-batches that are left of an epoch"
+    if short and not there.data:
+        # A run that takes what is left of an epoch may have been ended here.
+        ends = not following.data and all(each.size == whole for each in ours[:index])
+        return ("leftover-dropped", f"the {left} enter no update") if ends else ("", "")
+    if short and alike(there, following):
+        said = f"the {left} enter no update: update {index + 1} takes the next ones"
+        return "leftover-dropped", said
+    stream = list(zip(*(chain(*(w.data for w in run[index:])) for run in (ours, others))))
+    if not stream or not all(shared(*each) for each in stream):
+        return "", ""
+    said = (
+        f"update {index + 1} takes {there.size} of the micro-batches, which are the same, and not"
+        f" {here.size}"
+    )
+    if there.lost:
+        said += f", after {there.lost} that enter none"
+    if all(len(window.data) <= 1 for window in others):
+        return "step-every-microbatch", said
+    if short and there.size == following.size == whole:
+        return "leftover-carried", f"{said}: it goes on into the next epoch"
+    if short and there.size == here.size + following.size > whole:
+        return "leftover-leaks", f"{said}: the {left} enter the next epoch's first update"
+    return "other windows", said
+
+
+def alike(one: Window, another: Window) -> bool:
+    """Whether two windows have as many micro-batches, of which none is known to be another one.
+
+    Or as many that enter the update, where only one run has seen those that do not.
+    """
+    if len(one.data) == len(another.data):
+        return not any(map(strangers, one.data, another.data))
+    return one.size == another.size and not any(map(strangers, one.kept, another.kept))
+
+
+def shared(here: Fingerprints, there: Fingerprints) -> bool:
+    """Whether two micro-batches are known to be the same."""
+    return bool(here) and bool(there) and not strangers(here, there)

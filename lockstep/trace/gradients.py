@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.oracle.rounding import PRECISION
+from lockstep.trace.data import data_of, strangers
 from lockstep.trace.identify import Identified
 from lockstep.trace.matching import Match, Matching
 from lockstep.trace.numbers import Number
@@ -61,7 +62,7 @@ def pairs(
 ) -> Iterator[Pair]:
     """The micro-batches of all updates before one that begin at nearly the same parameters.
 
-    cut: whether that one is only cut into another window, and begins with the same micro-batches.
+    cut: whether that one is only cut into another window, and may begin with the same data.
     """
     rounding = noise(mine, theirs, matching)
     for update in mine.steps.trace.updates[: until - 1 + cut]:
@@ -78,7 +79,9 @@ def pairs(
         if update.number < until:
             yield from of_update(mine, theirs, matching, update, other, floor)
             continue
-        for index in range(min(update.micro_batches, other.micro_batches)):
+        for index, both in enumerate(zip(data_of(update), data_of(other), strict=False)):
+            if strangers(*both):
+                break
             each = compared(mine, theirs, matching, update, other, index, index, floor)
             if each is not None:
                 yield each
@@ -103,8 +106,9 @@ def of_update(
     if count == others:
         return [each for index in range(count) if (each := pair(index, index)) is not None]
     found: list[Pair] = []
-    after = 0
-    for index in range(count):
+    # What was lost before is no part of an update.
+    after = theirs.lost.get(update.number, 0)
+    for index in range(mine.lost.get(update.number, 0), count):
         if after < others and (each := pair(index, after)) is not None and not each.off:
             found.append(each)
             after += 1

@@ -10,6 +10,9 @@ from lockstep.trace.gradients import Pair
 from lockstep.trace.identify import NOTHING, Identified
 from lockstep.trace.numbers import Number, worded
 
+# By update, what is different there: a name, and what to say.
+Told = dict[int, tuple[str, str]]
+
 # What a window is called that one of two runs takes no step for.
 SKIPPED = "windows left out"
 
@@ -38,9 +41,13 @@ def window_findings(
 
     mine: the first run, whose windows may be the ones that are not whole.
     """
-    every = [(found(theirs), found(mine) if mine else {}) for found in (emptied, again)]
+    every = [
+        (emptied(theirs, mine), emptied(mine, theirs) if mine else {}),
+        (again(theirs), again(mine) if mine else {}),
+    ]
     sometimes = every[0][0].keys() | every[0][1].keys()
-    whole = max((count for _, count in theirs.window.values()), default=1)
+    counts = [count - theirs.lost[update] for update, (_, count) in theirs.window.items()]
+    whole = max(counts, default=1)
     for update in dict.fromkeys(pair.update for pair in pairs):
         each = [pair for pair in pairs if pair.update == update]
         if update in theirs.window and not theirs.window[update][0].exact:
@@ -50,21 +57,29 @@ def window_findings(
             continue
         if update in sometimes:
             break  # it is no rule of the loop: said below
-        if any(math.isinf(value.value) for value in values):
-            name, said = window_name([inverse(value) for value in values])
-            name, said = turned(name, said)
-        else:
-            name, said = window_name(values, whole)
-            if name in UNNAMED and all(value.value for value in values):
-                other, of_first = window_name([inverse(value) for value in values], whole)
-                name, said = (name, said) if other in UNNAMED else turned(other, of_first)
+        name, said = either_name(values, whole)
         yield Finding(name, "window", said, update, phase="gradient")
         break
     for own, right in every:
         for update in sorted(own.keys() ^ right.keys()):
             name, said = own[update] if update in own else turned(*right[update])
-            yield Finding(name, "window", said, update, phase="accumulated")
+            # Some trainers do so by design: it is a difference beside a run that does not.
+            policy = mine is None and name == "leftover-dropped"
+            yield Finding(name, "window", said, update, phase="accumulated", policy=policy)
             break
+
+
+def either_name(values: Sequence[Number], whole: int) -> tuple[str, str]:
+    """What one of the runs does otherwise, by a window's coefficients, and what to say of it."""
+    if any(math.isinf(value.value) for value in values):
+        return turned(*window_name([inverse(value) for value in values], whole))
+    own = window_name(values, whole)
+    if not all(value.value for value in values):
+        return own
+    of_first = window_name([inverse(value) for value in values], whole)
+    # A shorter window's share of K may be 1 / K, too, which longer ones would have shown before.
+    better = of_first[0] == LEFTOVER or (own[0] in UNNAMED and of_first[0] not in UNNAMED)
+    return turned(*of_first) if better and own[0] != LEFTOVER else own
 
 
 def inverse(number: Number) -> Number:
@@ -72,28 +87,35 @@ def inverse(number: Number) -> Number:
     return Number(0.0, 0.0) if math.isinf(number.value) else NOTHING.over(number)
 
 
-def emptied(run: Identified) -> dict[int, tuple[str, str]]:
-    """By update, in which the accumulator was emptied, unless all are so: a name, what to say."""
+def emptied(run: Identified, other: Identified | None) -> Told:
+    """By update, in which the accumulator was emptied, unless all are so: a name, what to say.
+
+    Where another run has fewer micro-batches, or more, it is said how the windows are cut.
+    """
     lost = {
         update: lost
         for update, lost in run.lost.items()
         if lost and run.left_out[update] == run.left_out.get(update - 1, 0)
     }
-    several = [update for update, (_, count) in run.window.items() if count > 1]
-    if len(lost) >= len(several):
+    counts = {update: count for update, (_, count) in run.window.items()}
+    if len(lost) >= sum(count > 1 for count in counts.values()):
         return {}
-    return {
-        update: (
-            "micro-batches left out",
-            f"the accumulator was emptied within update {update}, after micro-batch {count} of"
-            f" {run.window[update][1]}, as a validation that resets gradients does, or a run"
-            " that is resumed there",
-        )
-        for update, count in lost.items()
-    }
+    whole = max((counts[update] - run.lost[update] for update in counts), default=1)
+    found = {}
+    for update, first in lost.items():
+        if other is not None and other.window.get(update, (None, 0))[1] != counts[update]:
+            continue
+        said = f"the accumulator was emptied within update {update}, after micro-batch {first} of"
+        said += f" {counts[update]}"
+        if counts[update] - first == whole:
+            found[update] = "leftover-dropped", f"{said}: what is left of an epoch enters no update"
+            continue
+        why = "as a validation that resets gradients does, or a run that is resumed there"
+        found[update] = "micro-batches left out", f"{said}, {why}"
+    return found
 
 
-def again(run: Identified) -> dict[int, tuple[str, str]]:
+def again(run: Identified) -> Told:
     """By update, which micro-batches of the window before enter it again: a name, what to say."""
     found = {}
     for update, (fitted, count) in run.window.items():
@@ -111,6 +133,8 @@ def again(run: Identified) -> dict[int, tuple[str, str]]:
     return found
 
 
+# A window that is shorter than others, and divided as they are.
+LEFTOVER = "leftover-divided-by-k"
 # What weights are called that are none of the known ones.
 UNNAMED = {"other weights", "another factor"}
 
@@ -135,15 +159,15 @@ def window_name(values: Sequence[Number], whole: int = 1) -> tuple[str, str]:
     first = some[0]
     if all(each.equals(first) for each in some) and not none:
         factor = first.value
+        if count < whole and first.equals(count / whole):
+            said = f"a window of {count} of {whole} micro-batches is divided by {whole}"
+            return LEFTOVER, said
         for name, right in (("no-divide", float(count)), ("divide-twice", 1 / count)):
             if count > 1 and abs(factor / right - 1) <= first.error / right:
                 return (
                     name,
                     f"the gradient is {worded(factor)} times the right one, with K = {count}",
                 )
-        if count < whole and first.equals(count / whole):
-            said = f"a window of {count} of {whole} micro-batches is divided by {whole}"
-            return "leftover-divided-by-k", said
         if first.equals(-1.0):
             return "sign-flipped", "the gradient has the other sign"
         return (

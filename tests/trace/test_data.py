@@ -1,14 +1,13 @@
 """What two runs were given: the same micro-batches, cut into other windows."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import lockstep
 from lockstep.trace import compare_traces
-from lockstep.trace.data import cut_findings
+from lockstep.trace.data import Window, cut_findings
 
 
 def train(folder: Path, windows: list[int], activation: str = "none") -> Path:
@@ -55,12 +54,12 @@ def test_windows_that_are_cut_otherwise_are_told(
 
 def test_of_data_that_were_not_recorded_nothing_is_said() -> None:
     """Not that they are the same, whichever run has none."""
-    known = {"data": [{"shape": [2], "sum": 1.0, "crc": 7}]}
+    known = [{"shape": [2], "sum": 1.0, "crc": 7}]
 
-    def run(windows: list[int], micro_batch: dict) -> SimpleNamespace:
-        facts = [{"micro_batches": [micro_batch] * count} for count in windows]
-        return SimpleNamespace(updates=[SimpleNamespace(facts=each) for each in facts])
+    def told(first: list, second: list) -> list[int]:
+        windows = [(Window([first] * 2), Window([second] * 4)), (Window([first] * 2), Window([]))]
+        return [each.update for each in cut_findings(windows)]
 
-    assert [each.update for each in cut_findings(run([2, 2], known), run([4], known))] == [1]
-    assert not list(cut_findings(run([2, 2], known), run([4], {})))
-    assert not list(cut_findings(run([2, 2], {}), run([4], known)))
+    assert told(known, known) == [1]
+    assert not told(known, [])
+    assert not told([], known)
