@@ -119,7 +119,7 @@ class Recorder(keras.callbacks.Callback):
         # Of the window that runs: its arrays, and facts of its micro-batches.
         self.arrays: dict[str, Kept] = {}
         self.window: list[dict[str, Any]] = []
-        self.inputs: list[dict[str, Any]] = []
+        self.inputs: list[list[dict[str, Any]]] = []
         self.given: list[Array] = []
         self.modules: list[str] | None = None
         self.slots_before: dict[str, Array] | None = None
@@ -382,10 +382,14 @@ class Recorder(keras.callbacks.Callback):
     # When a step is over.
 
     def data(self, *arrays: Any, loss: Any = None) -> None:
-        """Say what the next micro-batch of a loop of one's own is made of."""
+        """Say what the next micro-batch of a loop of one's own is made of.
+
+        Those of a loop that adds gradients up by itself are all of them said before its update.
+        """
         found = [array for array in keras.tree.flatten(arrays) if hasattr(array, "shape")]
-        self.given = [host(array) for array in found]
-        self.inputs = [fingerprint(array) for array in self.given]
+        given = [host(array) for array in found]
+        self.given = self.given or given
+        self.inputs.append([fingerprint(array) for array in given])
         if loss is not None:
             self.values["loss|"] = [loss]
 
@@ -430,11 +434,14 @@ class Recorder(keras.callbacks.Callback):
         index = len(self.window)
         if self.layers is not None and not index and self.writer.whole(self.number):
             self.take_activations(self.layers)
-        facts: dict[str, Any] = {"data": self.inputs}
+        # An optimizer that adds up nothing may get the sum of several micro-batches' gradients.
+        several = self.inputs if self.accumulation == 1 else self.inputs[-1:]
+        facts: list[dict[str, Any]] = [{"data": each} for each in several or [[]]]
         if "loss|" in found:
-            facts["loss"] = float(found["loss|"][0])
-        self.arrays |= renamed(found, "gradient", f"gradient.{index}")
-        self.window.append(facts)
+            facts[-1]["loss"] = float(found["loss|"][0])
+        if len(facts) == 1:
+            self.arrays |= renamed(found, "gradient", f"gradient.{index}")
+        self.window += facts
         self.inputs = []
 
     def finish(self, found: dict[str, Kept], scale: float | None) -> None:
@@ -518,7 +525,7 @@ class Recorder(keras.callbacks.Callback):
         found = {key: host(value) for key, value in layers.seen.items()}
         if not self.inputs:
             self.given = [found[key] for key in found if key.startswith("data.")]
-            self.inputs = [fingerprint(array) for array in self.given]
+            self.inputs = [[fingerprint(array) for array in self.given]]
         found |= {f"data.0|{index}": array for index, array in enumerate(self.given)}
         for key, array in found.items():
             if array.size <= LARGE or not key.startswith("data."):

@@ -8,7 +8,7 @@ difference makes nothing that follows look wrong.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
@@ -17,7 +17,7 @@ from typing import Literal
 from lockstep.problem import Optimizer
 from lockstep.trace.averaging import averaging_findings, averaging_notes
 from lockstep.trace.clipping import clip_findings, way_of, with_clip
-from lockstep.trace.data import cut_findings, data_findings, windows_of
+from lockstep.trace.data import cut_findings, data_findings, left_of_epoch, windows_of
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered
 from lockstep.trace.gradients import Pair, pairs
@@ -178,7 +178,9 @@ def gradient_findings(
     # From there on, an update of both is not one of the same data.
     until = min((each.update for each in skips + cuts), default=len(mine.updates) + 1)
     gradients = list(pairs(first, second, matching, until, bool(cuts)))
-    found = skips + cuts + list(model_findings(mine, theirs, gradients, matching))
+    found = skips + cuts
+    for each in model_findings(mine, theirs, gradients, matching):
+        found.append(replace(each, said=each.said + left_of_epoch(windows, each.update)))
     if not any(each.stage == "data" for each in found):
         begun_alike = {pair.update for pair in gradients}
         found += (each for each in data_findings(windows, begun_alike) if each.update < until)

@@ -17,15 +17,23 @@ Fingerprints = Sequence[Fingerprint]
 
 
 class Window(NamedTuple):
-    """What an update is made of: its micro-batches' data, of which the first so many were lost."""
+    """What an update is made of: its micro-batches' data, of which the first so many were lost.
+
+    Of how many were lost nothing is known where no gradient of theirs was seen.
+    """
 
     data: Sequence[Fingerprints]
-    lost: int = 0
+    lost: int | None = 0
 
     @property
     def kept(self) -> Sequence[Fingerprints]:
         """What enters the update."""
-        return self.data[self.lost :]
+        return self.data[self.lost or 0 :]
+
+    @property
+    def shown(self) -> bool:
+        """Whether its data were recorded, or there are none."""
+        return not self.data or any(self.data)
 
     @property
     def size(self) -> int:
@@ -110,13 +118,13 @@ def windows_of(mine: Identified, theirs: Identified) -> list[tuple[Window, Windo
 
 def window_of(run: Identified, update: Update | None) -> Window:
     """What an update is made of."""
-    return Window(data_of(update), run.lost.get(update.number, 0)) if update else Window([])
+    return Window(data_of(update), run.lost.get(update.number)) if update else Window([])
 
 
 def cut_findings(windows: Sequence[tuple[Window, Window]]) -> Iterator[Finding]:
     """The first update that takes more, fewer or other ones of the micro-batches of both runs."""
     for index, (here, there) in enumerate(windows):
-        if alike(here, there):
+        if alike(here, there) or not (here.shown and there.shown):
             continue
         ours, others = (list(run) for run in zip(*windows, strict=True))
         name, said = cut_name(ours, others, index)
@@ -125,7 +133,11 @@ def cut_findings(windows: Sequence[tuple[Window, Window]]) -> Iterator[Finding]:
             if other not in ("", "other windows"):
                 name, said = turned(other, of_first)
         if name:
-            yield Finding(name, "window", said, index + 1)
+            tied: tuple[str, ...] = ()
+            if name == "leftover-leaks" and there.lost is None:
+                tied = ("leftover-dropped",)
+                said += ", or were lost before it: of a sum that is not seen"
+            yield Finding(name, "window", said, index + 1, others=tied)
         return
 
 
@@ -159,6 +171,19 @@ def cut_name(ours: Sequence[Window], others: Sequence[Window], index: int) -> tu
     if short and there.size == here.size + following.size > whole:
         return "leftover-leaks", f"{said}: the {left} enter the next epoch's first update"
     return "other windows", said
+
+
+def left_of_epoch(windows: Sequence[tuple[Window, Window]], update: int) -> str:
+    """What a gradient that is another one may come from, where one run did not show its data."""
+    whole = max(each.size for both in windows for each in both)
+    first, second = windows[update - 1]
+    for run, each, other in (("the first run", first, second), ("it", second, first)):
+        if each.size < whole and each.shown and not other.shown:
+            return (
+                f"; {run} takes there {each.size} of {whole} micro-batches, which may be left of an"
+                " epoch, and of what the other update is was not recorded"
+            )
+    return ""
 
 
 def alike(one: Window, another: Window) -> bool:

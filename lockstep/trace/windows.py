@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
+from lockstep.trace.data import data_of
 from lockstep.trace.findings import Finding, turned
 from lockstep.trace.gradients import Pair
 from lockstep.trace.identify import NOTHING, Identified
@@ -46,8 +48,8 @@ def window_findings(
         (again(theirs), again(mine) if mine else {}),
     ]
     sometimes = every[0][0].keys() | every[0][1].keys()
-    counts = [count - theirs.lost[update] for update, (_, count) in theirs.window.items()]
-    whole = max(counts, default=1)
+    counts = [entering(run) for run in (theirs, mine) if run]
+    whole = max(chain(*(each.values() for each in counts)), default=1)
     for update in dict.fromkeys(pair.update for pair in pairs):
         each = [pair for pair in pairs if pair.update == update]
         if update in theirs.window and not theirs.window[update][0].exact:
@@ -57,7 +59,9 @@ def window_findings(
             continue
         if update in sometimes:
             break  # it is no rule of the loop: said below
-        name, said = either_name(values, whole)
+        # Where a run shows the sum alone, the other one may say of how many micro-batches it is.
+        count = len(values) if len(values) > 1 else max(run.get(update, 1) for run in counts)
+        name, said = either_name(values, count, whole)
         yield Finding(name, "window", said, update, phase="gradient")
         break
     for own, right in every:
@@ -69,14 +73,23 @@ def window_findings(
             break
 
 
-def either_name(values: Sequence[Number], whole: int) -> tuple[str, str]:
+def entering(run: Identified) -> dict[int, int]:
+    """By update, of how many micro-batches it is known to be made."""
+    return {
+        update.number: max(update.micro_batches, len(data_of(update)))
+        - run.lost.get(update.number, 0)
+        for update in run.steps.trace.updates
+    }
+
+
+def either_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, str]:
     """What one of the runs does otherwise, by a window's coefficients, and what to say of it."""
     if any(math.isinf(value.value) for value in values):
-        return turned(*window_name([inverse(value) for value in values], whole))
-    own = window_name(values, whole)
+        return turned(*window_name([inverse(value) for value in values], count, whole))
+    own = window_name(values, count, whole)
     if not all(value.value for value in values):
         return own
-    of_first = window_name([inverse(value) for value in values], whole)
+    of_first = window_name([inverse(value) for value in values], count, whole)
     # A shorter window's share of K may be 1 / K, too, which longer ones would have shown before.
     better = of_first[0] == LEFTOVER or (own[0] in UNNAMED and of_first[0] not in UNNAMED)
     return turned(*of_first) if better and own[0] != LEFTOVER else own
@@ -139,12 +152,11 @@ LEFTOVER = "leftover-divided-by-k"
 UNNAMED = {"other weights", "another factor"}
 
 
-def window_name(values: Sequence[Number], whole: int = 1) -> tuple[str, str]:
+def window_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, str]:
     """The name of a window's coefficients, which are not all 1, and what to say of them.
 
-    whole: how many micro-batches a window has that is not the last of an epoch.
+    count: how many micro-batches it has; whole: how many one that is not the last of an epoch.
     """
-    count = len(values)
     weights = ", ".join(worded(each.value) for each in values)
     said = f"the weights of its micro-batches, beside the right ones, are {weights}"
     none = [index + 1 for index, each in enumerate(values) if each.value == 0.0]

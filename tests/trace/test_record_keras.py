@@ -190,6 +190,40 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(tmp_path, mode) -> 
         assert arrays["state.iteration|"] == index + 1
 
 
+def by_hand(folder, divisors=(4, 4, 2)) -> None:
+    """Add up gradients in a loop of one's own, of which the optimizer gets the sum alone."""
+    model, optimizer = small(), adam()
+    (x, y), variables = data(), model.trainable_variables
+    batches = iter(range(10))
+    with lockstep.record.keras(folder, model, optimizer=optimizer) as recorder:
+        for window, divisor in zip((4, 4, 2), divisors, strict=True):
+            total = [tf.zeros_like(each) for each in variables]
+            for start in (next(batches) * 3 for _ in range(window)):
+                rows = slice(start, start + 3)
+                recorder.data(x[rows], y[rows])
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_mean((model(x[rows]) - y[rows]) ** 2) / divisor
+                gradients = tape.gradient(loss, variables)
+                total = [one + more for one, more in zip(total, gradients, strict=True)]
+            optimizer.apply(total, variables)
+
+
+def test_a_loop_that_adds_up_by_itself_shows_the_data_of_each_micro_batch(tmp_path) -> None:
+    by_hand(tmp_path / "right")
+    _, updates = read(tmp_path / "right")
+    assert [len(facts["micro_batches"]) for facts, _ in updates] == [4, 4, 2]
+    assert all(len(each["data"]) == 2 for facts, _ in updates for each in facts["micro_batches"])
+    assert not any(key.startswith("gradient.") for _, arrays in updates for key in arrays)
+    for divisors, name in (
+        ((4, 4, 2), ()),
+        ((4, 4, 4), ("leftover-divided-by-k",)),
+        ((1, 1, 1), ("no-divide",)),
+    ):
+        by_hand(tmp_path / f"{divisors}", divisors)
+        found = lockstep.trace.compare_traces(tmp_path / "right", tmp_path / f"{divisors}")
+        assert found.names == name
+
+
 def test_rules_that_clip_and_decay_are_seen(tmp_path) -> None:
     settings = {"clipnorm": 0.01, "clipvalue": 0.01, "global_clipnorm": 0.01}
     for name, value in settings.items():
