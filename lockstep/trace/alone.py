@@ -9,6 +9,7 @@ from typing import Any
 
 from lockstep import mistakes
 from lockstep.problem import Optimizer
+from lockstep.trace.clipping import emptied_findings
 from lockstep.trace.comparison import Comparison, size
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import ordered
@@ -56,6 +57,7 @@ def check_trace(folder: str | Path) -> Comparison:
         expected = {update: Number(-each.value, each.error) for update, each in expected.items()}
     found = list(between(trace))
     found += window_findings((), run)
+    found += emptied_findings(run)
     found += average_findings(settings_moments(run, given[0]), run)
     found += unexplained_findings(unexplained_averages(run), {})
     notes = ["whether a window is the mean of its examples shows beside a second run alone"]

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lockstep.trace.findings import Finding
+from lockstep.trace.findings import Finding, turned
 from lockstep.trace.identify import NOTHING, SUMMED, Identified, norm_of, summed
 from lockstep.trace.numbers import Fit, Number, agreed, unit
 from lockstep.trace.rules import KNOWN
@@ -34,6 +34,9 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         yield found(
             "clips", f"it clips a gradient of norm {first.norm:.4g}, the other run does not"
         )
+        return
+    if right.kind == "emptied":
+        yield found(*turned(CLIPS["emptied"], SAID["emptied"]))
         return
     if right.kind == "unknown":
         if not alike(clips_of(mine), clips):
@@ -80,12 +83,24 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         yield found("clips in another way", said)
 
 
+def emptied_findings(run: Identified) -> Iterator[Finding]:
+    """That the rule of a run gets nothing of its gradients."""
+    way, clips = way_of(run), clips_of(run)
+    if way is not None and way.kind == "emptied":
+        first = clips[0]
+        name, said = CLIPS["emptied"], SAID["emptied"]
+        yield Finding(name, "clip", said, first.update, tuple(first.factors), "clipped")
+
+
 # What the catalogue calls clipping that is not of all tensors together, and what each does.
-CLIPS = {"alone": "clip-per-tensor", "by value": "clip-by-value"}
+CLIPS = {
+    "alone": "clip-per-tensor", "by value": "clip-by-value", "emptied": "zero-before-update",
+}  # fmt: skip
 SAID = {
     "together": "all tensors are clipped to {} together",
     "alone": "each tensor is clipped to {} on its own, not all together",
     "by value": "no number of the gradient is above {}: each is clipped on its own",
+    "emptied": "the gradient is emptied before the rule gets it",
 }
 
 
@@ -125,6 +140,8 @@ class Clip:
             return self.explained(
                 lambda name: way.factor(norms[name]) if name in norms else NOTHING
             )
+        if way.kind == "emptied":
+            return self.ratio == 0.0
         return way.kind == "by value" and self.by_value(way.to)
 
     @property
@@ -137,7 +154,8 @@ class Clip:
                 [step.clipped for step in self.steps.values()],
             )
         )
-        return after / before if before else 1.0
+        shown = any(step.clipped is not None for step in self.steps.values())
+        return after / before if before and shown else 1.0
 
     @cached_property
     def factor(self) -> Number | None:
@@ -185,7 +203,8 @@ class Clip:
             if step.accumulated is None or step.clipped is None:
                 return False
             right = np.clip(step.accumulated, -limit.value, limit.value)
-            bound = summed(step) + limit.error / limit.value * abs(right)
+            relative = limit.error / limit.value if limit.value else 0.0
+            bound = summed(step) + relative * abs(right)
             if (abs(step.clipped - right) > bound).any():
                 return False
         return True
@@ -210,7 +229,7 @@ class Way:
     """How a run clips: the factor is to / (norm + epsilon), 1 where that is more.
 
     kind: whether the norm is that of all tensors together, or of each alone; or whether each number
-    is clipped, by value; or "unknown".
+    is clipped, by value; or nothing is left, "emptied"; or "unknown".
     """
 
     kind: str
@@ -229,6 +248,8 @@ def way_of(run: Identified) -> Way | None:
     clips = [each for each in every if not each.taken(None)]
     if not clips:
         return None
+    if not any(each.ratio for each in every):
+        return Way("emptied", Number(0.0, 0.0))
     found = []
     for epsilon in EPSILONS:
         together = [clip.threshold(epsilon) for clip in clips]

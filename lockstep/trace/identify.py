@@ -8,7 +8,7 @@ stage does not show as another in the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import median
@@ -86,11 +86,42 @@ class Identified:
         found = {}
         previous: Update | None = None
         for update in self.steps.trace.updates:
-            fitted = window_fit(update, previous, self.steps)
+            fitted = window_fit(update, previous, self.steps.trace.parameters)
             if fitted is not None:
                 found[update.number] = fitted, update.micro_batches
             previous = update
         return found
+
+    @cached_property
+    def by_tensor(self) -> dict[int, dict[str, Fit]]:
+        """The same of each tensor alone, in updates in which they do not agree."""
+        found: dict[int, dict[str, Fit]] = {}
+        previous: Update | None = None
+        for update in self.steps.trace.updates:
+            if update.number in self.window and not self.window[update.number][0].exact:
+                each = {n: window_fit(update, previous, [n]) for n in self.steps.trace.parameters}
+                found[update.number] = {n: fitted for n, fitted in each.items() if fitted}
+            previous = update
+        return found
+
+    @cached_property
+    def pulls(self) -> dict[str, Number]:
+        """By tensor: with what weight the parameter itself was added to what was accumulated."""
+        weights: dict[str, list[Number]] = {}
+        for number, fits in self.by_tensor.items():
+            update = self.steps.trace.updates[number - 1]
+            for name, fitted in fits.items():
+                if not fitted.exact:
+                    with_it = window_fit(update, None, [name], "before")
+                    known = with_it is not None and with_it.exact
+                    weight = with_it.coefficients[-1] if with_it and known else None
+                    weights.setdefault(name, []).append(weight or Number(0.0, math.inf))
+        found = {name: agreed(each) for name, each in weights.items()}
+        return {
+            name: weight
+            for name, weight in found.items()
+            if weight is not None and all(math.isfinite(each.error) for each in weights[name])
+        }
 
     @cached_property
     def lost(self) -> dict[int, int]:
@@ -385,14 +416,20 @@ def linear(
     return fit(target, columns, unit(dtype) * size + abs(last) * off)
 
 
-def window_fit(update: Update, previous: Update | None, steps: Steps) -> Fit | None:
-    """The weights of the micro-batches in what was accumulated, over all tensors at once.
+def window_fit(
+    update: Update,
+    previous: Update | None,
+    names: Iterable[str],
+    besides: str | None = None,
+) -> Fit | None:
+    """The weights of the micro-batches in what was accumulated, over some tensors at once.
 
     After those of its own come those of the window before: 0, where its accumulator was emptied.
+    besides: a phase that is in it, too, with a weight that comes last.
     """
     targets, columns, bounds = [], [], []
     windows = [update] if previous is None else [update, previous]
-    for name in steps.trace.parameters:
+    for name in names:
         accumulated = update.array("accumulated", name)
         if accumulated is None or not update.micro_batches:
             continue
@@ -401,6 +438,8 @@ def window_fit(update: Update, previous: Update | None, steps: Steps) -> Fit | N
             for window in windows
             for index in range(window.micro_batches)
         ]
+        if besides is not None:
+            parts.append(update.array(besides, name))
         each = [np.zeros_like(accumulated) if part is None else part for part in parts]
         if any(part.shape != accumulated.shape for part in each):
             continue

@@ -127,6 +127,12 @@ class Steps:
         return frozenset(every - moved) if moved else frozenset()
 
     @cached_property
+    def left_alone(self) -> frozenset[str]:
+        """Those of them that have a gradient all the same, as far as it was recorded."""
+        pushed = {s.name for s in self.of.values() if s.gradient is None or s.gradient.any()}
+        return self.still & pushed
+
+    @cached_property
     def shows_clipped(self) -> bool:
         """Whether what the rule got was recorded."""
         return any(step.clipped is not None for step in self.of.values())

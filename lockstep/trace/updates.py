@@ -75,12 +75,15 @@ def acts(steps: Iterable[Step]) -> bool:
 def still_findings(mine: Steps, theirs: Steps, matching: Matching) -> Iterator[Finding]:
     """Tensors that move in one of the runs alone."""
     every = {name for _, name in theirs.of}
-    here = {other for name in mine.still for other in matching.others([name])} & every
+    here, left = (
+        {other for name in names for other in matching.others([name])} & every
+        for names in (mine.still, mine.left_alone)
+    )
     known = {other for _, name in mine.of for other in matching.others([name])} & every
     for names, name, said in (
-        (theirs.still & known - here, "params-not-in-optimizer", "{} never moves"),
+        (theirs.left_alone & known - here, "params-not-in-optimizer", "{} never moves"),
         (
-            here - theirs.still,
+            left - theirs.still,
             "without params-not-in-optimizer",
             "{} moves, which never does in the first run",
         ),

@@ -11,9 +11,7 @@ from lockstep.trace.findings import Finding, turned
 from lockstep.trace.gradients import Pair
 from lockstep.trace.identify import NOTHING, Identified
 from lockstep.trace.numbers import Number, worded
-
-# By update, what is different there: a name, and what to say.
-Told = dict[int, tuple[str, str]]
+from lockstep.trace.sums import Told, other_sums
 
 # What a window is called that one of two runs takes no step for.
 SKIPPED = "windows left out"
@@ -46,13 +44,14 @@ def window_findings(
     every = [
         (emptied(theirs, mine), emptied(mine, theirs) if mine else {}),
         (again(theirs), again(mine) if mine else {}),
+        (unlike_sums(theirs), unlike_sums(mine) if mine else {}),
     ]
     sometimes = every[0][0].keys() | every[0][1].keys()
     counts = [entering(run) for run in (theirs, mine) if run]
     whole = max(chain(*(each.values() for each in counts)), default=1)
     for update in dict.fromkeys(pair.update for pair in pairs):
         each = [pair for pair in pairs if pair.update == update]
-        if update in theirs.window and not theirs.window[update][0].exact:
+        if any(update in run.by_tensor for run in (theirs, mine) if run):
             continue  # what else is in the accumulator is said below
         values = [pair.coefficient for pair in each]
         if all(value.equals(1.0) for value in values):
@@ -66,10 +65,13 @@ def window_findings(
         break
     for own, right in every:
         for update in sorted(own.keys() ^ right.keys()):
-            name, said = own[update] if update in own else turned(*right[update])
+            told = own.get(update) or right[update]
+            name, said = told.name, told.said
+            if update not in own:
+                name, said = turned(name, said)
             # Some trainers do so by design: it is a difference beside a run that does not.
             policy = mine is None and name == "leftover-dropped"
-            yield Finding(name, "window", said, update, phase="accumulated", policy=policy)
+            yield Finding(name, "window", said, update, told.tensors, "accumulated", policy)
             break
 
 
@@ -100,7 +102,7 @@ def inverse(number: Number) -> Number:
     return Number(0.0, 0.0) if math.isinf(number.value) else NOTHING.over(number)
 
 
-def emptied(run: Identified, other: Identified | None) -> Told:
+def emptied(run: Identified, other: Identified | None) -> dict[int, Told]:
     """By update, in which the accumulator was emptied, unless all are so: a name, what to say.
 
     Where another run has fewer micro-batches, or more, it is said how the windows are cut.
@@ -121,14 +123,21 @@ def emptied(run: Identified, other: Identified | None) -> Told:
         said = f"the accumulator was emptied within update {update}, after micro-batch {first} of"
         said += f" {counts[update]}"
         if counts[update] - first == whole:
-            found[update] = "leftover-dropped", f"{said}: what is left of an epoch enters no update"
+            said += ": what is left of an epoch enters no update"
+            found[update] = Told("leftover-dropped", said)
             continue
         why = "as a validation that resets gradients does, or a run that is resumed there"
-        found[update] = "micro-batches left out", f"{said}, {why}"
+        found[update] = Told("micro-batches left out", f"{said}, {why}")
     return found
 
 
-def again(run: Identified) -> Told:
+def unlike_sums(run: Identified) -> dict[int, Told]:
+    """By update, what else was accumulated, up to where something is left of a window before."""
+    first = min(again(run), default=math.inf)
+    return {update: told for update, told in other_sums(run).items() if update < first}
+
+
+def again(run: Identified) -> dict[int, Told]:
     """By update, which micro-batches of the window before enter it again: a name, what to say."""
     found = {}
     for update, (fitted, count) in run.window.items():
@@ -142,7 +151,7 @@ def again(run: Identified) -> Told:
                 f" have {worded(weights[0].value)}"
             )
             name = "missing-zero-grad" if 2 * len(more) >= len(before) else "leftover-leaks"
-            found[update] = name, said
+            found[update] = Told(name, said)
     return found
 
 

@@ -1,0 +1,113 @@
+"""What a loop adds up that is not its micro-batches' gradients, each with one weight."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lockstep import record
+from lockstep.trace import check_trace, compare_traces
+
+jax = pytest.importorskip("jax")
+optax = pytest.importorskip("optax")
+jnp = jax.numpy
+
+K, UPDATES = 3, 4
+NUMBERS = np.random.default_rng(7)
+X = NUMBERS.normal(size=(K * UPDATES, 6, 5)).astype("float32")
+START = {
+    name: NUMBERS.normal(size=shape).astype("float32") / 2
+    for name, shape in {"inner": (5, 8), "bias": (8,), "outer": (8, 3)}.items()
+}
+NUMBERS_OF_START = sum(each.size for each in START.values())
+
+
+def loss(parameters: Any, x: Any) -> Any:
+    hidden = jnp.tanh(x @ parameters["inner"] + parameters["bias"])
+    return jnp.square(hidden @ parameters["outer"] - 1).mean()
+
+
+def train(
+    folder: Any,
+    changed: Callable[[Any, Any], Any] = lambda total, _: total,
+    optimizer: Any = None,
+    dtype: Any = jnp.float32,
+    stays: str = "",
+) -> Any:
+    """Add gradients up by hand; changed: the sum and the parameters to what the optimizer gets."""
+    parameters = {name: jnp.array(value) for name, value in START.items()}
+    recorder = record.jax(folder)
+    gradient = recorder.gradient(jax.grad(loss))
+    optimizer = recorder.wrap(optimizer or optax.adam(0.01))
+    state = optimizer.init(parameters)
+    total = jax.tree.map(lambda value: jnp.zeros_like(value, dtype), parameters)
+    for number, x in enumerate(X):
+        for name, value in gradient(parameters, x).items():
+            total[name] += (value / K).astype(dtype)
+        if number % K == K - 1:
+            whole = {name: value.astype(jnp.float32) for name, value in total.items()}
+            changes, state = optimizer.update(changed(whole, parameters), state, parameters)
+            parameters = optax.apply_updates(parameters, changes)
+            for name, value in total.items():
+                total[name] = value if name == stays else jnp.zeros_like(value)
+    recorder.close()
+    return folder
+
+
+def noisy(total: Any, _: Any) -> Any:
+    keys = jax.random.split(jax.random.key(int(1e6 * abs(total["bias"]).sum())), len(total))
+    return {
+        name: value + 1e-3 * jax.random.normal(key, value.shape)
+        for key, (name, value) in zip(keys, total.items(), strict=True)
+    }
+
+
+def decayed(total: Any, parameters: Any) -> Any:
+    return {name: value + 0.02 * parameters[name] for name, value in total.items()}
+
+
+OTHERS = {
+    "noise": ({"changed": noisy}, "another sum"),
+    "one tensor": (
+        {"changed": lambda total, _: total | {"outer": total["outer"] * 0.1}},
+        "other weights by tensor",
+    ),
+    "frozen": (
+        {"changed": lambda total, _: total | {"inner": jnp.zeros_like(total["inner"])}},
+        "other weights by tensor",
+    ),
+    "bfloat16": ({"dtype": jnp.bfloat16}, "low-precision-accumulator"),
+    "float16": ({"dtype": jnp.float16}, "low-precision-accumulator"),
+    "one stays": ({"stays": "outer"}, "missing-zero-grad"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_added_up_besides_is_told_in_either_run(kind, tmp_path) -> None:
+    options, name = OTHERS[kind]
+    plain, other = train(tmp_path / "plain"), train(tmp_path / "other", **options)
+    found = compare_traces(plain, other)
+    assert (found.names[0], found.left, found.compared) == (name, [], UPDATES * NUMBERS_OF_START)
+    assert compare_traces(other, plain).names[0] == f"without {name}"
+    assert compare_traces(other, other).verdict == "same"
+    assert name in check_trace(other).names
+
+
+def test_two_loops_that_add_noise_of_their_own_are_not_the_same(tmp_path) -> None:
+    first = train(tmp_path / "first", noisy)
+    second = train(tmp_path / "second", lambda total, _: noisy(noisy(total, _), _))
+    assert compare_traces(first, second).names == ("another gradient",)
+
+
+def test_a_decay_that_a_loop_adds_to_the_gradient_is_a_decay(tmp_path) -> None:
+    """As PyTorch's Adam has it; beside AdamW, it goes into the gradient."""
+    by_hand = train(tmp_path / "by hand", decayed)
+    adam = optax.chain(optax.add_decayed_weights(0.02), optax.adam(0.01))
+    in_the_rule = train(tmp_path / "rule", optimizer=adam)
+    decoupled = train(tmp_path / "adamw", optimizer=optax.adamw(0.01, weight_decay=0.02))
+    for pair in ((by_hand, in_the_rule), (in_the_rule, by_hand)):
+        found = compare_traces(*pair)
+        assert (found.verdict, found.names, found.left) == ("same", (), [])
+    for pair in ((by_hand, decoupled), (decoupled, by_hand)):
+        assert compare_traces(*pair).names == ("l2-vs-decoupled",)
