@@ -36,7 +36,7 @@ from lockstep.trace.moments import (
 from lockstep.trace.numbers import agreed
 from lockstep.trace.placement import as_torch_keeps
 from lockstep.trace.reading import Trace, TraceError, read, read_names
-from lockstep.trace.rules import as_counted, rates_of, rule_of
+from lockstep.trace.rules import as_counted, rate_name, rates_of, rule_of
 from lockstep.trace.settings import settings_of
 from lockstep.trace.state import between, state_findings
 from lockstep.trace.steps import begun, steps
@@ -216,6 +216,11 @@ def update_findings(
     if skipped or second.steps.anew:
         expected = as_counted(expected, first, second)
     rule = rule_of(second, expected, accumulation)
+    if not rates_of(first, None) and rate_name(rule.rates, expected, accumulation):
+        # Of rates that nobody recorded, the first run's may be what a mistake makes of the other's.
+        other = rule_of(first, rule.rates, accumulation)
+        if other.form and not rate_name(other.rates, rule.rates, accumulation):
+            right, expected = other, rates_of(first, other)
     found += rule_findings(rule, expected, accumulation, right, matching)
     found += placement_findings(first.steps, second.steps, expected)
     if not skipped:

@@ -81,6 +81,11 @@ class Identified:
     eps: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
+    def accumulation(self) -> int:
+        """Of how many micro-batches an update is made, the most of all."""
+        return max((update.micro_batches for update in self.steps.trace.updates), default=1) or 1
+
+    @cached_property
     def window(self) -> dict[int, tuple[Fit, int]]:
         """By update: the weights with which its micro-batches, and what was left, entered it."""
         found = {}
@@ -461,17 +466,21 @@ def setting(optimizer: Optimizer) -> Optimizer:
 
 
 def replayed(
-    stages: Stages, optimizer: Optimizer, step: Step, gradient: Array, isolated: bool
+    stages: Stages, optimizer: Optimizer, step: Step, gradient: Array, k: int, isolated: bool
 ) -> tuple[Rounded, Mapping[str, Rounded]]:
     """The direction in which a rule moves a tensor, and the state that it leaves, with errors.
 
-    isolated: from the state that the run has afterwards, as an average leaves it, so that how it
-    came about is not looked at. Raises one of FAILURES where the rule makes no sense of it.
+    k: of how many micro-batches an update is made. isolated: from the state that the run has
+    afterwards, as an average leaves it, so that how it came about is not looked at. Raises one of
+    FAILURES where the rule makes no sense of it.
     """
     number = rounded(2.0 ** -PRECISION[step.dtype], step.dtype)
     band = banded(number)
-    problem = stages.settings(problem_of(optimizer, step.dtype))
-    place = Place(problem, number, np.dtype(object), None, stages, update=step.taken)
+    problem = stages.settings(problem_of(optimizer, step.dtype, k))
+    place = Place(
+        problem, number, np.dtype(object), None, stages,
+        update=step.taken, micro_step=(step.taken + 1) * k - 1,
+    )  # fmt: skip
     numbers = stages.constants(number(1.0), place)
     kept = step.kept_before
     if isolated:
@@ -486,12 +495,13 @@ def replayed(
     return -moved, new  # type: ignore[return-value]
 
 
-def problem_of(optimizer: Optimizer, dtype: str) -> Problem:
+def problem_of(optimizer: Optimizer, dtype: str, k: int) -> Problem:
     """The smallest problem with these settings: a rule looks at nothing else of it."""
     one = np.ones((1, 1), dtype)
     return Problem(
-        W=one, b=np.ones(1, dtype), micro_batches=[(one, one)], optimizer=optimizer, dtype=dtype
-    )
+        W=one, b=np.ones(1, dtype), micro_batches=[(one, one)], accumulation_steps=k,
+        optimizer=optimizer, dtype=dtype,
+    )  # fmt: skip
 
 
 def moves(
@@ -540,7 +550,7 @@ def move_by(
         lost = off * abs(given) + weight.error * abs(step.before)
         off = np.divide(lost, abs(given), out=np.full_like(given, np.inf), where=given != 0)
     try:
-        direction, _ = replayed(stages, settings, step, given, isolated)
+        direction, _ = replayed(stages, settings, step, given, run.accumulation, isolated)
     except FAILURES:
         return None
     value = np.asarray(direction.value)

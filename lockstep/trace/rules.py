@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 from lockstep.diagnosis.forms import Form, forms_of
 from lockstep.mistakes import names
 from lockstep.oracle.loop import STAGES, Stages
 from lockstep.problem import Optimizer
+from lockstep.trace.findings import turned
 from lockstep.trace.identify import Identified, Move, move_by, moves, setting
 from lockstep.trace.numbers import Number, agreed
 from lockstep.trace.steps import Step
@@ -146,8 +147,10 @@ def deviations(rule: Rule, expected: Mapping[int, Number], accumulation_steps: i
     """How many differences a rule leaves: the rates' are one if they have a name."""
     if not rule.exact:
         return math.inf
+    if expected and not expected.keys() & rule.rates.keys():
+        return 2  # its tensors agree on no rate
     said = rate_name(rule.rates, expected, accumulation_steps)
-    return 0 if said is None else 1 if said[0] != OTHER_RATES else 2
+    return 0 if said is None else 2 if said[0] in ANY_RATES else 1
 
 
 def with_eps(run: Identified, steps: Sequence[Step], form: Form | None = None) -> Rule | None:
@@ -180,7 +183,9 @@ def with_eps(run: Identified, steps: Sequence[Step], form: Form | None = None) -
 PRECISE = 1e-10
 # How much a change is off, at most, where its eps is off by a power of ten.
 NEAR = 1.0
-OTHER_RATES = "other learning rates"
+OTHER_RATES, ANY_SCHEDULE = "other learning rates", turned("schedule-ignored", "")[0]
+# What rates are called that may be any.
+ANY_RATES = (OTHER_RATES, ANY_SCHEDULE)
 
 
 def rate_name(
@@ -188,35 +193,68 @@ def rate_name(
 ) -> tuple[str, str] | None:
     """What the rates of a run are, beside those that were expected; None if they are the same."""
     both = [update for update in rates if update in expected]
-    if not both or all(rates[update].equals(expected[update]) for update in both):
+    if all(rates[update].equals(expected[update]) for update in both):
         return None
-
-    def are(at: Callable[[int], int], least: int) -> bool:
-        pairs = [(rates[u], expected[at(u)]) for u in rates if at(u) in expected]
-        return len(pairs) >= least and all(one.equals(other) for one, other in pairs)
-
-    k = accumulation_steps
-    for at, words in ((lambda u: u + 1, "one update early"), (lambda u: u - 1, "one update late")):
-        if are(at, 2):
-            return "sched-off-by-one", f"the learning rate comes {words}"
-    counted = ((lambda u: (u - 1) * k + 1, 2), (lambda u: u * k, 1), (lambda u: u * k + 1, 1))
-    if k > 1 and any(are(at, least) for at, least in counted):
-        said = f"the schedule counts micro-steps: it goes {k} times as fast"
-        return "sched-per-microstep", said
+    name, said = schedule_name(rates, expected, accumulation_steps)
+    other, of_first = schedule_name(expected, rates, accumulation_steps)
+    if other == "sched-per-epoch":
+        return turned(other, of_first)
+    if name:
+        return name, said
     ratios = [rates[u].over(expected[u]) for u in both if expected[u].value]
     factor = agreed(ratios)
     first = both[0]
     if factor is not None and len(ratios) == len(both):
+        k = accumulation_steps
         name = "rate-times-k" if factor.equals(float(k)) and k > 1 else "another learning rate"
         if factor.equals(-1.0):
             name = "sign-flipped"
         said = f"the learning rate of update {first} is {rates[first]} instead of {expected[first]}"
         return name, f"{said}, and {factor} times the right one in all"
-    one = agreed(list(rates.values()))
-    if one is not None and len(both) > 1:
-        return "schedule-ignored", f"the learning rate is {one} in all updates"
+    own, right = (agreed(list(each.values())) for each in (rates, expected))
+    constant = "the learning rate is {} in all updates"
+    if own is not None and len(both) > 1:
+        return "schedule-ignored", constant.format(own)
+    if other == "sched-per-microstep":
+        return "sched-too-slow", f"the schedule takes {accumulation_steps} times as long"
+    if other:
+        return turned(other, of_first)
+    if right is not None and len(both) > 1:
+        return turned("schedule-ignored", constant.format(right))
     each = ", ".join(f"{rates[u]} instead of {expected[u]}" for u in both[:4])
     return OTHER_RATES, f"the learning rates are {each}"
+
+
+def every(count: int, update: int) -> int:
+    """The update whose rate one has, where the rate changes after so many."""
+    return (update - 1) // count + 1
+
+
+def schedule_name(
+    rates: Mapping[int, Number], expected: Mapping[int, Number], accumulation_steps: int
+) -> tuple[str, str]:
+    """How a schedule is read at other places than the expected one; empty if it is not so."""
+
+    def are(at: Callable[[int], int], least: int) -> bool:
+        where = [u for u in rates if at(u) in expected]
+        # At a rate that never changes, every place is as good as another.
+        off = [u for u in where if u in expected and not expected[u].equals(expected[at(u)])]
+        equal = all(rates[u].equals(expected[at(u)]) for u in where)
+        return len(where) >= least and bool(off) and equal
+
+    for at, words in ((lambda u: u + 1, "one update early"), (lambda u: u - 1, "one update late")):
+        if are(at, 2):
+            return "sched-off-by-one", f"the learning rate comes {words}"
+    for n in range(2, len(rates)):
+        if are(partial(every, n), len(rates)):
+            said = f"the learning rate changes every {n} updates, as a schedule of epochs does"
+            return "sched-per-epoch", said
+    k = accumulation_steps
+    counted = ((lambda u: (u - 1) * k + 1, 2), (lambda u: u * k, 1), (lambda u: u * k + 1, 1))
+    if k > 1 and any(are(at, least) for at, least in counted):
+        said = f"the schedule counts micro-steps: it goes {k} times as fast"
+        return "sched-per-microstep", said
+    return "", ""
 
 
 # How near a rate that was read off is to the one that was recorded, of rounding that adds up.

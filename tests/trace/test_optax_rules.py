@@ -381,3 +381,35 @@ def test_a_run_that_does_as_its_settings_say_is_right(tmp_path, name) -> None:
 def test_a_run_that_goes_up_as_it_was_told_is_right(tmp_path) -> None:
     in_pytorch(tmp_path / "a", OTHERS["maximize"][0])
     assert check_trace(tmp_path / "a").verdict == "same"
+
+
+def counting(count):
+    """Adam that corrects its bias for another count."""
+    adam = optax.scale_by_adam()
+
+    def update(gradients, state, parameters=None):
+        _, state = adam.update(gradients, state, parameters)
+        unbias = [1 - beta ** count(state.count) for beta in (0.9, 0.999)]
+
+        def change(first, second):
+            return -0.01 * (first / unbias[0]) / (jax.numpy.sqrt(second / unbias[1]) + 1e-8)
+
+        return jax.tree.map(change, state.mu, state.nu), state
+
+    return optax.GradientTransformation(adam.init, update)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("bias-step-off-by-one", lambda count: count + 1),
+        ("frozen-step-counter", lambda count: 1 + 0 * count),
+        ("bias-correction-per-microstep", lambda count: K * count),
+    ],
+)
+def test_a_bias_that_is_corrected_for_another_count_is_no_schedule(name, count, tmp_path) -> None:
+    in_jax(tmp_path / "right", counting(lambda count: count))
+    in_jax(tmp_path / "other", counting(count))
+    for runs, said in ((("right", "other"), name), (("other", "right"), f"without {name}")):
+        found = compare_traces(*(tmp_path / run for run in runs))
+        assert (found.names, found.left) == ((said,), [])

@@ -34,8 +34,12 @@ def trained(folder, mistake="") -> None:
                     schedule.step()
                 if mistake == "emptied" and number != window[-1]:
                     optimizer.zero_grad()
+            if mistake == "count":
+                for state in optimizer.state.values():
+                    state["step"].zero_()
             optimizer.step()
-            if mistake != "schedule":
+            every_other = mistake == "every other" and windows.index(window) % 2 == 0
+            if mistake not in ("schedule", "never") and not every_other:
                 schedule.step()
             optimizer.zero_grad()
             if mistake == "changed":
@@ -50,7 +54,10 @@ MISTAKES = {
     "emptied": ("zero-per-microbatch", "without zero-per-microbatch"),
     "by examples": ("without mean-of-means", "mean-of-means"),
     "partial window by K": ("leftover-divided-by-k", "without leftover-divided-by-k"),
-    "schedule": ("sched-per-microstep", "other learning rates"),
+    "schedule": ("sched-per-microstep", "sched-too-slow"),
+    "never": ("schedule-ignored", "without schedule-ignored"),
+    "every other": ("sched-per-epoch", "without sched-per-epoch"),
+    "count": ("frozen-step-counter", "without frozen-step-counter"),
     "changed": ("changed between updates", "without changed between updates"),
     "state": ("opt-state-dropped", "without opt-state-dropped"),
 }
