@@ -54,7 +54,8 @@ def data_findings(
         ours, others = (window.data for window in both)
         if len(ours) != len(others):
             ours, others = (window.kept for window in both)
-        if len(others) < len(ours) and all(each in ours for each in others):
+        fewer, more = sorted((ours, others), key=len)
+        if len(fewer) < len(more) and all(each in more for each in fewer):
             continue  # some are left out, which the gradients say
         for index, (here, there) in enumerate(zip(ours, others, strict=False)):
             if number in begun_alike:
@@ -146,7 +147,8 @@ def cut_name(ours: Sequence[Window], others: Sequence[Window], index: int) -> tu
     here, there = ours[index], others[index]
     following = ours[index + 1] if index + 1 < len(ours) else Window([])
     whole = max(each.size for each in ours)
-    short = 0 < here.size < whole
+    # An epoch begins with a whole window, or has none.
+    short = 0 < here.size < whole and index > 0
     left = f"{here.size} of {whole} micro-batches that are left of an epoch"
     if short and not there.data:
         # A run that takes what is left of an epoch may have been ended here.
@@ -166,6 +168,10 @@ def cut_name(ours: Sequence[Window], others: Sequence[Window], index: int) -> tu
         said += f", after {there.lost} that enter none"
     if all(len(window.data) <= 1 for window in others):
         return "step-every-microbatch", said
+    later = [window.size for window in others[1:] if window.data]
+    begun = not index and here.size == whole and there.size in (1, whole - 1)
+    if begun and {*later[:-1]} == {whole}:
+        return "boundary-off-by-one", f"{said}, and those after it {whole}"
     if short and there.size == following.size == whole:
         return "leftover-carried", f"{said}: it goes on into the next epoch"
     if short and there.size == here.size + following.size > whole:

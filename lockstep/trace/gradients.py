@@ -7,7 +7,7 @@ coefficient matrix of a real run. r, above what rounding leaves, is the model or
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ def of_update(
     other: Update,
     floor: float,
 ) -> list[Pair]:
-    """The micro-batches of an update, in order; one that the second run never saw has weight 0."""
+    """The micro-batches of an update, in order; one that only one run saw has weight 0, or inf."""
 
     def pair(index: int | None, second: int | None) -> Pair | None:
         return compared(mine, theirs, matching, update, other, index, second, floor)
@@ -107,18 +107,47 @@ def of_update(
         return [each for each in [pair(None, None)] if each is not None]
     if count == others:
         return [each for index in range(count) if (each := pair(index, index)) is not None]
-    found: list[Pair] = []
+
+    def alone(index: int, weight: float) -> Pair:
+        return Pair(update.number, index, Number(weight, 0.0), {"": 0.0}, floor)
+
     # What was lost before is no part of an update.
-    after = theirs.lost.get(update.number, 0)
-    for index in range(mine.lost.get(update.number, 0), count):
-        if after < others and (each := pair(index, after)) is not None and not each.off:
+    first = range(mine.lost.get(update.number, 0), count)
+    second = range(theirs.lost.get(update.number, 0), others)
+    ways = [
+        aligned(first, second, pair, alone),
+        aligned(first[::-1], second[::-1], pair, alone)[::-1],
+    ]
+    if not all(ways):
+        ways = [way for way in ways if way] or [[each for each in [pair(None, None)] if each]]
+    return min(ways, key=lambda way: sum(not each.coefficient.equals(1.0) for each in way))
+
+
+def aligned(
+    first: Sequence[int],
+    second: Sequence[int],
+    pair: Callable[[int, int], Pair | None],
+    alone: Callable[[int, float], Pair],
+) -> list[Pair]:
+    """The micro-batches of two windows, each beside its own; empty where the fewer are not all."""
+    found: list[Pair] = []
+    here = there = 0
+    while here < len(first) or there < len(second):
+        more = (len(first) - here) - (len(second) - there)
+        left = here < len(first) and there < len(second)
+        each = pair(first[here], second[there]) if left else None
+        if each is not None and not each.off:
             found.append(each)
-            after += 1
+            here, there = here + 1, there + 1
+        elif more > 0:
+            found.append(alone(first[here], 0.0))
+            here += 1
+        elif more < 0:
+            found.append(alone(second[there], math.inf))
+            there += 1
         else:
-            found.append(Pair(update.number, index, Number(0.0, 0.0), {"": 0.0}, floor))
-    if after == others and after:
-        return found
-    return [each for each in [pair(None, None)] if each is not None]
+            return []
+    return found
 
 
 def noise(mine: Identified, theirs: Identified, matching: Matching) -> float:
@@ -176,7 +205,7 @@ def share(run: Identified, update: Update, index: int | None) -> float:
     if not math.isfinite(number.error):
         return 1.0
     # A weight that may be 0 or 1 is that: what is recorded as a difference of sums rounds.
-    return next((float(w) for w in (0, 1) if number.equals(float(w))), number.value)
+    return next((float(w) for w in (1, 0) if number.equals(float(w))), number.value)
 
 
 def compared(

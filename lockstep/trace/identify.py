@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,8 @@ SECOND = {"adam": "exp_avg_sq", "rmsprop": "square_avg", "adadelta": "square_avg
 RAW = ("rmsprop", "adadelta", "adagrad")
 # By update and tensor: a gradient, and what it may be off, relatively.
 Gradients = Mapping[tuple[int, str], tuple[Array, float]]
+# Up to what part of the largest weight one is known to be 0.
+SURE = 0.1
 # A factor that does nothing.
 NOTHING = Number(1.0, 0.0)
 # What a replay of a mistake may end with, where it makes no sense.
@@ -135,7 +136,9 @@ class Identified:
         for update, (fitted, count) in self.window.items():
             weights = fitted.coefficients[:count]
             known = fitted.exact and all(math.isfinite(each.error) for each in weights)
-            none = [each.equals(0.0) for each in weights] if known else []
+            # Of two that are multiples of each other, either may be 0.
+            sure = SURE * max((abs(each.value) for each in weights), default=0.0)
+            none = [each.equals(0.0) and each.error < sure for each in weights] if known else []
             lost = none.index(False) if False in none else 0
             found[update] = 0 if any(none[lost:]) else lost
         return found
@@ -143,7 +146,8 @@ class Identified:
     @cached_property
     def left_out(self) -> dict[int, int]:
         """By update: how many windows no step was taken for, until then."""
-        usual = median(count for _, count in self.window.values()) if self.window else 1
+        counts = [count for update, (_, count) in self.window.items() if not self.lost[update]]
+        usual = max(counts or [count for _, count in self.window.values()], default=1)
         found, total = {}, 0
         for update in self.steps.trace.updates:
             total += int(update.facts.get("skipped") or 0)

@@ -296,7 +296,11 @@ def as_counted(
         for update in there
         if (window := update - max((n - 1 for n in anew if n <= update), default=0)) in expected
     }
-    for counted in (shifted, restarted):
+    advanced = {
+        update + here[update] - there.get(update, 0): expected[update]
+        for update in here.keys() & expected.keys()
+    }
+    for counted in (shifted, restarted, advanced):
         both = counted.keys() & own.keys()
         if both and all(own[update].equals(counted[update]) for update in both):
             return counted

@@ -61,6 +61,9 @@ def window_findings(
         # Where a run shows the sum alone, the other one may say of how many micro-batches it is.
         count = len(values) if len(values) > 1 else max(run.get(update, 1) for run in counts)
         name, said = either_name(values, count, whole)
+        if update == 1 and math.isinf(values[0].value) and all(v.equals(1.0) for v in values[1:]):
+            name = "stale-first-window"
+            said = "a gradient from before the loop is in the first window, beside its own"
         yield Finding(name, "window", said, update, phase="gradient")
         break
     for own, right in every:

@@ -31,7 +31,8 @@ def windows(loop: str, epochs: int) -> Iterator[tuple[list[int], int, bool]]:
         for index in range(MICRO_BATCHES):
             window.append(index)
             left = index >= MICRO_BATCHES // K * K
-            whole = len(window) == K if loop == "carries" else (index + 1) % K == 0
+            at = index if loop == "counts from 0" else index + 1
+            whole = len(window) == K if loop == "carries" else at % K == 0
             ends = index == MICRO_BATCHES - 1 and loop in ("right", "drops", "divides by K")
             if loop == "never sees" and left:
                 window.clear()
@@ -74,6 +75,15 @@ def test_what_a_loop_does_with_them_is_named_in_either_run(runs, loop) -> None:
     for both, name in ((("right", loop), NAMES[loop]), ((loop, "right"), f"without {NAMES[loop]}")):
         found = compare_traces(*(runs / f"{each} 2" for each in both))
         assert (found.verdict, found.names, found.left) == ("differs", (name,), [])
+
+
+def test_a_boundary_that_is_off_by_one_is_no_leftover(runs, tmp_path) -> None:
+    train(tmp_path / "other", "counts from 0", 1)
+    for first, second, less in (("right 1", "", ""), ("", "right 1", "without ")):
+        found = compare_traces(
+            *(runs / run if run else tmp_path / "other" for run in (first, second))
+        )
+        assert found.names == (f"{less}boundary-off-by-one",)
 
 
 @pytest.mark.parametrize("loop", NAMES)

@@ -22,9 +22,13 @@ def trained(folder, mistake="") -> None:
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     with record.torch(folder, model, optimizer):
+        if mistake == "stale":
+            model(torch.tensor(X[0])).square().mean().backward()
         windows = [list(range(MICRO_BATCHES))[start : start + K] for start in range(0, 11, K)]
         for window in windows:
             for number in window:
+                if mistake == "one skipped" and number == 4:
+                    continue
                 loss = model(torch.tensor(X[number])).square().mean()
                 share = 1 / (K if mistake == "partial window by K" else len(window))
                 if mistake == "by examples":
@@ -34,6 +38,10 @@ def trained(folder, mistake="") -> None:
                     schedule.step()
                 if mistake == "emptied" and number != window[-1]:
                     optimizer.zero_grad()
+            if mistake == "no step" and number == 5:
+                schedule.step()
+                optimizer.zero_grad()
+                continue
             if mistake == "count":
                 for state in optimizer.state.values():
                     state["step"].zero_()
@@ -58,6 +66,9 @@ MISTAKES = {
     "never": ("schedule-ignored", "without schedule-ignored"),
     "every other": ("sched-per-epoch", "without sched-per-epoch"),
     "count": ("frozen-step-counter", "without frozen-step-counter"),
+    "stale": ("stale-first-window", "micro-batches left out"),
+    "one skipped": ("micro-batches left out", "without micro-batches left out"),
+    "no step": ("windows left out", "windows left out"),
     "changed": ("changed between updates", "without changed between updates"),
     "state": ("opt-state-dropped", "without opt-state-dropped"),
 }
