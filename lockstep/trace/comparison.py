@@ -20,7 +20,7 @@ from lockstep.trace.clipping import clip_findings, way_of, with_clip
 from lockstep.trace.data import cut_findings, data_findings, left_of_epoch, windows_of
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered
-from lockstep.trace.gradients import Pair, pairs
+from lockstep.trace.gradients import Pair, pairs, pulls_of
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy, lazy_findings
 from lockstep.trace.matching import Matching, constant, matched
@@ -33,7 +33,7 @@ from lockstep.trace.moments import (
     unexplained_averages,
     unexplained_findings,
 )
-from lockstep.trace.numbers import agreed
+from lockstep.trace.numbers import Number, agreed
 from lockstep.trace.placement import as_torch_keeps
 from lockstep.trace.reading import Trace, TraceError, read, read_names
 from lockstep.trace.rules import as_counted, rate_name, rates_of, rule_of
@@ -153,6 +153,12 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     gradients, found = gradient_findings(first, second, matching)
     found += between(theirs, mine)
     found += state_findings(first, second)
+    for name, weight in pulls_of(gradients).items():
+        decay = Number(abs(weight.value), weight.error)
+        if weight.value > 0:
+            second.in_loss.update(dict.fromkeys(matching.others([name]), decay))
+        else:
+            first.in_loss[name] = decay
     found += lazy_findings(still, other_still, matching)
     skipped = any(each.name == SKIPPED for each in found)
     more, left, said = update_findings(first, second, matching, skipped)

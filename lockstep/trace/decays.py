@@ -19,7 +19,8 @@ def decays(run: Identified, rule: Rule) -> dict[str, tuple[str, Number]]:
         for name, weight in run.coupled.items()
         if weight.value and name not in run.steps.still
     }
-    found |= {name: ("coupled", weight) for name, weight in run.pulls.items() if name not in found}
+    by_hand = run.pulls | run.in_loss
+    found |= {name: ("coupled", weight) for name, weight in by_hand.items() if name not in found}
     shrinks: dict[str, list[Number]] = {}
     for update, each_move in rule.moves.items():
         for name, move in each_move.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from lockstep.oracle.rounding import PRECISION
 from lockstep.trace.data import data_of, strangers
 from lockstep.trace.identify import Identified
 from lockstep.trace.matching import Match, Matching
-from lockstep.trace.numbers import Number
+from lockstep.trace.numbers import Number, agreed
 from lockstep.trace.reading import Array, Trace, Update
 
 # Of what a gradient may be off by: from the sizes of the tensors, as a sum of random roundings.
@@ -26,8 +26,14 @@ SAFETY = 64.0
 CONDITION = 256.0
 # What share of the largest gradient's norm rounding is measured by, in a tensor of a smaller one.
 CANCELLED = 0.1
+# So many numbers are looked at for each weight that is solved for.
+PULLED = 8
 # How many times what is left over a coefficient may be off, where the model is another one.
 MODEL = 3.0
+
+
+# By tensor: what a micro-batch contributes to an update in either run.
+Contributions = dict[str, tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Pair:
 
     update: its number; micro_batch: from 0, or None of the whole window's; coefficient: c, infinite
     where it does not enter the first run's; rest: by tensor, the norm of r over that of y; floor:
-    below which that is rounding.
+    below which that is rounding; pulls: by tensor, how often the parameter itself is in r, which is
+    then no part of the rest: a decay that one of the runs has in its loss.
     """
 
     update: int
@@ -44,6 +51,7 @@ class Pair:
     coefficient: Number
     rest: Mapping[str, float]
     floor: float
+    pulls: Mapping[str, Number] = field(default_factory=dict)
 
     @property
     def off(self) -> dict[str, float]:
@@ -106,7 +114,11 @@ def of_update(
     if not count or not others:
         return [each for each in [pair(None, None)] if each is not None]
     if count == others:
-        return [each for index in range(count) if (each := pair(index, index)) is not None]
+        found = [each for index in range(count) if (each := pair(index, index)) is not None]
+        if any(each.off for each in found):
+            sums = (summed_up(mine, theirs, matching, update, floor, run) for run in (1, 0))
+            found = next(filter(None, sums), found)
+        return found
 
     def alone(index: int, weight: float) -> Pair:
         return Pair(update.number, index, Number(weight, 0.0), {"": 0.0}, floor)
@@ -225,12 +237,62 @@ def compared(
     weights = share(mine, update, index), share(theirs, other, second_index)
     if weights[1] and not weights[0]:
         return Pair(update.number, index, Number(math.inf, 0.0), {"": 0.0}, floor)
-    both: dict[str, tuple[Array, Array]] = {}
+    both: Contributions = {}
     for name, match in matching.matches.items():
         first, second = update.array(phases[0], name), arranged(other, phases[1], match)
         if first is None or second is None or first.shape != second.shape:
             continue
         both[name] = first * weights[0], second * weights[1]
+    found = pair_of(update.number, index, both, floor)
+    if found is None or not found.off:
+        return found
+    every = {name: update.array("before", name) for name in both}
+    begun = {name: array for name, array in every.items() if array is not None}
+    return pulled(found, both, begun) or found
+
+
+def pulled(pair: Pair, both: Contributions, begun: Mapping[str, Array]) -> Pair | None:
+    """A pair whose rest is the parameters themselves; None where it is anything else."""
+    names = list(pair.off)
+    size = sum(second.size for _, second in both.values())
+    if not begun.keys() >= set(names) or size < PULLED * (len(names) + 1):
+        return None
+    columns = [np.concatenate([first.ravel() for first, _ in both.values()])]
+    for name in names:
+        parts = [begun[n] if n == name else np.zeros_like(x) for n, (x, _) in both.items()]
+        columns.append(np.concatenate([part.ravel() for part in parts]))
+    target = np.concatenate([second.ravel() for _, second in both.values()])
+    weights, *_ = np.linalg.lstsq(np.stack(columns, axis=1), target, rcond=None)
+    own = dict(zip(names, weights[1:], strict=True))
+    less = {
+        name: (first, second - own[name] * begun[name] if name in own else second)
+        for name, (first, second) in both.items()
+    }
+    found = pair_of(pair.update, pair.micro_batch, less, pair.floor)
+    if found is None or found.off:
+        return None
+    sizes = {n: float(np.linalg.norm(both[n][1]) / np.linalg.norm(begun[n])) for n in own}
+    pulls = {name: Number(float(own[name]), pair.floor * sizes[name]) for name in own}
+    return replace(found, pulls=pulls)
+
+
+def pulls_of(gradients: Sequence[Pair]) -> dict[str, Number]:
+    """By tensor: with what weight the parameter is in the second run's updates through its loss.
+
+    Below 0 it is in those of the first run.
+    """
+    found: dict[str, list[Number]] = {}
+    for update in dict.fromkeys(pair.update for pair in gradients if pair.pulls):
+        window = [pair.pulls for pair in gradients if pair.update == update]
+        for name in set().union(*window):
+            each = [pulls[name] for pulls in window if name in pulls]
+            total = Number(sum(n.value for n in each), sum(n.error for n in each))
+            found.setdefault(name, []).append(total)
+    return {name: agreed(each) or each[0] for name, each in found.items()}
+
+
+def pair_of(number: int, index: int | None, both: Contributions, floor: float) -> Pair | None:
+    """Two runs' contributions to an update, as one pair; None where there are none."""
     largest = max((float(np.linalg.norm(x)) for x, _ in both.values()), default=0.0)
     if not largest:
         return None
@@ -241,7 +303,41 @@ def compared(
         # Another gradient has another size, too: only what is more than that is another weight.
         coefficient = near(coefficient.value, max(coefficient.error, MODEL * worst))
         rest = left_over(both, coefficient.value, largest)
-    return Pair(update.number, index, coefficient, rest, floor)
+    return Pair(number, index, coefficient, rest, floor)
+
+
+def summed_up(
+    mine: Identified,
+    theirs: Identified,
+    matching: Matching,
+    update: Update,
+    floor: float,
+    which: int,
+) -> list[Pair]:
+    """The micro-batches of an update whose gradients in one of the runs are of all losses so far.
+
+    The first one enters as often as there are micro-batches. Empty where they are something else.
+    which: 1 for the second run, 0 for the first.
+    """
+    other = theirs.steps.trace.updates[update.number - 1]
+    count, before, found = update.micro_batches, dict[str, Array](), list[Pair]()
+    for index in range(count):
+        both: Contributions = {}
+        for name, match in matching.matches.items():
+            phase = f"gradient.{index}"
+            first, second = update.array(phase, name), arranged(other, phase, match)
+            if first is not None and second is not None and first.shape == second.shape:
+                weights = share(mine, update, index), share(theirs, other, index)
+                pair = [first, second]
+                pair[which] = pair[which] - before.get(name, np.zeros_like(second))
+                before[name] = (first, second)[which]
+                both[name] = pair[0] * weights[0], pair[1] * weights[1]
+        each = pair_of(update.number, index, both, floor)
+        if each is None or each.off:
+            return []
+        times = Number(float(count - index) if which else 1 / (count - index), 0.0)
+        found.append(replace(each, coefficient=each.coefficient.times(times)))
+    return found
 
 
 def left_over(

@@ -73,13 +73,15 @@ class Identified:
 
     steps: the run's; optimizer: its rule's settings as far as they are known: read off, or given;
     rates: of its updates, where what is missing of them in these is what clipping did; eps: by
-    tensor, where each is to have its own.
+    tensor, where each is to have its own; in_loss: by tensor, with what weight its loss has a decay
+    in it.
     """
 
     steps: Steps
     optimizer: Optimizer
     rates: Mapping[int, Number] = field(default_factory=dict)
     eps: Mapping[str, float] = field(default_factory=dict)
+    in_loss: dict[str, Number] = field(default_factory=dict)
 
     @cached_property
     def accumulation(self) -> int:

@@ -198,6 +198,8 @@ def window_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, 
             "another factor",
             f"the gradient is {worded(factor, first.error)} times the right one",
         )
+    if all(each.equals(float(count - index)) for index, each in enumerate(values)):
+        return "summed-loss-backward", f"{said}: each backward pass is of all losses so far"
     if not none:
         total = sum(1 / each.value for each in values)
         error = sum(each.error / each.value**2 for each in values)

@@ -100,6 +100,31 @@ def test_two_loops_that_add_noise_of_their_own_are_not_the_same(tmp_path) -> Non
     assert compare_traces(first, second).names == ("another gradient",)
 
 
+def test_a_decay_that_a_loss_has_in_it_is_a_decay(tmp_path, monkeypatch) -> None:
+    """Of the kernels alone, as model code has it."""
+    plain = train(tmp_path / "plain")
+    mask = {"inner": True, "outer": True, "bias": False}
+    coupled = optax.chain(optax.add_decayed_weights(0.02, mask), optax.adam(0.01))
+    in_the_rule = train(tmp_path / "rule", optimizer=coupled)
+    decoupled = train(tmp_path / "adamw", optimizer=optax.adamw(0.01, weight_decay=0.02, mask=mask))
+    without = loss
+
+    def decayed_loss(parameters: Any, x: Any) -> Any:
+        squares = jnp.square(parameters["inner"]).sum() + jnp.square(parameters["outer"]).sum()
+        return without(parameters, x) + 0.01 * squares
+
+    monkeypatch.setitem(globals(), "loss", decayed_loss)
+    in_the_loss = train(tmp_path / "loss")
+    for pair in ((in_the_loss, in_the_rule), (in_the_rule, in_the_loss)):
+        found = compare_traces(*pair)
+        assert (found.verdict, found.names, found.left) == ("same", (), [])
+        assert found.compared == UPDATES * NUMBERS_OF_START
+    for pair in ((in_the_loss, decoupled), (decoupled, in_the_loss)):
+        assert compare_traces(*pair).names == ("l2-vs-decoupled",)
+    assert compare_traces(plain, in_the_loss).verdict == "differs"
+    assert compare_traces(in_the_loss, plain).names == ("wd-ignored",)
+
+
 def test_a_decay_that_a_loop_adds_to_the_gradient_is_a_decay(tmp_path) -> None:
     """As PyTorch's Adam has it; beside AdamW, it goes into the gradient."""
     by_hand = train(tmp_path / "by hand", decayed)

@@ -26,6 +26,7 @@ def trained(folder, mistake="") -> None:
             model(torch.tensor(X[0])).square().mean().backward()
         windows = [list(range(MICRO_BATCHES))[start : start + K] for start in range(0, 11, K)]
         for window in windows:
+            so_far = 0
             for number in window:
                 if mistake == "one skipped" and number == 4:
                     continue
@@ -33,7 +34,9 @@ def trained(folder, mistake="") -> None:
                 share = 1 / (K if mistake == "partial window by K" else len(window))
                 if mistake == "by examples":
                     share = SIZES[number] / sum(SIZES[each] for each in window)
-                (loss * (1 if mistake == "sum" else share)).backward()
+                weighed = loss * (1 if mistake == "sum" else share)
+                so_far = so_far + weighed if mistake == "running" else weighed
+                so_far.backward(retain_graph=mistake == "running")
                 if mistake == "schedule":
                     schedule.step()
                 if mistake == "emptied" and number != window[-1]:
@@ -66,6 +69,7 @@ MISTAKES = {
     "never": ("schedule-ignored", "without schedule-ignored"),
     "every other": ("sched-per-epoch", "without sched-per-epoch"),
     "count": ("frozen-step-counter", "without frozen-step-counter"),
+    "running": ("summed-loss-backward", "without summed-loss-backward"),
     "stale": ("stale-first-window", "micro-batches left out"),
     "one skipped": ("micro-batches left out", "without micro-batches left out"),
     "no step": ("windows left out", "windows left out"),
