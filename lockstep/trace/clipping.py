@@ -210,6 +210,28 @@ class Clip:
         return True
 
 
+def clipped_within(run: Identified, number: int, limit: float) -> dict[str, list[float]]:
+    """With what weights micro-batches enter if each is clipped, or all so far, by their names.
+
+    Empty where the whole gradients were not kept.
+    """
+    update = run.steps.trace.updates[number - 1]
+    gradients = []
+    for index in range(update.micro_batches):
+        names = update.phases[f"gradient.{index}"]
+        each = [update.array(f"gradient.{index}", name, whole=True) for name in names]
+        known = [array.ravel() for array in each if array is not None]
+        if len(known) < len(names):
+            return {}
+        gradients.append(np.concatenate(known))
+    total, weights = np.zeros_like(gradients[0]), list[float]()
+    for gradient in gradients:
+        factor = min(1.0, limit / max(float(np.linalg.norm(total)), limit))
+        total, weights = total * factor + gradient, [each * factor for each in weights] + [1.0]
+    alone = [min(1.0, limit / float(np.linalg.norm(each))) for each in gradients]
+    return {"clip-per-microbatch": weights, "clip-each-microgradient": alone}
+
+
 def clips_of(run: Identified) -> list[Clip]:
     """What clipping did in each update of which it was recorded."""
     found, every = [], nested(run.factors)

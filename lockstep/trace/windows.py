@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+import numpy as np
+
+from lockstep.trace.clipping import clipped_within, way_of
 from lockstep.trace.data import data_of
 from lockstep.trace.findings import Finding, turned
 from lockstep.trace.gradients import Pair
@@ -61,6 +64,8 @@ def window_findings(
         # Where a run shows the sum alone, the other one may say of how many micro-batches it is.
         count = len(values) if len(values) > 1 else max(run.get(update, 1) for run in counts)
         name, said = either_name(values, count, whole)
+        if name in UNNAMED and mine is not None:
+            name = clipped_name(values, update, theirs, mine) or name
         if update == 1 and math.isinf(values[0].value) and all(v.equals(1.0) for v in values[1:]):
             name = "stale-first-window"
             said = "a gradient from before the loop is in the first window, beside its own"
@@ -76,6 +81,21 @@ def window_findings(
             policy = mine is None and name == "leftover-dropped"
             yield Finding(name, "window", said, update, told.tensors, "accumulated", policy)
             break
+
+
+def clipped_name(
+    values: Sequence[Number], update: int, theirs: Identified, mine: Identified
+) -> str | None:
+    """The name of clipping in mid-window that gives micro-batches these weights, in either run."""
+    way = way_of(mine) or way_of(theirs)
+    if way is None or way.kind != "together" or not all(each.value for each in values):
+        return None
+    for run, less in ((theirs, ""), (mine, "without ")):
+        for name, weights in clipped_within(run, update, way.to.value).items():
+            own = [1 / each.value for each in values] if less else [each.value for each in values]
+            if len(weights) == len(own) and np.allclose(own, weights, rtol=NEAR, atol=0.0):
+                return f"{less}{name}"
+    return None
 
 
 def entering(run: Identified) -> dict[int, int]:
@@ -158,6 +178,8 @@ def again(run: Identified) -> dict[int, Told]:
     return found
 
 
+# How near weights are to those that clipping would have given.
+NEAR = 1e-3
 # A window that is shorter than others, and divided as they are.
 LEFTOVER = "leftover-divided-by-k"
 # What weights are called that are none of the known ones.

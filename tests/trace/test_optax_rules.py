@@ -19,7 +19,7 @@ START = {name: NUMBERS.normal(size=shape).astype("float32") / 3 for name, shape 
 DATA = NUMBERS.normal(size=(K * UPDATES, 4, 5)).astype("float32")
 
 
-def in_pytorch(folder, make, max_norm=None, clip=None, windows=1, frozen=()) -> None:
+def in_pytorch(folder, make, max_norm=None, clip=None, windows=1, frozen=(), each=False) -> None:
     model = torch.nn.ParameterDict({n: torch.nn.Parameter(torch.tensor(START[n])) for n in START})
     for name in frozen:
         model[name].requires_grad = False
@@ -28,18 +28,19 @@ def in_pytorch(folder, make, max_norm=None, clip=None, windows=1, frozen=()) -> 
     for number, x in enumerate(DATA):
         hidden = torch.tanh(torch.tensor(x) @ model["inner"].T)
         ((hidden @ model["outer"].T - 1).square().mean() / K).backward()
-        if number % K == K - 1:
+        if number % K == K - 1 or each:
             if max_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
             if clip is not None:
                 clip(model)
+        if number % K == K - 1:
             optimizer.step()
         if number % (K * windows) == K * windows - 1:
             optimizer.zero_grad()
     recorder.close()
 
 
-def in_jax(folder, optimizer) -> None:
+def in_jax(folder, optimizer, each=None) -> None:
     parameters = {name: jax.numpy.array(value) for name, value in START.items()}
 
     def loss(parameters, x):
@@ -53,7 +54,10 @@ def in_jax(folder, optimizer) -> None:
     gradient = recorder.gradient(jax.jit(jax.grad(loss)))
     state = optimizer.init(parameters)
     for x in DATA:
-        changes, state = optimizer.update(gradient(parameters, x), state, parameters)
+        found = gradient(parameters, x)
+        if each is not None:
+            found, _ = each.update(found, each.init(parameters))
+        changes, state = optimizer.update(found, state, parameters)
         parameters = optax.apply_updates(parameters, changes)
     recorder.close()
 
@@ -413,3 +417,17 @@ def test_a_bias_that_is_corrected_for_another_count_is_no_schedule(name, count, 
     for runs, said in ((("right", "other"), name), (("other", "right"), f"without {name}")):
         found = compare_traces(*(tmp_path / run for run in runs))
         assert (found.names, found.left) == ((said,), [])
+
+
+def test_clipping_in_mid_window_is_told_in_either_run(tmp_path) -> None:
+    adam = partial(torch.optim.Adam, lr=0.01)
+    in_pytorch(tmp_path / "right", adam, 0.2)
+    in_pytorch(tmp_path / "all so far", adam, 0.2, each=True)
+    in_jax(tmp_path / "each", optax.adam(0.01), optax.clip_by_global_norm(0.2))
+    for first, second, name in (
+        ("right", "all so far", "clip-per-microbatch"),
+        ("all so far", "right", "without clip-per-microbatch"),
+        ("right", "each", "clip-each-microgradient"),
+    ):
+        found = compare_traces(tmp_path / first, tmp_path / second)
+        assert found.names[0] == name
