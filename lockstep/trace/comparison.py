@@ -16,7 +16,7 @@ from typing import Literal
 
 from lockstep.problem import Optimizer
 from lockstep.trace.averaging import averaging_findings, averaging_notes
-from lockstep.trace.clipping import clip_findings, way_of, with_clip
+from lockstep.trace.clipping import CLIPS, clip_findings, way_of, with_clip
 from lockstep.trace.data import cut_findings, data_findings, left_of_epoch, windows_of
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered
@@ -50,7 +50,7 @@ from lockstep.trace.updates import (
     still_findings,
     uneven,
 )
-from lockstep.trace.windows import SKIPPED, skip_findings, window_findings
+from lockstep.trace.windows import REUSED, SKIPPED, skip_findings, window_findings
 
 Verdict = Literal["same", "differs"]
 
@@ -193,7 +193,14 @@ def gradient_findings(
     if any(each.name == "label-shift" for each in found):
         # Their fingerprints differ, and why is known.
         found = [each for each in found if each.stage != "data"]
-    found += window_findings([each for each in gradients if each.update < until], second, first)
+    # With which weight other data enter says nothing.
+    other = {each.update for each in found if each.stage == "data"}
+    other = {each.update for each in gradients if each.update in other and each.off}
+    known = [each for each in gradients if each.update < until and each.update not in other]
+    weighed = list(window_findings(known, second, first))
+    if any(each.name.endswith(REUSED) for each in weighed):
+        found = [each for each in found if each.stage != "data"]
+    found += weighed
     return gradients, found
 
 
@@ -213,6 +220,8 @@ def update_findings(
     if first.factors:
         second = with_clip(second, expected)
     found = list(clip_findings(first, second))
+    if any(each.name.endswith(CLIPS["emptied"]) for each in found):
+        return found, [], []  # where nothing moves, no rule shows
     off = unexplained_averages(second), unexplained_averages(first)
     if first.steps.family == second.steps.family:
         found += average_findings(moments(first), second)

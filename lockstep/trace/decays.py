@@ -62,7 +62,7 @@ def decay_findings(
             elif none:
                 kinds.setdefault("more", []).append(other)
             elif their_none:
-                kinds.setdefault("less", []).append(other)
+                kinds.setdefault("less" if len(match.shape) > 1 else "bias", []).append(other)
             elif how != their_how:
                 kinds.setdefault(their_how, []).append(other)
             elif rate is not None and theirs_weight.times(rate).equals(weight):
@@ -72,6 +72,8 @@ def decay_findings(
             elif not weight.equals(theirs_weight):
                 kinds.setdefault(f"{theirs_weight} instead of {weight}", []).append(other)
     decaying = sum(not weight.equals(0.0) for _, weight in mine.values())
+    if "less" in kinds:
+        kinds["less"] += kinds.pop("bias", [])
     for kind, others in kinds.items():
         count = f"{len(others)} of {compared} tensors"
         which = listed(others)
@@ -80,6 +82,10 @@ def decay_findings(
             "less": (
                 "wd-ignored" if len(others) >= decaying else "some do not decay",
                 f"{count} do not decay and should: {which}",
+            ),
+            "bias": (
+                "wd-ignored" if len(others) >= decaying else "without wd-on-bias",
+                f"{count} do not decay, and do in the first run: {which}",
             ),
             "coupled": ("l2-vs-decoupled", f"the decay of {count} goes into the gradient: {which}"),
             "decoupled": (

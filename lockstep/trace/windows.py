@@ -178,6 +178,8 @@ def again(run: Identified) -> dict[int, Told]:
     return found
 
 
+# One micro-batch in place of all of a window's.
+REUSED = "reuse-one-microbatch"
 # How near weights are to those that clipping would have given.
 NEAR = 1e-3
 # A window that is shorter than others, and divided as they are.
@@ -197,6 +199,8 @@ def window_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, 
     some = [each for each in values if each.value != 0.0]
     if not some:
         return "never-updates", f"none of its {count} micro-batches enters the update"
+    if values[0].equals(float(count)) and len(some) == 1 < count:
+        return REUSED, f"the first of its {count} micro-batches enters {count} times, and no other"
     if none and all(each.equals(1.0) for each in some):
         which = ", ".join(map(str, none))
         if len(some) == 1 and values[-1].value:

@@ -30,7 +30,8 @@ def trained(folder, mistake="") -> None:
             for number in window:
                 if mistake == "one skipped" and number == 4:
                     continue
-                loss = model(torch.tensor(X[number])).square().mean()
+                taken = window[0] if mistake == "one for all" else number
+                loss = model(torch.tensor(X[taken])).square().mean()
                 share = 1 / (K if mistake == "partial window by K" else len(window))
                 if mistake == "by examples":
                     share = SIZES[number] / sum(SIZES[each] for each in window)
@@ -70,6 +71,7 @@ MISTAKES = {
     "every other": ("sched-per-epoch", "without sched-per-epoch"),
     "count": ("frozen-step-counter", "without frozen-step-counter"),
     "running": ("summed-loss-backward", "without summed-loss-backward"),
+    "one for all": ("reuse-one-microbatch", "other data"),
     "stale": ("stale-first-window", "micro-batches left out"),
     "one skipped": ("micro-batches left out", "without micro-batches left out"),
     "no step": ("windows left out", "windows left out"),
