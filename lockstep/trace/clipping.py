@@ -83,6 +83,24 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         yield found("clips in another way", said)
 
 
+def by_hand_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
+    """That the second run clips its sums to one norm before they are seen, and the first does not.
+
+    Then several of them have just that norm, and none is larger.
+    """
+    right = way_of(mine)
+    norms = {update: norm_of(each) for update, each in theirs.norms.items() if each}
+    limit = max(norms.values(), default=0.0)
+    at = [update for update, norm in norms.items() if norm > (1 - NEAR) * limit]
+    if len(at) > 1 and not (right and right.to.equals(Number(limit, NEAR * limit))):
+        number = Number(limit, NEAR * limit)
+        name = "clips" if right is None else f"clips to {number}"
+        said = (
+            f"the sums of {len(at)} of {len(norms)} updates have a norm of {number}, and none more"
+        )
+        yield Finding(name, "clip", said, min(at), phase="accumulated")
+
+
 def emptied_findings(run: Identified) -> Iterator[Finding]:
     """That the rule of a run gets nothing of its gradients."""
     way, clips = way_of(run), clips_of(run)
@@ -91,6 +109,9 @@ def emptied_findings(run: Identified) -> Iterator[Finding]:
         name, said = CLIPS["emptied"], SAID["emptied"]
         yield Finding(name, "clip", said, first.update, tuple(first.factors), "clipped")
 
+
+# How near norms are that are one threshold.
+NEAR = 1e-5
 
 # What the catalogue calls clipping that is not of all tensors together, and what each does.
 CLIPS = {

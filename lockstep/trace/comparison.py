@@ -16,11 +16,11 @@ from typing import Literal
 
 from lockstep.problem import Optimizer
 from lockstep.trace.averaging import averaging_findings, averaging_notes
-from lockstep.trace.clipping import CLIPS, clip_findings, way_of, with_clip
+from lockstep.trace.clipping import CLIPS, by_hand_findings, clip_findings, way_of, with_clip
 from lockstep.trace.data import cut_findings, data_findings, left_of_epoch, windows_of
 from lockstep.trace.decays import decay_findings, decays
-from lockstep.trace.findings import Finding, listed, ordered
-from lockstep.trace.gradients import Pair, pairs, pulls_of
+from lockstep.trace.findings import Finding, listed, ordered, turned
+from lockstep.trace.gradients import Pair, got_alike, pairs, pulls_of
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy, lazy_findings
 from lockstep.trace.matching import Matching, constant, matched
@@ -50,7 +50,7 @@ from lockstep.trace.updates import (
     still_findings,
     uneven,
 )
-from lockstep.trace.windows import REUSED, SKIPPED, skip_findings, window_findings
+from lockstep.trace.windows import REUSED, SKIPPED, UNNAMED, skip_findings, window_findings
 
 Verdict = Literal["same", "differs"]
 
@@ -150,7 +150,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     second = Identified(awake(other_whole, other_still), Optimizer())
     first.optimizer = settings_of(first.steps, first)
     second.optimizer = settings_of(second.steps, second, first.optimizer)
-    gradients, found = gradient_findings(first, second, matching)
+    gradients, found, by_hand = gradient_findings(first, second, matching)
     found += between(theirs, mine)
     found += state_findings(first, second)
     for name, weight in pulls_of(gradients).items():
@@ -161,7 +161,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
             first.in_loss[name] = decay
     found += lazy_findings(still, other_still, matching)
     skipped = any(each.name == SKIPPED for each in found)
-    more, left, said = update_findings(first, second, matching, skipped)
+    more, left, said = update_findings(first, second, matching, skipped, by_hand)
     found += more
     said += notes(first, second, gradients, matching)
     if left and coincide(mine, theirs, matching, gradients):
@@ -175,8 +175,11 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
 
 def gradient_findings(
     first: Identified, second: Identified, matching: Matching
-) -> tuple[list[Pair], list[Finding]]:
-    """The gradients that can be compared, and what is different up to their sum."""
+) -> tuple[list[Pair], list[Finding], bool]:
+    """The gradients that can be compared, and what is different up to their sum.
+
+    And whether both rules get the same all the same, as where one run clips before its sum is seen.
+    """
     mine, theirs = first.steps.trace, second.steps.trace
     skips = list(skip_findings(first, second))
     windows = windows_of(first, second)
@@ -198,18 +201,27 @@ def gradient_findings(
     other = {each.update for each in gradients if each.update in other and each.off}
     known = [each for each in gradients if each.update < until and each.update not in other]
     weighed = list(window_findings(known, second, first))
+    # What lies between a gradient and the rule may be anywhere, if it comes to the same.
+    unnamed = {*UNNAMED, *(turned(name, "")[0] for name in UNNAMED)}
+    if weighed and {each.name for each in weighed} <= unnamed:
+        alike = got_alike(first, second, matching, gradients)
+        one_factor = {each.name for each in weighed} == {"another factor"}
+        clipped = list(by_hand_findings(first, second)) if one_factor and not alike else []
+        if alike or clipped:
+            return gradients, found + clipped, True
     if any(each.name.endswith(REUSED) for each in weighed):
         found = [each for each in found if each.stage != "data"]
     found += weighed
-    return gradients, found
+    return gradients, found, False
 
 
 def update_findings(
-    first: Identified, second: Identified, matching: Matching, skipped: bool
+    first: Identified, second: Identified, matching: Matching, skipped: bool, by_hand: bool
 ) -> tuple[list[Finding], list[str], list[str]]:
     """What is different from clipping on, what no rule explains, and what clipping did not show.
 
-    skipped: whether one of the runs takes no step for a window.
+    skipped: whether one of the runs takes no step for a window; by_hand: whether one clips before
+    its sum is seen, and the other as much.
     """
     mine, theirs = first.steps.trace, second.steps.trace
     accumulation = max(each.micro_batches for each in (*mine.updates, *theirs.updates))
@@ -219,7 +231,7 @@ def update_findings(
     expected = rates_of(first, right)
     if first.factors:
         second = with_clip(second, expected)
-    found = list(clip_findings(first, second))
+    found = [] if by_hand else list(clip_findings(first, second))
     if any(each.name.endswith(CLIPS["emptied"]) for each in found):
         return found, [], []  # where nothing moves, no rule shows
     off = unexplained_averages(second), unexplained_averages(first)

@@ -209,6 +209,37 @@ def arranged(update: Update, phase: str, match: Match) -> Array | None:
     return match.arranged(known, any(update.sketched(phase, name) for name in match.others))
 
 
+def got_alike(
+    mine: Identified, theirs: Identified, matching: Matching, gradients: Sequence[Pair]
+) -> bool:
+    """Whether the rules of both runs get the same in each update whose gradients were compared."""
+    floors = {pair.update: pair.floor for pair in gradients}
+    for number, floor in floors.items():
+        update, other = (run.steps.trace.updates[number - 1] for run in (mine, theirs))
+        apart, size = 0.0, 0.0
+        for name, match in matching.matches.items():
+            phases = ["clipped" if name in each.phases.get("clipped", ()) else "accumulated"
+                      for each, name in ((update, name), (other, match.others[0]))]  # fmt: skip
+            first, second = update.array(phases[0], name), arranged(other, phases[1], match)
+            if first is None or second is None or first.shape != second.shape:
+                return False
+            first = first * clipped_by(mine, number, name, phases[0])
+            second = second * clipped_by(theirs, number, match.others[0], phases[1])
+            apart, size = (
+                apart + float(((first - second) ** 2).sum()),
+                size + float((first**2).sum()),
+            )
+        if apart > floor**2 * size:
+            return False
+    return bool(floors)
+
+
+def clipped_by(run: Identified, update: int, name: str, phase: str) -> float:
+    """What clipping that was not shown multiplied a gradient with, where that is known."""
+    factor = run.factors.get((update, name)) if phase == "accumulated" else None
+    return factor.coefficients[0].value if factor is not None and factor.exact else 1.0
+
+
 def share(run: Identified, update: Update, index: int | None) -> float:
     """The weight with which a micro-batch enters the update, of its own gradient."""
     if index is None or update.number not in run.window:

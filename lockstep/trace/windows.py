@@ -185,7 +185,7 @@ NEAR = 1e-3
 # A window that is shorter than others, and divided as they are.
 LEFTOVER = "leftover-divided-by-k"
 # What weights are called that are none of the known ones.
-UNNAMED = {"other weights", "another factor"}
+UNNAMED = {"other weights", "another factor", "other weights by tensor", "another sum"}
 
 
 def window_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, str]:

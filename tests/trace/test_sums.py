@@ -34,10 +34,11 @@ def train(
     optimizer: Any = None,
     dtype: Any = jnp.float32,
     stays: str = "",
+    recorder: Any = None,
 ) -> Any:
     """Add gradients up by hand; changed: the sum and the parameters to what the optimizer gets."""
     parameters = {name: jnp.array(value) for name, value in START.items()}
-    recorder = record.jax(folder)
+    recorder = recorder or record.jax(folder)
     gradient = recorder.gradient(jax.grad(loss))
     optimizer = recorder.wrap(optimizer or optax.adam(0.01))
     state = optimizer.init(parameters)
@@ -136,3 +137,39 @@ def test_a_decay_that_a_loop_adds_to_the_gradient_is_a_decay(tmp_path) -> None:
         assert (found.verdict, found.names, found.left) == ("same", (), [])
     for pair in ((by_hand, decoupled), (decoupled, by_hand)):
         assert compare_traces(*pair).names == ("l2-vs-decoupled",)
+
+
+def clipping(limit: float) -> Callable[[Any, Any], Any]:
+    """Clip by hand, before the optimizer."""
+
+    def clipped(total: Any, _: Any) -> Any:
+        norm = jnp.sqrt(sum(jnp.square(value).sum() for value in total.values()))
+        return jax.tree.map(lambda value: value * jnp.minimum(1, limit / norm), total)
+
+    return clipped
+
+
+def test_clipping_by_hand_is_clipping(tmp_path) -> None:
+    by_hand = train(tmp_path / "by hand", clipping(0.3))
+    plain = train(tmp_path / "plain")
+    chain = optax.chain(optax.clip_by_global_norm(0.3), optax.adam(0.01))
+    in_a_chain = train(tmp_path / "chain", optimizer=chain)
+    for pair in ((by_hand, in_a_chain), (in_a_chain, by_hand)):
+        found = compare_traces(*pair)
+        assert (found.verdict, found.names, found.left) == ("same", (), [])
+    lower = train(tmp_path / "lower", clipping(0.1))
+    assert compare_traces(in_a_chain, lower).names == ("clips to 0.1",)
+    assert compare_traces(plain, lower).names == ("clips",)
+    assert compare_traces(lower, plain).verdict == "differs"
+
+
+def test_numbers_that_are_cut_by_hand_are_those_of_a_chain(tmp_path) -> None:
+    cut = train(
+        tmp_path / "cut", lambda total, _: jax.tree.map(lambda v: v.clip(-0.02, 0.02), total)
+    )
+    recorder = record.jax(tmp_path / "chain")
+    in_a_chain = optax.chain(recorder.clipped(optax.clip(0.02)), optax.adam(0.01))
+    chain = train(tmp_path / "chain", optimizer=in_a_chain, recorder=recorder)
+    for pair in ((cut, chain), (chain, cut)):
+        assert compare_traces(*pair).verdict == "same"
+    assert compare_traces(train(tmp_path / "plain"), cut).names == ("another sum",)
