@@ -199,7 +199,7 @@ def window_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, 
     some = [each for each in values if each.value != 0.0]
     if not some:
         return "never-updates", f"none of its {count} micro-batches enters the update"
-    if values[0].equals(float(count)) and len(some) == 1 < count:
+    if values[0].equals(float(count)) and len(some) == 1 < len(values):
         return REUSED, f"the first of its {count} micro-batches enters {count} times, and no other"
     if none and all(each.equals(1.0) for each in some):
         which = ", ".join(map(str, none))
