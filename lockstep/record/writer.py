@@ -130,6 +130,8 @@ class Writer:
         new = self.folder / f".{name}.{os.getpid()}"
         try:
             write(new)
+            # Whoever may read the folder may read the file; safetensors' own is the user's alone.
+            new.chmod(self.folder.stat().st_mode & 0o666)
             new.replace(self.folder / name)
         except (OSError, SafetensorError) as error:
             self.ended = True
