@@ -45,14 +45,20 @@ class Update:
     def array(self, phase: str, name: str, whole: bool = False) -> Array | None:
         """An array, in float64 if it is of any float type; None where there is none.
 
-        Of a large one there are MOST numbers at regular places, unless the whole is asked for.
+        Gradients are those of the loss, and not of the multiple of it that a loss scaler took. Of a
+        large one there are MOST numbers at regular places, unless the whole is asked for.
         """
         if name not in self.phases.get(phase, ()):
             return None
         found = self.stored(phase, name)
         if not whole and found.size > MOST:
             found = sketch(found, MOST)
-        return found.astype(np.float64) if found.dtype.kind == "f" else found
+        return found.astype(np.float64) / self.scale(phase) if found.dtype.kind == "f" else found
+
+    def scale(self, phase: str) -> float:
+        """What a loss scaler multiplied a phase with, up to where the optimizer takes it back."""
+        scaled = phase == "accumulated" or phase.startswith("gradient.")
+        return float(self.facts.get("scale") or 1.0) if scaled else 1.0
 
     def sketch(self, phase: str, name: str) -> Array | None:
         """The same, of which there is never more than a recorder keeps in a sketch."""
@@ -78,7 +84,7 @@ class Update:
         """The norm of a whole array, whether it is a sketch or not; None where it is not known."""
         if (key := f"{phase}|{name}") in self.facts["sizes"]:
             known = self.facts["sizes"][key]
-            return None if known is None else float(known)
+            return None if known is None else float(known) / self.scale(phase)
         array = self.array(phase, name, whole=True)
         if array is None or f"{phase}|{name}" in self.facts.get("partial", ()):
             return None

@@ -263,6 +263,30 @@ def test_a_step_that_the_scaler_leaves_out_is_counted(fused, unscale, tmp_path):
         assert np.all(ratio == 1024)
 
 
+@pytest.mark.parametrize("full", [3, 1])
+def test_a_loss_scale_is_no_difference(full, tmp_path):
+    for name, scale in (("plain", 1.0), ("scaled", 1024.0)):
+        model = net()
+        optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale > 1)
+        with lockstep.record.torch(tmp_path / name, model, optimizer, full=full):
+            for update in range(3):
+                for micro_batch in range(2):
+                    loss = model(data(2 * update + micro_batch)).square().mean() / 2
+                    scaler.scale(loss).backward()
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+    for runs in (("plain", "scaled"), ("scaled", "plain")):
+        found = compare_traces(*(tmp_path / run for run in runs))
+        assert (found.verdict, found.names, found.left) == ("same", (), [])
+        assert all(pair.coefficient.equals(1.0) for pair in found.pairs)
+        assert len(found.pairs) == 6
+    assert check_trace(tmp_path / "scaled").names == ()
+
+
 def test_a_left_out_step_of_one_of_two_is_counted_with_the_next_window(tmp_path):
     model = net()
     one = torch.optim.SGD(model[0].parameters(), 0.1)
