@@ -193,13 +193,15 @@ def gradient_findings(
     if not any(each.stage == "data" for each in found):
         begun_alike = {pair.update for pair in gradients}
         found += (each for each in data_findings(windows, begun_alike) if each.update < until)
+    if other := [each.update for each in found if each.stage == "data"]:
+        # Of other data the gradient is another one.
+        found = [e for e in found if e.name != "another gradient" or e.update < min(other)]
     if any(each.name == "label-shift" for each in found):
         # Their fingerprints differ, and why is known.
         found = [each for each in found if each.stage != "data"]
     # With which weight other data enter says nothing.
-    other = {each.update for each in found if each.stage == "data"}
-    other = {each.update for each in gradients if each.update in other and each.off}
-    known = [each for each in gradients if each.update < until and each.update not in other]
+    off = {each.update for each in gradients if each.update in other and each.off}
+    known = [each for each in gradients if each.update < until and each.update not in off]
     weighed = list(window_findings(known, second, first))
     # What lies between a gradient and the rule may be anywhere, if it comes to the same.
     unnamed = {*UNNAMED, *(turned(name, "")[0] for name in UNNAMED)}
