@@ -110,7 +110,7 @@ def emptied_findings(run: Identified) -> Iterator[Finding]:
         yield Finding(name, "clip", said, first.update, tuple(first.factors), "clipped")
 
 
-# How near norms are that are one threshold.
+# How near norms are that are one threshold: a clip may add one of EPSILONS to each, and rounds.
 NEAR = 1e-5
 
 # What the catalogue calls clipping that is not of all tensors together, and what each does.

@@ -116,7 +116,7 @@ def of_update(
     if count == others:
         found = [each for index in range(count) if (each := pair(index, index)) is not None]
         if any(each.off for each in found):
-            sums = (summed_up(mine, theirs, matching, update, floor, run) for run in (1, 0))
+            sums = (summed_up(mine, theirs, matching, update, other, floor, run) for run in (1, 0))
             found = next(filter(None, sums), found)
         return found
 
@@ -342,6 +342,7 @@ def summed_up(
     theirs: Identified,
     matching: Matching,
     update: Update,
+    other: Update,
     floor: float,
     which: int,
 ) -> list[Pair]:
@@ -350,7 +351,6 @@ def summed_up(
     The first one enters as often as there are micro-batches. Empty where they are something else.
     which: 1 for the second run, 0 for the first.
     """
-    other = theirs.steps.trace.updates[update.number - 1]
     count, before, found = update.micro_batches, dict[str, Array](), list[Pair]()
     for index in range(count):
         both: Contributions = {}

@@ -92,24 +92,22 @@ class Identified:
     def window(self) -> dict[int, tuple[Fit, int]]:
         """By update: the weights with which its micro-batches, and what was left, entered it."""
         found = {}
-        previous: Update | None = None
-        for update in self.steps.trace.updates:
+        updates = self.steps.trace.updates
+        for previous, update in zip((None, *updates), updates, strict=False):
             fitted = window_fit(update, previous, self.steps.trace.parameters)
             if fitted is not None:
                 found[update.number] = fitted, update.micro_batches
-            previous = update
         return found
 
     @cached_property
     def by_tensor(self) -> dict[int, dict[str, Fit]]:
         """The same of each tensor alone, in updates in which they do not agree."""
         found: dict[int, dict[str, Fit]] = {}
-        previous: Update | None = None
-        for update in self.steps.trace.updates:
+        updates = self.steps.trace.updates
+        for previous, update in zip((None, *updates), updates, strict=False):
             if update.number in self.window and not self.window[update.number][0].exact:
                 each = {n: window_fit(update, previous, [n]) for n in self.steps.trace.parameters}
                 found[update.number] = {n: fitted for n, fitted in each.items() if fitted}
-            previous = update
         return found
 
     @cached_property

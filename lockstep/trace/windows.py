@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-import numpy as np
-
 from lockstep.trace.clipping import clipped_within, way_of
 from lockstep.trace.data import data_of
 from lockstep.trace.findings import Finding, turned
@@ -92,8 +90,8 @@ def clipped_name(
         return None
     for run, less in ((theirs, ""), (mine, "without ")):
         for name, weights in clipped_within(run, update, way.to.value).items():
-            own = [1 / each.value for each in values] if less else [each.value for each in values]
-            if len(weights) == len(own) and np.allclose(own, weights, rtol=NEAR, atol=0.0):
+            own = [inverse(each) for each in values] if less else values
+            if len(weights) == len(own) and all(map(Number.equals, own, weights)):
                 return f"{less}{name}"
     return None
 
@@ -180,8 +178,6 @@ def again(run: Identified) -> dict[int, Told]:
 
 # One micro-batch in place of all of a window's.
 REUSED = "reuse-one-microbatch"
-# How near weights are to those that clipping would have given.
-NEAR = 1e-3
 # A window that is shorter than others, and divided as they are.
 LEFTOVER = "leftover-divided-by-k"
 # What weights are called that are none of the known ones.
