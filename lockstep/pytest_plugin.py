@@ -87,8 +87,8 @@ def lockstep_traces() -> Callable[..., None]:
     from lockstep.trace import compare_traces
     from lockstep.trace.words import text
 
-    def require(right: Any, port: Any, names: Any = None) -> None:
-        found = compare_traces(right, port, names)
+    def require(right: Any, port: Any, names: Any = None, again: Any = None) -> None:
+        found = compare_traces(right, port, names, again)
         if found.verdict != "same":
             pytest.fail(text(found), pytrace=False)
 

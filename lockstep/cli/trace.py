@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lockstep.cli.arguments import Html, Json
+from lockstep.cli.arguments import Html, Json, UsageError
 from lockstep.cli.outputs import check_outputs, write_json, write_text
 
 
@@ -21,6 +21,10 @@ def trace(
         Path | None,
         typer.Option("--map", help="a JSON file of parameters that belong together"),
     ] = None,
+    again: Annotated[
+        Path | None,
+        typer.Option("--again", help="RUN recorded once more: it measures RUN's rounding"),
+    ] = None,
     json_file: Json = None,
     html_file: Html = None,
 ) -> None:
@@ -31,13 +35,15 @@ def trace(
     are the same, 1 if they differ, 2 if a trace cannot be read.
     """
     check_outputs("trace", {"--json": json_file, "--html": html_file})
+    if port is None and (names or again):
+        raise UsageError("--map and --again are about two runs: name the port, too")
     from lockstep.trace import check_trace, compare_traces
     from lockstep.views import console
     from lockstep.views import trace as view
 
     out, progress = console.consoles()
     with progress.status(f"reading {right}"):
-        found = check_trace(right) if port is None else compare_traces(right, port, names)
+        found = check_trace(right) if port is None else compare_traces(right, port, names, again)
     view.show(out, found)
     if json_file is not None:
         write_json(json_file, view.as_json(found), "trace")

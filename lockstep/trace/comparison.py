@@ -20,6 +20,7 @@ from lockstep.trace.clipping import CLIPS, by_hand_findings, clip_findings, way_
 from lockstep.trace.data import cut_findings, data_findings, left_of_epoch, windows_of
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered, turned
+from lockstep.trace.floor import Floor, derived, measured, precision_notes
 from lockstep.trace.gradients import Pair, got_alike, pairs, pulls_of
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy, lazy_findings
@@ -62,7 +63,8 @@ class Comparison:
     mine, theirs: the runs; matching: of their parameters; findings: in the order of the stages;
     pairs: the micro-batches' gradients that could be compared; left: what no name explains, a
     sentence each; notes: what the runs did not show, or not exercise; compared: how many numbers;
-    alone: whether both are one run, which was held against its own settings.
+    alone: whether both are one run, which was held against its own settings; floor: what rounding
+    may be of a gradient.
     """
 
     mine: Trace
@@ -74,6 +76,7 @@ class Comparison:
     notes: Sequence[str] = ()
     compared: int = 0
     alone: bool = False
+    floor: Floor | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -109,16 +112,21 @@ class Comparison:
 
 
 def compare_traces(
-    mine: str | Path, theirs: str | Path, names: Mapping[str, str] | str | Path | None = None
+    mine: str | Path,
+    theirs: str | Path,
+    names: Mapping[str, str] | str | Path | None = None,
+    again: str | Path | None = None,
 ) -> Comparison:
     """Compare the trace of a run, which is taken for right, with that of its port.
 
     names: parameters that are known to belong together, the first run's to the other's, or a JSON
-    file of them. Raises TraceError where a trace cannot be read, or the runs begin at different
-    parameters.
+    file of them; again: the first run recorded once more, in more digits or with its examples in
+    another order, by which it is measured what rounding does to its gradients. Raises TraceError
+    where a trace cannot be read, or the runs begin at different parameters.
     """
     first, second = read(mine), read(theirs)
-    return compared(first, second, given_names(names, first, second))
+    once_more = None if again is None else read(again)
+    return compared(first, second, given_names(names, first, second), once_more)
 
 
 def given_names(
@@ -140,9 +148,15 @@ def given_names(
     return names
 
 
-def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison:
+def compared(
+    mine: Trace, theirs: Trace, names: Mapping[str, str], again: Trace | None = None
+) -> Comparison:
     """The comparison of two traces."""
-    mine, matching = parameters_matched(mine, theirs, names)
+    begins, matching = parameters_matched(mine, theirs, names)
+    floor = derived(mine, theirs, matching)
+    if again is not None:
+        floor = measured(mine, again, floor)
+    mine = begins
     taken = begun(mine)
     whole, other_whole = (as_torch_keeps(steps(run, taken)) for run in (mine, theirs))
     still, other_still = lazy(whole), lazy(other_whole)
@@ -150,7 +164,7 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
     second = Identified(awake(other_whole, other_still), Optimizer())
     first.optimizer = settings_of(first.steps, first)
     second.optimizer = settings_of(second.steps, second, first.optimizer)
-    gradients, found, by_hand = gradient_findings(first, second, matching)
+    gradients, found, by_hand = gradient_findings(first, second, matching, floor.relative)
     found += between(theirs, mine)
     found += state_findings(first, second)
     for name, weight in pulls_of(gradients).items():
@@ -169,16 +183,17 @@ def compared(mine: Trace, theirs: Trace, names: Mapping[str, str]) -> Comparison
         said.append("its rule is not known here: after each update both are at one point")
     left += unmatched(matching, whole.still | other_whole.still)
     return Comparison(
-        mine, theirs, matching, ordered(found), gradients, left, said, size(second)
-    )  # fmt: skip
+        mine, theirs, matching, ordered(found), gradients, left, said, size(second), floor=floor
+    )
 
 
 def gradient_findings(
-    first: Identified, second: Identified, matching: Matching
+    first: Identified, second: Identified, matching: Matching, rounding: float
 ) -> tuple[list[Pair], list[Finding], bool]:
     """The gradients that can be compared, and what is different up to their sum.
 
     And whether both rules get the same all the same, as where one run clips before its sum is seen.
+    rounding: how far that alone takes gradients apart, of their norm.
     """
     mine, theirs = first.steps.trace, second.steps.trace
     skips = list(skip_findings(first, second))
@@ -186,7 +201,7 @@ def gradient_findings(
     cuts = [] if skips else list(cut_findings(windows))
     # From there on, an update of both is not one of the same data.
     until = min((each.update for each in skips + cuts), default=len(mine.updates) + 1)
-    gradients = list(pairs(first, second, matching, until, bool(cuts)))
+    gradients = list(pairs(first, second, matching, rounding, until, bool(cuts)))
     found = skips + cuts
     for each in model_findings(mine, theirs, gradients, matching):
         found.append(replace(each, said=each.said + left_of_epoch(windows, each.update)))
@@ -336,6 +351,7 @@ def notes(
         yield "no gradients could be compared: no update begins at the same parameters in both"
     elif all(pair.micro_batch is None for pair in gradients):
         yield "the gradients of single micro-batches were not shown: only their sum was compared"
+    yield from precision_notes(mine.steps.trace, theirs.steps.trace)
     yield from averaging_notes(mine.steps.trace, theirs.steps.trace)
     for run in (mine, theirs):
         for said in run.steps.trace.facts.get("notes", ()):

@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.oracle.rounding import PRECISION
 from lockstep.trace.data import data_of, strangers
 from lockstep.trace.identify import Identified
 from lockstep.trace.matching import Match, Matching
 from lockstep.trace.numbers import Number, agreed
 from lockstep.trace.reading import Array, Trace, Update
 
-# Of what a gradient may be off by: from the sizes of the tensors, as a sum of random roundings.
-SAFETY = 64.0
 # How much more than the parameters the gradients may be apart that are taken at them.
 CONDITION = 256.0
+# By how much of their norm gradients may differ that are still compared, at such parameters.
+FAR = 1e-2
 # What share of the largest gradient's norm rounding is measured by, in a tensor of a smaller one.
 CANCELLED = 0.1
 # So many numbers are looked at for each weight that is solved for.
@@ -66,13 +65,18 @@ class Pair:
 
 
 def pairs(
-    mine: Identified, theirs: Identified, matching: Matching, until: int, cut: bool
+    mine: Identified,
+    theirs: Identified,
+    matching: Matching,
+    rounding: float,
+    until: int,
+    cut: bool,
 ) -> Iterator[Pair]:
     """The micro-batches of all updates before one that begin at nearly the same parameters.
 
-    cut: whether that one is only cut into another window, and may begin with the same data.
+    rounding: how far that alone takes gradients apart, of their norm; cut: whether the update where
+    it ends is only cut into another window, and may begin with the same data.
     """
-    rounding = noise(mine, theirs, matching)
     for update in mine.steps.trace.updates[: until - 1 + cut]:
         other = theirs.steps.trace.update(update.number)
         if other is None:
@@ -81,9 +85,9 @@ def pairs(
         alone = moved(mine.steps.trace, matching.left, update)
         alone += moved(theirs.steps.trace, matching.other_left, other)
         apart = distance(update, other, matching, alone)
-        floor = max(rounding, CONDITION * apart)
-        if floor > 1e-2:
+        if CONDITION * apart > max(FAR, rounding):
             continue
+        floor = max(rounding, CONDITION * apart)
         if update.number < until:
             yield from of_update(mine, theirs, matching, update, other, floor)
             continue
@@ -160,18 +164,6 @@ def aligned(
         else:
             return []
     return found
-
-
-def noise(mine: Identified, theirs: Identified, matching: Matching) -> float:
-    """What rounding leaves of a gradient, relatively, by the coarser dtype and the sizes.
-
-    A gradient is a sum of products along the longest axis, through as many tensors as there are:
-    random roundings add up as their square root.
-    """
-    dtypes = {step.dtype for run in (mine, theirs) for step in run.steps.of.values()}
-    unit = max(2.0 ** -PRECISION.get(dtype, 24) for dtype in dtypes)
-    longest = max(max(match.shape, default=1) for match in matching.matches.values())
-    return SAFETY * unit * math.sqrt(longest * len(matching.matches))
 
 
 def moved(trace: Trace, names: Sequence[str], update: Update) -> float:
@@ -268,18 +260,28 @@ def compared(
     weights = share(mine, update, index), share(theirs, other, second_index)
     if weights[1] and not weights[0]:
         return Pair(update.number, index, Number(math.inf, 0.0), {"": 0.0}, floor)
-    both: Contributions = {}
-    for name, match in matching.matches.items():
-        first, second = update.array(phases[0], name), arranged(other, phases[1], match)
-        if first is None or second is None or first.shape != second.shape:
-            continue
-        both[name] = first * weights[0], second * weights[1]
+    both = {
+        name: (first * weights[0], second * weights[1])
+        for name, (first, second) in contributions(update, other, matching, *phases).items()
+    }
     found = pair_of(update.number, index, both, floor)
     if found is None or not found.off:
         return found
     every = {name: update.array("before", name) for name in both}
     begun = {name: array for name, array in every.items() if array is not None}
     return pulled(found, both, begun) or found
+
+
+def contributions(
+    update: Update, other: Update, matching: Matching, phase: str, other_phase: str
+) -> Contributions:
+    """What either run has in a phase, of the tensors that both show of one shape."""
+    found: Contributions = {}
+    for name, match in matching.matches.items():
+        first, second = update.array(phase, name), arranged(other, other_phase, match)
+        if first is not None and second is not None and first.shape == second.shape:
+            found[name] = first, second
+    return found
 
 
 def pulled(pair: Pair, both: Contributions, begun: Mapping[str, Array]) -> Pair | None:
@@ -354,15 +356,15 @@ def summed_up(
     count, before, found = update.micro_batches, dict[str, Array](), list[Pair]()
     for index in range(count):
         both: Contributions = {}
-        for name, match in matching.matches.items():
-            phase = f"gradient.{index}"
-            first, second = update.array(phase, name), arranged(other, phase, match)
-            if first is not None and second is not None and first.shape == second.shape:
-                weights = share(mine, update, index), share(theirs, other, index)
-                pair = [first, second]
-                pair[which] = pair[which] - before.get(name, np.zeros_like(second))
-                before[name] = (first, second)[which]
-                both[name] = pair[0] * weights[0], pair[1] * weights[1]
+        phase, weights = (
+            f"gradient.{index}",
+            [share(mine, update, index), share(theirs, other, index)],
+        )
+        for name, pair in contributions(update, other, matching, phase, phase).items():
+            own = list(pair)
+            own[which] = own[which] - before.get(name, np.zeros_like(own[which]))
+            before[name] = pair[which]
+            both[name] = own[0] * weights[0], own[1] * weights[1]
         each = pair_of(update.number, index, both, floor)
         if each is None or each.off:
             return []

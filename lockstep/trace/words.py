@@ -10,6 +10,7 @@ from lockstep.diagnosis.matrix import plain
 from lockstep.diagnosis.verdict import WAYS, Line, listed
 from lockstep.trace.comparison import Comparison
 from lockstep.trace.findings import STAGES, Finding
+from lockstep.trace.floor import Floor
 from lockstep.trace.reading import Trace
 
 NAMES = {"pytorch": "PyTorch", "jax": "JAX", "keras": "Keras"}
@@ -26,6 +27,8 @@ def lines(found: Comparison, width: int) -> Iterator[Line]:
     """The report, line by line."""
     yield Line(f"{found.theirs.folder} {headline(found)}", "verdict")
     yield Line(covered(found), "aside")
+    if found.floor is not None:
+        yield Line(bound(found.floor), "aside")
     for finding in found.findings:
         yield from explained(finding, width)
     if found.left:
@@ -77,6 +80,11 @@ def covered(found: Comparison) -> str:
         f"{both}: {updates} updates, {count} of {every} parameters matched{some},"
         f" {spaced(found.compared)} numbers compared with their rounding bound"
     )
+
+
+def bound(floor: Floor) -> str:
+    """What is taken for rounding in a gradient, and why, in a line."""
+    return f"rounding: up to {floor.relative:.0e} of a gradient's norm ({floor.said})"
 
 
 def spaced(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from lockstep.diagnosis.matrix import plain
 from lockstep.trace import Comparison, Finding
 from lockstep.trace.findings import STAGES
 from lockstep.trace.gradients import Pair
-from lockstep.trace.words import covered, headline, lines, place
+from lockstep.trace.words import bound, covered, headline, lines, place
 from lockstep.views.console import finite, say
 from lockstep.views.page import page
 from lockstep.views.report import STYLES, VERDICTS
@@ -47,6 +48,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "headline": headline(found),
         "updates": min(len(found.mine.updates), len(found.theirs.updates)),
         "compared": found.compared,
+        "rounding": asdict(found.floor) if found.floor is not None else None,
         "findings": [
             {
                 "name": each.name,
@@ -92,6 +94,7 @@ def html(found: Comparison) -> str:
         found=found,
         headline=headline(found),
         covered=covered(found),
+        bound=bound(found.floor) if found.floor is not None else "",
         part=place(found.first) if found.first is not None else "",
         real=[finding_words(each) for each in real],
         policies=[finding_words(each) for each in found.findings if each.policy],

@@ -241,10 +241,15 @@ def test_the_command_says_it_in_its_status_and_as_json(runs, tmp_path):
     found = json.loads(file.read_text())
     assert [each["name"] for each in found["findings"]] == ["mean-of-means"]
     assert len(found["coefficients"]) >= 4
+    assert found["rounding"]["said"].startswith("float64, ")
+    assert found["rounding"]["relative"] == found["coefficients"][0]["floor"] < 1e-12
+    assert f"of a gradient's norm ({found['rounding']['said']})\n" in done.stdout
     assert subprocess.run([*command, clean], capture_output=True).returncode == 0
-    bad = subprocess.run([*command, tmp_path / "no"], capture_output=True, text=True)
-    assert bad.returncode == 2
-    assert bad.stderr.count("\n") == 1
+    again = ["--again", clean]
+    for more in ([tmp_path / "no"], again, [wrong, "--again", tmp_path], [wrong, *again]):
+        bad = subprocess.run([*command, *more], capture_output=True, text=True)
+        assert bad.returncode == 2
+        assert bad.stderr.count("\n") == 1
 
 
 def test_the_recorder_needs_numpy_and_safetensors_alone():

@@ -43,6 +43,7 @@ def test_the_verdict_comes_first_then_where_they_part(runs):
         said.index(each)
         for each in (
             "ways" if len(found.findings) > 1 else "differs from",
+            "Rounding: up to",
             "Where they part.",
             "update 1 stage accumulation first seen in the gradient of a micro-batch",
             "micro-batch 2 of 2 enters no update",
