@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.record.writer import sketch
-from lockstep.trace.numbers import Number
+from lockstep.trace.numbers import Number, unit
 from lockstep.trace.reading import Array, Trace, Update
 
 # What each library calls the state that torch.optim's optimizers keep, by its last words.
@@ -305,7 +305,10 @@ def slot_of(phase: str, own: Mapping[str, str]) -> str | None:
 
 
 def parameters_between(trace: Trace) -> list[tuple[int, str, float]]:
-    """Where a parameter changed between two updates: the later one, its name, by how much."""
+    """Where a parameter changed between two updates: the later one, its name, by how much.
+
+    What is added up inside of a compiled step may be added up outside again, and round otherwise.
+    """
     found: list[tuple[int, str, float]] = []
     for earlier, later in pairwise(trace.updates):
         for name in trace.parameters:
@@ -315,6 +318,7 @@ def parameters_between(trace: Trace) -> list[tuple[int, str, float]]:
             if left.shape != begun.shape:
                 wholes = earlier.array("after", name, True), later.array("before", name, True)
                 left, begun = (sketch(each) for each in wholes)
-            if not np.array_equal(left, begun):
-                found.append((later.number, name, float(abs(left - begun).max())))
+            by, largest = (float(abs(each).max(initial=0.0)) for each in (left - begun, left))
+            if by > unit(later.dtype("before", name)) * largest:
+                found.append((later.number, name, by))
     return found
