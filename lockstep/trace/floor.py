@@ -29,6 +29,8 @@ MOST = 0.25
 # Of which dtype numbers are that have just as many digits, and of how many that is known.
 HALF = {8: "bfloat16", 11: "float16"}
 ENOUGH = 64
+# What part of the largest gradient one is, at least, whose digits say that.
+TOLD = 1e-4
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,12 @@ def dtype_of(trace: Trace) -> str:
     kept = (update.dtype("before", name) for name in trace.parameters)
     phase = "gradient.0" if "gradient.0" in update.phases else "accumulated"
     arrays = [update.array(phase, name) for name in update.phases.get(phase, ())]
-    counts = digits([array for array in arrays if array is not None])
-    came = (HALF[count] for count in counts if count in HALF)
+    sizes = [float(np.linalg.norm(array)) if array is not None else 0.0 for array in arrays]
+    # Where nearly all of a sum cancels, few digits are left, too.
+    told = [
+        a for a, s in zip(arrays, sizes, strict=True) if a is not None and s > TOLD * max(sizes)
+    ]
+    came = (HALF[count] for count in digits(told) if count in HALF)
     return max([*kept, *came], key=unit)
 
 

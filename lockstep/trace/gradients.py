@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from lockstep.record.writer import sketch
 from lockstep.trace.data import data_of, strangers
 from lockstep.trace.identify import Identified
 from lockstep.trace.matching import Match, Matching
 from lockstep.trace.numbers import Number, agreed
-from lockstep.trace.reading import Array, Trace, Update
+from lockstep.trace.reading import MOST, Array, Trace, Update
 
 # How much more than the parameters the gradients may be apart that are taken at them.
 CONDITION = 256.0
@@ -194,11 +195,17 @@ def distance(update: Update, other: Update, matching: Matching, alone: float) ->
 
 def arranged(update: Update, phase: str, match: Match) -> Array | None:
     """The other side's array in a phase, as this side's tensor."""
-    arrays = [update.array(phase, name) for name in match.others]
+    # Of what has other axes, any number may be anywhere.
+    whole = match.places is not None or len(match.axes) != len(match.order)
+    arrays = [update.array(phase, name, whole) for name in match.others]
     if any(each is None for each in arrays):
         return None
     known: list[Any] = [each for each in arrays if each is not None]
-    return match.arranged(known, any(update.sketched(phase, name) for name in match.others))
+    if not whole:
+        return match.arranged(known, any(update.sketched(phase, name) for name in match.others))
+    kept = any(f"{phase}|{name}" in update.facts["sizes"] for name in match.others)
+    found = match.arranged(known, kept)
+    return sketch(found, MOST) if found is not None and found.size > MOST else found
 
 
 def got_alike(

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from lockstep.trace.pieces import Pieces, beside, in_pieces
+
 Array = np.ndarray[Any, Any]
 # What libraries call the same thing.
 ALIKE = {
@@ -111,7 +113,7 @@ def matched(
             found[name] = whole(name, array, other, theirs[other], axes, order)
             rest.pop(other)
             lone.pop(name)
-    for name, match in list(in_pieces(lone, rest)):
+    for name, match in list(fused(lone, rest)):
         found[name] = match
         lone.pop(name)
         for other in match.others:
@@ -209,36 +211,46 @@ def as_given(name: str, mine: Array, other: str, theirs: Array) -> Match:
     return whole(name, mine, other, theirs, *straight)
 
 
-def in_pieces(
-    mine: Mapping[str, Array], theirs: Mapping[str, Array]
-) -> Iterator[tuple[str, Match]]:
-    """The tensors of which each number is somewhere on the other side, and there alone."""
-    drawn = {name: array for name, array in theirs.items() if not constant(array)}
-    if not drawn:
-        return
-    values = np.concatenate([array.astype(np.float32).ravel() for array in drawn.values()])
-    owners = np.repeat(np.arange(len(drawn)), [array.size for array in drawn.values()])
-    starts = np.cumsum([0, *(array.size for array in drawn.values())])
-    order = np.argsort(values, kind="stable")
-    names = tuple(drawn)
-    for name, array in mine.items():
-        if constant(array):
-            continue
-        wanted = array.astype(np.float32).ravel()
-        at = np.searchsorted(values[order], wanted)
-        if (at == len(values)).any() or (values[order[at]] != wanted).any():
-            continue
-        places = order[at]
-        if len(np.unique(places)) != len(places):
-            continue
-        used = sorted(set(owners[places].tolist()))
-        moved = np.zeros(len(names), dtype=np.int64)
-        moved[used] = np.cumsum([0, *(drawn[names[i]].size for i in used[:-1])])
-        local = places - starts[owners[places]] + moved[owners[places]]
-        others = tuple(names[i] for i in used)
-        whole_others = sum(drawn[each].size for each in others) == array.size
-        how = "fused" if len(others) > 1 and whole_others else "in pieces"
-        yield name, Match(name, array.shape, others, how, places=local)
+def fused(mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> Iterator[tuple[str, Match]]:
+    """The tensors that are fused of several, or a part of one; and what stands beside them.
+
+    A bias of one value is fused, or split, as the weight is that stands in the same module.
+    """
+    drawn, others = (
+        {name: array for name, array in side.items() if not constant(array)}
+        for side in (mine, theirs)
+    )
+    for name, pieces in in_pieces(drawn, others):
+        yield name, in_parts(name, mine[name], pieces, theirs)
+        shapes = [theirs[other].shape for other in pieces.others]
+        for bias, array in mine.items():
+            if bias in drawn or holder(bias) != holder(name):
+                continue
+            each = [one_value(array, holder(other), theirs) for other in pieces.others]
+            known = [other for other in each if other is not None]
+            if len(known) == len(each):
+                bias_shapes = [theirs[other].shape for other in known]
+                places = beside(mine[name].shape, array.shape, pieces, shapes, bias_shapes)
+                if places is not None:
+                    yield bias, in_parts(bias, array, Pieces(tuple(known), places), theirs)
+
+
+def one_value(like: Array, module: str, theirs: Mapping[str, Array]) -> str | None:
+    """The tensor in a module that holds the one value of another, and no other value."""
+    held = (other for other in theirs if holder(other) == module and constant(theirs[other]))
+    return next((o for o in held if equal(like.flat[:1], theirs[o].flat[:1])), None)
+
+
+def in_parts(name: str, array: Array, pieces: Pieces, theirs: Mapping[str, Array]) -> Match:
+    """A tensor whose numbers are parts of others."""
+    every = sum(theirs[other].size for other in pieces.others) == array.size
+    how = "fused" if len(pieces.others) > 1 and every else "in pieces"
+    return Match(name, array.shape, pieces.others, how, places=pieces.places)
+
+
+def holder(name: str) -> str:
+    """The module that a tensor stands in, by its whole name."""
+    return name.rpartition("/" if "/" in name else ".")[0]
 
 
 def words(name: str) -> list[str]:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from lockstep import record
-from lockstep.trace import TraceError, compare_traces
-from lockstep.trace.floor import digits
+from lockstep.record.writer import Writer
+from lockstep.trace import TraceError, compare_traces, read
+from lockstep.trace.floor import digits, dtype_of
 from lockstep.trace.words import text
 
 torch = pytest.importorskip("torch")
@@ -88,6 +89,17 @@ def test_numbers_have_the_digits_of_their_dtype_in_a_wider_one(dtype, count):
     assert list(digits([numbers, numbers[:9], 1024 * numbers, 0 * numbers])) == [count, count]
 
 
+@pytest.mark.parametrize(("size", "dtype"), [(1.0, "bfloat16"), (1e-8, "float32")])
+def test_what_is_left_of_a_sum_that_cancels_has_few_digits_and_tells_nothing(size, dtype, tmp_path):
+    numbers = np.random.default_rng(1).standard_normal((2, 100)).astype(np.float32)
+    few = (size * numbers[1]).astype(ml_dtypes.bfloat16).astype(np.float32)
+    writer = Writer(tmp_path / "run", "jax")
+    writer.run({"parameters": [{"name": name, "shape": [100]} for name in ("kernel", "bias")]})
+    arrays = {"before|kernel": numbers[0], "before|bias": numbers[0]}
+    writer.update(1, arrays | {"gradient.0|kernel": numbers[0], "gradient.0|bias": few}, {})
+    assert dtype_of(read(tmp_path / "run")) == dtype
+
+
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_rounds_gradients_more_and_is_no_other_model(half, tmp_path):
     """The parameters are float32, and so is what is written: digits alone show it."""
@@ -112,7 +124,7 @@ def test_a_long_embedding_hides_no_other_activation(tmp_path):
     right, same = train(tmp_path / "right"), train(tmp_path / "same", split=True)
     found = compare_traces(right, same)
     assert found.verdict == "same", found
-    assert "5 tensors\n" in text(found)
+    assert "(float32, 5 tensors)\n" in text(found)
     assert len(found.pairs) == 6
     other = compare_traces(right, train(tmp_path / "other", gelu="tanh"))
     assert other.names == ("another gradient",)

@@ -62,6 +62,57 @@ def test_fused_and_split_tensors_are_found_number_by_number():
     assert np.array_equal(split["q"].arranged([mine["qkv.weight"]]), q.T)
 
 
+WIDTH, HEADS = 48, 4
+HEAD = WIDTH // HEADS
+# How libraries hold query, key and value, each of which is (width, heads, width of a head).
+FUSED = {
+    "GPT-2": lambda three: np.concatenate([each.reshape(len(each), -1) for each in three], axis=1),
+    "PyTorch": lambda three: np.concatenate([each.reshape(len(each), -1).T for each in three]),
+    "GPT-NeoX": lambda three: np.stack([each.T.swapaxes(0, 1) for each in three], axis=1).reshape(
+        -1, len(three[0])
+    ),
+    "by gates": lambda three: np.concatenate(
+        [each.reshape(len(each), -1).T for each in three[::-1]]
+    ),
+}
+
+
+@pytest.mark.parametrize("bias", ["drawn", "one value"])
+@pytest.mark.parametrize("layout", FUSED)
+def test_fused_tensors_are_found_where_numbers_are_equal_by_chance(layout, bias):
+    """As of a million drawn numbers many are, and as a bias of zeros is."""
+    numbers = [np.round(drawn(WIDTH, HEADS, HEAD) * 2**11) / 2**11 for _ in range(6)]
+    assert len(np.unique(numbers)) < 0.9 * np.size(numbers)
+    biases = [drawn(HEADS, HEAD) * (bias == "drawn") for _ in numbers]
+    mine, theirs = {}, {}
+    for block in (0, 1):
+        own = slice(3 * block, 3 * block + 3)
+        mine[f"h.{block}.c_attn.weight"] = FUSED[layout](numbers[own])
+        mine[f"h.{block}.c_attn.bias"] = FUSED[layout]([each[None] for each in biases[own]]).ravel()
+        for name, kernel, beside in zip("qkv", numbers[own], biases[own], strict=True):
+            theirs |= {f"h_{block}/{name}/kernel": kernel, f"h_{block}/{name}/bias": beside}
+    for sides in ((mine, theirs), (theirs, mine)):
+        found = matched(*sides)
+        assert not found.left
+        assert not found.other_left
+        for name, match in found.matches.items():
+            assert {other[2] for other in match.others} == {name[2]}, name
+            # What tells numbers of one value apart is where they are.
+            values = {other: drawn(*sides[1][other].shape) for other in match.others}
+            counted = match.arranged([values[other] for other in match.others])
+            assert len(np.unique(counted)) == sides[0][name].size
+            arrays = [sides[1][other] for other in match.others]
+            assert np.array_equal(match.arranged(arrays), sides[0][name])
+    # A bias goes where its weight does: a marked one comes out as a library would fuse it.
+    marks = {name: drawn(*theirs[name].shape) for name in theirs}
+    for name, match in matched(mine, theirs).matches.items():
+        if name.endswith("bias"):
+            block = name[2]
+            three = [marks[f"h_{block}/{each}/bias"][None] for each in "qkv"]
+            marked = match.arranged([marks[other] for other in match.others])
+            assert np.array_equal(marked, FUSED[layout](three).ravel())
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_tensors_of_one_value_go_by_their_company_and_by_a_hint(seed):
     SHARED[0] = np.random.default_rng(seed)
