@@ -275,6 +275,15 @@ def test_the_page_says_what_the_benchmark_measured():
     assert not measured["clean"]["wrong"]
 
 
+def test_the_page_says_what_recording_cost():
+    measured = json.loads((ROOT / "benchmarks/recording.json").read_text())
+    page = (ROOT / "docs/trace.md").read_text()
+    assert len(measured) == 8
+    for each in measured:
+        plain, _, ratio = each["seconds"]
+        assert f"| {plain:.2f} s | {ratio:.2f} | {each['extra']:.1f} |" in page, each
+
+
 def test_a_run_that_was_begun_before_it_was_recorded_is_held_against_one_like_it(tmp_path):
     """The optimizer has moments and a count then, of updates that nobody saw."""
     begun = {"dtype": "float32", "accumulation_steps": 4, "updates": 6, "begin": common.THIRD + 1}
