@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,15 +20,23 @@ def loss_reason(mine: Update, theirs: Update, outputs: Array) -> Reason | None:
     """Why two runs' losses of the same outputs (..., classes) differ."""
     for here, there in targets(mine, theirs):
         if (places := moved(here, there)) is not None:
-            said = f"its targets are the right ones {abs(places)} place{'s' * (abs(places) > 1)}"
-            return Reason("label-shift", f"{said} {'further on' if places > 0 else 'back'}")
+            return shift_reason(places)
     for target in [*integers(mine, "targets"), *integers(mine, "data")][::-1]:
         right, wrong = (
             counted(outputs, target, loss_of(each), each.micro_batches) for each in (mine, theirs)
         )
-        if right is not None and wrong is not None and right != wrong:
-            return padding_reason(right, wrong)
+        if right is None or wrong is None or right == wrong:
+            continue
+        if right.ahead != wrong.ahead:
+            return shift_reason(wrong.ahead - right.ahead)
+        return padding_reason(right.left_out, wrong.left_out)
     return None
+
+
+def shift_reason(places: int) -> Reason:
+    """That targets are so many places further on than the right ones."""
+    said = f"its targets are the right ones {abs(places)} place{'s' * (abs(places) > 1)}"
+    return Reason("label-shift", f"{said} {'further on' if places > 0 else 'back'}")
 
 
 def padding_reason(right: Any, wrong: Any) -> Reason:
@@ -77,27 +85,63 @@ def loss_of(update: Update) -> float | None:
 ALL = "all"
 
 
-def counted(outputs: Array, target: Array, loss: float | None, micro_batches: int) -> Any:
-    """Which target's losses a cross entropy leaves out, ALL if none; None where it is none.
+class Counted(NamedTuple):
+    """Which targets a cross entropy is of.
+
+    ahead: by how many places they are further on than the outputs that should be like them;
+    left_out: the one that does not count, or ALL.
+    """
+
+    ahead: int
+    left_out: Any
+
+
+def counted(
+    outputs: Array, target: Array, loss: float | None, micro_batches: int
+) -> Counted | None:
+    """Which targets a loss is of, if it is the cross entropy of some; None where it is of none.
 
     The loss is the sum over those that count, divided by a whole number; where what follows divides
     by the number of micro-batches, by a whole number of these.
     """
-    if loss is None or not loss or outputs.ndim < 2:
+    if loss is None or not loss or outputs.ndim < 2 or target.max() >= outputs.shape[-1]:
         return None
-    logits = outputs.reshape(-1, outputs.shape[-1])
-    flat = target.ravel()
-    if len(flat) != len(logits) or flat.max() >= logits.shape[1]:
-        return None
-    losses = cross_entropies(logits, np.maximum(flat, 0))
-    fits: list[tuple[float, Any]] = []
-    for left_out in (ALL, *np.unique(flat).tolist()):
-        kept = np.ones(len(flat), bool) if left_out is ALL else flat != left_out
-        for parts in {1, max(micro_batches, 1)}:
-            ratio = float(losses[kept].sum()) / loss * parts
-            if ratio > 0.5 and abs(ratio - round(ratio)) <= WHOLE * ratio:
-                fits.append((abs(round(ratio) / parts - int(kept.sum())), left_out))
+    fits: list[tuple[float, Counted]] = []
+    for ahead, logits, flat in placed(outputs, target):
+        losses = cross_entropies(logits, np.maximum(flat, 0))
+        values, count = np.unique(flat, return_counts=True)
+        # What stands for no token is the first one, or the last, or the one there is most of.
+        for left_out in (ALL, *{int(values[0]), int(values[-1]), int(values[count.argmax()])}):
+            kept = np.ones(len(flat), bool) if left_out is ALL else flat != left_out
+            for parts in {1, max(micro_batches, 1)}:
+                ratio = float(losses[kept].sum()) / loss * parts
+                if ratio > 0.5 and abs(ratio - round(ratio)) <= WHOLE * ratio:
+                    off = abs(round(ratio) / parts - int(kept.sum()))
+                    fits.append((off, Counted(ahead, left_out)))
     return min(fits, key=lambda each: each[0])[1] if fits else None
+
+
+def placed(outputs: Array, target: Array) -> Iterator[tuple[int, Array, Array]]:
+    """Outputs (rows, classes) and targets (rows,), at each place that these may have.
+
+    A sequence's next tokens are the sequence itself, a place further on.
+    """
+    classes = outputs.shape[-1]
+    if target.size == outputs.size // classes:
+        yield 0, outputs.reshape(-1, classes), target.ravel()
+    if outputs.ndim != 3:
+        return
+    rows, length = outputs.shape[:2]
+    if target.size == rows * (length - 1):
+        for ahead, part in ((1, outputs[:, :-1]), (0, outputs[:, 1:])):
+            yield ahead, part.reshape(-1, classes), target.ravel()
+    if target.shape == (rows, length):
+        for ahead in range(1, min(MOST_PLACES, length - 1) + 1):
+            for places, part, moved_on in (
+                (ahead, outputs[:, :-ahead], target[:, ahead:]),
+                (-ahead, outputs[:, ahead:], target[:, :-ahead]),
+            ):
+                yield places, part.reshape(-1, classes), moved_on.ravel()
 
 
 def cross_entropies(logits: Array, target: Array) -> Array:

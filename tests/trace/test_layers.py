@@ -203,11 +203,30 @@ def test_what_counts_is_read_off_a_loss(numbers):
     losses = cross_entropies(logits.reshape(30, 9), target.ravel())
     kept = target.ravel() != 0
     mean, all_mean = float(losses[kept].mean()), float(losses.mean())
-    assert counted(logits, target, all_mean, 1) == ALL
-    assert counted(logits, target, mean, 1) == 0
-    assert counted(logits, target, float(losses[kept].sum() / 71), 1) == 0
+    assert counted(logits, target, all_mean, 1) == (0, ALL)
+    assert counted(logits, target, mean, 1) == (0, 0)
+    assert counted(logits, target, float(losses[kept].sum() / 71), 1) == (0, 0)
     # What follows divides by four micro-batches.
-    assert counted(logits, target, float(losses[kept].sum() / 71 * 4), 4) == 0
+    assert counted(logits, target, float(losses[kept].sum() / 71 * 4), 4) == (0, 0)
     assert counted(logits, target, float(losses[kept].sum() / 71 * 4), 1) is None
     assert counted(logits, target, mean * 1.00123, 4) is None
-    assert counted(logits, np.where(target == 0, -100, target), mean, 1) == -100
+    assert counted(logits, np.where(target == 0, -100, target), mean, 1) == (0, -100)
+
+
+@pytest.mark.parametrize("ahead", [2, 1, -1])
+def test_a_loss_tells_by_how_many_places_tokens_are_its_targets(ahead, numbers):
+    """In a model of language the data are the targets, and no array of their own shows a shift."""
+    logits, tokens = numbers.standard_normal((4, 12, 20)), numbers.integers(1, 20, (4, 12))
+    tokens[:, 9:] = 0
+    here, there = (
+        slice(max(-ahead, 0), min(12 - ahead, 12)),
+        slice(max(ahead, 0), 12 + min(ahead, 0)),
+    )
+    rows, targets = logits[:, here].reshape(-1, 20), tokens[:, there].ravel()
+    losses = cross_entropies(rows, targets)
+    assert counted(logits, tokens, float(losses.mean()), 1) == (ahead, ALL)
+    assert counted(logits, tokens, float(losses[targets != 0].sum() / 57), 1) == (ahead, 0)
+    if ahead == 1:
+        assert counted(logits, tokens[:, 1:], float(losses.mean()), 1) == (1, ALL)
+        same = cross_entropies(logits[:, 1:].reshape(-1, 20), tokens[:, 1:].ravel())
+        assert counted(logits, tokens[:, 1:], float(same.mean()), 1) == (0, ALL)
