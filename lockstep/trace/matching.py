@@ -12,12 +12,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from functools import partial
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 
-from lockstep.trace.pieces import Pieces, beside, in_pieces
+from lockstep.trace.pieces import Pieces, beside, in_pieces, without
 
 Array = np.ndarray[Any, Any]
 # What libraries call the same thing.
@@ -214,38 +215,44 @@ def as_given(name: str, mine: Array, other: str, theirs: Array) -> Match:
 def fused(mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> Iterator[tuple[str, Match]]:
     """The tensors that are fused of several, or a part of one; and what stands beside them.
 
-    A bias of one value is fused, or split, as the weight is that stands in the same module.
+    A bias is fused, or split, as the weight is that stands in the same module: its own numbers are
+    few, and may all be one.
     """
     drawn, others = (
         {name: array for name, array in side.items() if not constant(array)}
         for side in (mine, theirs)
     )
-    for name, pieces in in_pieces(drawn, others):
-        yield name, in_parts(name, mine[name], pieces, theirs)
-        shapes = [theirs[other].shape for other in pieces.others]
-        for bias, array in mine.items():
-            if bias in drawn or holder(bias) != holder(name):
-                continue
-            each = [one_value(array, holder(other), theirs) for other in pieces.others]
-            known = [other for other in each if other is not None]
-            if len(known) == len(each):
-                bias_shapes = [theirs[other].shape for other in known]
-                places = beside(mine[name].shape, array.shape, pieces, shapes, bias_shapes)
-                if places is not None:
-                    yield bias, in_parts(bias, array, Pieces(tuple(known), places), theirs)
+    weights = dict(in_pieces(drawn, others))
+    found = dict(weights)
+    for bias, array in mine.items():
+        near = [name for name in weights if holder(name) == holder(bias)]
+        if near and bias not in found:
+            name = max(near, key=lambda each: likeness(each, bias))
+            more = bias_pieces(mine[name], array, weights[name], theirs)
+            if more is not None:
+                found[bias] = more
+    for name, pieces in found.items():
+        every = sum(theirs[other].size for other in pieces.others) == mine[name].size
+        how = "fused" if len(pieces.others) > 1 and every else "in pieces"
+        yield name, Match(name, mine[name].shape, pieces.others, how, places=pieces.places)
 
 
-def one_value(like: Array, module: str, theirs: Mapping[str, Array]) -> str | None:
-    """The tensor in a module that holds the one value of another, and no other value."""
-    held = (other for other in theirs if holder(other) == module and constant(theirs[other]))
-    return next((o for o in held if equal(like.flat[:1], theirs[o].flat[:1])), None)
-
-
-def in_parts(name: str, array: Array, pieces: Pieces, theirs: Mapping[str, Array]) -> Match:
-    """A tensor whose numbers are parts of others."""
-    every = sum(theirs[other].size for other in pieces.others) == array.size
-    how = "fused" if len(pieces.others) > 1 and every else "in pieces"
-    return Match(name, array.shape, pieces.others, how, places=pieces.places)
+def bias_pieces(
+    weight: Array, bias: Array, pieces: Pieces, theirs: Mapping[str, Array]
+) -> Pieces | None:
+    """Where the numbers of a bias are, beside those of its weight; None where they are others."""
+    others, weights = [], [theirs[other].shape for other in pieces.others]
+    for other, shape in zip(pieces.others, weights, strict=True):
+        held = [o for o in theirs if holder(o) == holder(other) and without(shape, theirs[o].shape)]
+        if not held:
+            return None
+        others.append(max(held, key=partial(likeness, other)))
+    shapes = [theirs[other].shape for other in others]
+    places = beside(weight.shape, bias.shape, pieces, weights, shapes)
+    if places is None:
+        return None
+    numbers = np.concatenate([theirs[other].ravel() for other in others])[places]
+    return Pieces(tuple(others), places) if equal(numbers, bias.ravel()) else None
 
 
 def holder(name: str) -> str:

@@ -145,6 +145,6 @@ def begin_at(shapes: Iterable[Shape]) -> Array:
     return np.cumsum([0, *(math.prod(shape) for shape in shapes)])[:-1]
 
 
-def without(shape: Shape, less: Shape) -> Iterator[int]:
+def without(shape: Shape, less: Shape) -> list[int]:
     """The axes without which a shape is another one."""
-    return (axis for axis in range(len(shape)) if shape[:axis] + shape[axis + 1 :] == less)
+    return [axis for axis in range(len(shape)) if shape[:axis] + shape[axis + 1 :] == less]

@@ -1,5 +1,7 @@
 """Which parameter is which: transposed, reshaped, fused, split, tied by one value, or not there."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -77,13 +79,18 @@ FUSED = {
 }
 
 
-@pytest.mark.parametrize("bias", ["drawn", "one value"])
+@pytest.mark.parametrize("bias", ["drawn", "equal by chance", "one value"])
 @pytest.mark.parametrize("layout", FUSED)
-def test_fused_tensors_are_found_where_numbers_are_equal_by_chance(layout, bias):
+@pytest.mark.parametrize("names", ["by module", "flat"])
+def test_fused_tensors_are_found_where_numbers_are_equal_by_chance(layout, bias, names):
     """As of a million drawn numbers many are, and as a bias of zeros is."""
     numbers = [np.round(drawn(WIDTH, HEADS, HEAD) * 2**11) / 2**11 for _ in range(6)]
     assert len(np.unique(numbers)) < 0.9 * np.size(numbers)
-    biases = [drawn(HEADS, HEAD) * (bias == "drawn") for _ in numbers]
+    kinds = {"drawn": drawn(6, HEADS, HEAD), "one value": np.zeros((6, HEADS, HEAD))}
+    # One bias has a number twice, and each a number of a weight.
+    kinds["equal by chance"] = kinds["drawn"].copy()
+    kinds["equal by chance"][:, 0, :2] = numbers[0][0, 0, :2]
+    biases = list(kinds[bias])
     mine, theirs = {}, {}
     for block in (0, 1):
         own = slice(3 * block, 3 * block + 3)
@@ -91,6 +98,11 @@ def test_fused_tensors_are_found_where_numbers_are_equal_by_chance(layout, bias)
         mine[f"h.{block}.c_attn.bias"] = FUSED[layout]([each[None] for each in biases[own]]).ravel()
         for name, kernel, beside in zip("qkv", numbers[own], biases[own], strict=True):
             theirs |= {f"h_{block}/{name}/kernel": kernel, f"h_{block}/{name}/bias": beside}
+    if names == "flat":
+        mine, theirs = (
+            {re.sub("[./]", "_", name): array for name, array in side.items()}
+            for side in (mine, theirs)
+        )
     for sides in ((mine, theirs), (theirs, mine)):
         found = matched(*sides)
         assert not found.left
@@ -100,7 +112,8 @@ def test_fused_tensors_are_found_where_numbers_are_equal_by_chance(layout, bias)
             # What tells numbers of one value apart is where they are.
             values = {other: drawn(*sides[1][other].shape) for other in match.others}
             counted = match.arranged([values[other] for other in match.others])
-            assert len(np.unique(counted)) == sides[0][name].size
+            assert counted.shape == sides[0][name].shape
+            assert len(np.unique(counted)) == counted.size
             arrays = [sides[1][other] for other in match.others]
             assert np.array_equal(match.arranged(arrays), sides[0][name])
     # A bias goes where its weight does: a marked one comes out as a library would fuse it.
@@ -108,7 +121,8 @@ def test_fused_tensors_are_found_where_numbers_are_equal_by_chance(layout, bias)
     for name, match in matched(mine, theirs).matches.items():
         if name.endswith("bias"):
             block = name[2]
-            three = [marks[f"h_{block}/{each}/bias"][None] for each in "qkv"]
+            line = "_" if names == "flat" else "/"
+            three = [marks[f"h_{block}{line}{each}{line}bias"][None] for each in "qkv"]
             marked = match.arranged([marks[other] for other in match.others])
             assert np.array_equal(marked, FUSED[layout](three).ravel())
 
