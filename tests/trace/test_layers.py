@@ -196,6 +196,11 @@ def test_targets_that_were_moved(numbers, places, flat):
     assert moved(here, numbers.integers(1, 9, here.shape)) is None
 
 
+def best(*loss):
+    """What a loss is likely to be of."""
+    return next((found for _, found in counted(*loss)), None)
+
+
 def test_what_counts_is_read_off_a_loss(numbers):
     logits = numbers.standard_normal((6, 5, 9))
     target = numbers.integers(1, 9, (6, 5))
@@ -203,14 +208,14 @@ def test_what_counts_is_read_off_a_loss(numbers):
     losses = cross_entropies(logits.reshape(30, 9), target.ravel())
     kept = target.ravel() != 0
     mean, all_mean = float(losses[kept].mean()), float(losses.mean())
-    assert counted(logits, target, all_mean, 1) == (0, ALL)
-    assert counted(logits, target, mean, 1) == (0, 0)
-    assert counted(logits, target, float(losses[kept].sum() / 71), 1) == (0, 0)
+    assert best(logits, target, all_mean, 1) == (0, ALL)
+    assert best(logits, target, mean, 1) == (0, 0)
+    assert best(logits, target, float(losses[kept].sum() / 71), 1) == (0, 0)
     # What follows divides by four micro-batches.
-    assert counted(logits, target, float(losses[kept].sum() / 71 * 4), 4) == (0, 0)
-    assert counted(logits, target, float(losses[kept].sum() / 71 * 4), 1) is None
-    assert counted(logits, target, mean * 1.00123, 4) is None
-    assert counted(logits, np.where(target == 0, -100, target), mean, 1) == (0, -100)
+    assert best(logits, target, float(losses[kept].sum() / 71 * 4), 4) == (0, 0)
+    assert best(logits, target, float(losses[kept].sum() / 71 * 4), 1) is None
+    assert best(logits, target, mean * 1.00123, 4) is None
+    assert best(logits, np.where(target == 0, -100, target), mean, 1) == (0, -100)
 
 
 @pytest.mark.parametrize("ahead", [2, 1, -1])
@@ -224,9 +229,9 @@ def test_a_loss_tells_by_how_many_places_tokens_are_its_targets(ahead, numbers):
     )
     rows, targets = logits[:, here].reshape(-1, 20), tokens[:, there].ravel()
     losses = cross_entropies(rows, targets)
-    assert counted(logits, tokens, float(losses.mean()), 1) == (ahead, ALL)
-    assert counted(logits, tokens, float(losses[targets != 0].sum() / 57), 1) == (ahead, 0)
+    assert best(logits, tokens, float(losses.mean()), 1) == (ahead, ALL)
+    assert best(logits, tokens, float(losses[targets != 0].sum() / 57), 1) == (ahead, 0)
     if ahead == 1:
-        assert counted(logits, tokens[:, 1:], float(losses.mean()), 1) == (1, ALL)
+        assert best(logits, tokens[:, 1:], float(losses.mean()), 1) == (1, ALL)
         same = cross_entropies(logits[:, 1:].reshape(-1, 20), tokens[:, 1:].ravel())
-        assert counted(logits, tokens[:, 1:], float(same.mean()), 1) == (0, ALL)
+        assert best(logits, tokens[:, 1:], float(same.mean()), 1) == (0, ALL)
