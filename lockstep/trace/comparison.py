@@ -20,7 +20,7 @@ from lockstep.trace.clipping import CLIPS, by_hand_findings, clip_findings, way_
 from lockstep.trace.data import cut_findings, data_findings, left_of_epoch, windows_of
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered, turned
-from lockstep.trace.floor import Floor, derived, measured, precision_notes
+from lockstep.trace.floor import Floor, derived, dtype_of, measured, precision_notes
 from lockstep.trace.gradients import Pair, got_alike, pairs, pulls_of
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy, lazy_findings
@@ -152,11 +152,12 @@ def compared(
     mine: Trace, theirs: Trace, names: Mapping[str, str], again: Trace | None = None
 ) -> Comparison:
     """The comparison of two traces."""
-    begins, matching = parameters_matched(mine, theirs, names)
-    floor = derived(mine, theirs, matching)
-    if again is not None:
-        floor = measured(mine, again, floor)
-    mine = begins
+    dtypes = dtype_of(mine), dtype_of(theirs)
+    floors = [] if again is None else [measured(mine, dtypes[0], again)]
+    mine, matching = parameters_matched(mine, theirs, names)
+    floors.append(derived(dtypes, max(len(matching.matches), 1)))
+    # A port may round more than the run that it is held against.
+    floor = max(floors, key=lambda each: each.relative)
     taken = begun(mine)
     whole, other_whole = (as_torch_keeps(steps(run, taken)) for run in (mine, theirs))
     still, other_still = lazy(whole), lazy(other_whole)
@@ -178,6 +179,7 @@ def compared(
     more, left, said = update_findings(first, second, matching, skipped, by_hand)
     found += more
     said += notes(first, second, gradients, matching)
+    said += precision_notes(mine, theirs, dtypes)
     if left and coincide(mine, theirs, matching, gradients):
         left = []
         said.append("its rule is not known here: after each update both are at one point")
@@ -351,7 +353,6 @@ def notes(
         yield "no gradients could be compared: no update begins at the same parameters in both"
     elif all(pair.micro_batch is None for pair in gradients):
         yield "the gradients of single micro-batches were not shown: only their sum was compared"
-    yield from precision_notes(mine.steps.trace, theirs.steps.trace)
     yield from averaging_notes(mine.steps.trace, theirs.steps.trace)
     for run in (mine, theirs):
         for said in run.steps.trace.facts.get("notes", ()):

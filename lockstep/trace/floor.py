@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lockstep.oracle.rounding import PRECISION
 from lockstep.trace.data import data_of, strangers
 from lockstep.trace.gradients import CONDITION, FAR, Contributions, contributions, distance, pair_of
 from lockstep.trace.matching import Matching, matched
+from lockstep.trace.numbers import once
 from lockstep.trace.reading import Array, Trace, TraceError, Update
 
 # How many roundings a gradient is off, of its norm: of sums, and of what is kept between them, for
@@ -44,26 +44,25 @@ class Floor:
     said: str
 
 
-def derived(mine: Trace, theirs: Trace, matching: Matching) -> Floor:
-    """By the coarser dtype of two runs, and how many tensors there are.
+def derived(dtypes: Sequence[str], count: int) -> Floor:
+    """By the coarser dtype of two runs' gradients, and of how many tensors these are.
 
     Where values are kept in half precision, sums are not: they have float32 at least.
     """
-    dtype = max((dtype_of(mine), dtype_of(theirs)), key=unit)
-    count = max(len(matching.matches), 1)
-    sums = SUMS * min(unit(dtype), unit("float32"))
+    dtype = max(dtypes, key=once)
+    sums = SUMS * min(once(dtype), once("float32"))
     of = f"{count} tensor{'s' * (count > 1)}"
-    return Floor(math.sqrt(count) * max(sums, VALUES * unit(dtype)), f"{dtype}, {of}")
+    return Floor(math.sqrt(count) * max(sums, VALUES * once(dtype)), f"{dtype}, {of}")
 
 
-def measured(mine: Trace, again: Trace, least: Floor) -> Floor:
+def measured(mine: Trace, own: str, again: Trace) -> Floor:
     """As the first run shows that was recorded once more, from the same parameters.
 
-    least: what is derived; a port may round more than the run that it is held against. Raises
-    TraceError where nothing shows: it is another run, has fewer digits, or rounds in the same way.
+    own: the dtype of its gradients. Raises TraceError where nothing shows: it is another run, has
+    fewer digits, or rounds in the same way.
     """
-    own, finer = dtype_of(mine), dtype_of(again)
-    if unit(finer) > unit(own):
+    finer = dtype_of(again)
+    if once(finer) > once(own):
         raise TraceError(
             f"{again.folder} is in {finer}, {mine.folder} in {own}: its rounding is no measure of"
             " the other's; record it in as many digits, or more"
@@ -80,9 +79,7 @@ def measured(mine: Trace, again: Trace, least: Floor) -> Floor:
             f"{again.folder} has the very gradients of {mine.folder}, which shows nothing of"
             " rounding; record it in more digits, or with its examples in another order"
         )
-    if TIMES * apart <= least.relative:
-        return least
-    how = f"in {finer}" if unit(finer) < unit(own) else "in another order"
+    how = f"in {finer}" if once(finer) < once(own) else "in another order"
     return Floor(TIMES * apart, f"{TIMES:g} times what {again.folder.name} shows of it, {how}")
 
 
@@ -114,19 +111,14 @@ def worst(both: Contributions) -> float:
     return max(found.rest.values()) if found is not None else 0.0
 
 
-def precision_notes(mine: Trace, theirs: Trace) -> Iterator[str]:
-    """That one of the runs has half precision, and the other not."""
-    first, second = dtype_of(mine), dtype_of(theirs)
+def precision_notes(mine: Trace, theirs: Trace, dtypes: Sequence[str]) -> Iterator[str]:
+    """That the gradients of one run are in half precision, and those of the other are not."""
+    first, second = dtypes
     if first != second and {first, second} & {*HALF.values()}:
         yield (
             f"the gradients of {mine.folder.name} are in {first}, and those of"
             f" {theirs.folder.name} in {second}: what is less than this rounding was not looked at"
         )
-
-
-def unit(dtype: str) -> float:
-    """The relative error of one rounding."""
-    return float(2.0 ** -PRECISION.get(dtype, 24))
 
 
 def dtype_of(trace: Trace) -> str:
@@ -141,7 +133,7 @@ def dtype_of(trace: Trace) -> str:
         a for a, s in zip(arrays, sizes, strict=True) if a is not None and s > TOLD * max(sizes)
     ]
     came = (HALF[count] for count in digits(told) if count in HALF)
-    return max([*kept, *came], key=unit)
+    return max([*kept, *came], key=once)
 
 
 def digits(arrays: Sequence[Array]) -> Iterator[int]:

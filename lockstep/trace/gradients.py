@@ -363,10 +363,8 @@ def summed_up(
     count, before, found = update.micro_batches, dict[str, Array](), list[Pair]()
     for index in range(count):
         both: Contributions = {}
-        phase, weights = (
-            f"gradient.{index}",
-            [share(mine, update, index), share(theirs, other, index)],
-        )
+        phase = f"gradient.{index}"
+        weights = share(mine, update, index), share(theirs, other, index)
         for name, pair in contributions(update, other, matching, phase, phase).items():
             own = list(pair)
             own[which] = own[which] - before.get(name, np.zeros_like(own[which]))

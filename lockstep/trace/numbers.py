@@ -100,9 +100,14 @@ class Fit:
         return self.left <= 1.0
 
 
+def once(dtype: str) -> float:
+    """What one rounding is, at most, of a number."""
+    return float(2.0 ** -PRECISION.get(dtype, 24))
+
+
 def unit(dtype: str) -> float:
     """What one operation rounds, at most, in any form of a formula."""
-    return FORMS * 2.0 ** -PRECISION.get(dtype, 24)
+    return FORMS * once(dtype)
 
 
 def fit(target: Array, columns: Sequence[Array], bound: Array, noise: Sequence[float] = ()) -> Fit:
