@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -22,12 +22,16 @@ def loss_reason(mine: Update, theirs: Update, outputs: Array) -> Reason | None:
     for here, there in targets(mine, theirs):
         if (places := moved(here, there)) is not None:
             return shift_reason(places)
+    if outputs.ndim < 2 or not outputs.size:
+        return None
+    logs = log_probabilities(outputs)
+    read = [readings(logs, t) for t in (*integers(mine, "targets"), *integers(mine, "data"))]
     pairs = [
         (off + other_off, right, wrong)
-        for target in [*integers(mine, "targets"), *integers(mine, "data")]
+        for each in read
         for (off, right), (other_off, wrong) in product(
-            counted(outputs, target, loss_of(mine), mine.micro_batches),
-            counted(outputs, target, loss_of(theirs), theirs.micro_batches),
+            counted(each, loss_of(mine), mine.micro_batches),
+            counted(each, loss_of(theirs), theirs.micro_batches),
         )
         if right != wrong
     ]
@@ -103,8 +107,26 @@ class Counted(NamedTuple):
     left_out: Any
 
 
+def readings(logs: Array, target: Array) -> list[tuple[Counted, float, int]]:
+    """The sums of cross entropies that a loss may be made of, and of how many targets they are.
+
+    logs: log probabilities, (..., classes).
+    """
+    if not target.size or target.max() >= logs.shape[-1]:
+        return []
+    found = []
+    for ahead, rows, flat in placed(logs, target):
+        losses = -rows[np.arange(len(flat)), np.maximum(flat, 0)]
+        values, count = np.unique(flat, return_counts=True)
+        # What stands for no token is the first one, or the last, or the one there is most of.
+        for left_out in (ALL, *{int(values[0]), int(values[-1]), int(values[count.argmax()])}):
+            kept = np.ones(len(flat), bool) if left_out is ALL else flat != left_out
+            found.append((Counted(ahead, left_out), float(losses[kept].sum()), int(kept.sum())))
+    return found
+
+
 def counted(
-    outputs: Array, target: Array, loss: float | None, micro_batches: int
+    read: Sequence[tuple[Counted, float, int]], loss: float | None, micro_batches: int
 ) -> list[tuple[float, Counted]]:
     """Which targets a loss may be the cross entropy of, the likeliest first; none if it is of none.
 
@@ -112,25 +134,19 @@ def counted(
     be how many these are; where what follows divides by the number of micro-batches, by a whole
     number of these.
     """
-    if loss is None or not loss or outputs.ndim < 2 or target.max() >= outputs.shape[-1]:
+    if not loss:
         return []
     fits: list[tuple[float, Counted]] = []
-    for ahead, logits, flat in placed(outputs, target):
-        losses = cross_entropies(logits, np.maximum(flat, 0))
-        values, count = np.unique(flat, return_counts=True)
-        # What stands for no token is the first one, or the last, or the one there is most of.
-        for left_out in (ALL, *{int(values[0]), int(values[-1]), int(values[count.argmax()])}):
-            kept = np.ones(len(flat), bool) if left_out is ALL else flat != left_out
-            for parts in {1, max(micro_batches, 1)}:
-                ratio = float(losses[kept].sum()) / loss * parts
-                if ratio > 0.5 and abs(ratio - round(ratio)) <= WHOLE * ratio:
-                    off = abs(round(ratio) / parts - int(kept.sum()))
-                    fits.append((off, Counted(ahead, left_out)))
+    for found, total, count in read:
+        for parts in {1, max(micro_batches, 1)}:
+            ratio = total / loss * parts
+            if ratio > 0.5 and abs(ratio - round(ratio)) <= WHOLE * ratio:
+                fits.append((abs(round(ratio) / parts - count), found))
     return sorted(fits, key=lambda each: each[0])
 
 
 def placed(outputs: Array, target: Array) -> Iterator[tuple[int, Array, Array]]:
-    """Outputs (rows, classes) and targets (rows,), at each place that these may have.
+    """Outputs (rows, classes) and targets (rows,), for each place that these may have.
 
     A sequence's next tokens are the sequence itself, a place further on.
     """
@@ -152,8 +168,7 @@ def placed(outputs: Array, target: Array) -> Iterator[tuple[int, Array, Array]]:
                 yield places, part.reshape(-1, classes), moved_on.ravel()
 
 
-def cross_entropies(logits: Array, target: Array) -> Array:
-    """The cross entropy of each row of logits (rows, classes) with its target (rows,)."""
-    top = logits.max(1)
-    sums = np.log(np.exp(logits - top[:, None]).sum(1)) + top
-    return np.asarray(sums - logits[np.arange(len(target)), target])
+def log_probabilities(outputs: Array) -> Array:
+    """The logarithms of the probabilities that logits (..., classes) stand for."""
+    lower = outputs - outputs.max(-1, keepdims=True)
+    return np.asarray(lower - np.log(np.exp(lower).sum(-1, keepdims=True)))

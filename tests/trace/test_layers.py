@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from lockstep.record.writer import Writer
 from lockstep.trace.forward import Module, Parting, apart, distance
 from lockstep.trace.layers import ACTIVATIONS, IN_SINGLE, SCALES, Case, explained
-from lockstep.trace.losses import ALL, counted, cross_entropies, moved
+from lockstep.trace.losses import ALL, counted, log_probabilities, loss_reason, moved, readings
+from lockstep.trace.reading import read
 
 FLOOR = {"float64": 1e-13, "float32": 3e-5}
 SHIFT = np.array([0.1, -0.2, 0.3, 0.0, 0.7, 1.0])
@@ -196,9 +198,15 @@ def test_targets_that_were_moved(numbers, places, flat):
     assert moved(here, numbers.integers(1, 9, here.shape)) is None
 
 
-def best(*loss):
+def cross_entropies(logits, target):
+    """The cross entropy of each row of logits with its target."""
+    return np.log(np.exp(logits).sum(1)) - logits[np.arange(len(target)), target]
+
+
+def best(logits, target, *loss):
     """What a loss is likely to be of."""
-    return next((found for _, found in counted(*loss)), None)
+    sums = readings(log_probabilities(logits), target)
+    return next((found for _, found in counted(sums, *loss)), None)
 
 
 def test_what_counts_is_read_off_a_loss(numbers):
@@ -235,3 +243,14 @@ def test_a_loss_tells_by_how_many_places_tokens_are_its_targets(ahead, numbers):
         assert best(logits, tokens[:, 1:], float(losses.mean()), 1) == (1, ALL)
         same = cross_entropies(logits[:, 1:].reshape(-1, 20), tokens[:, 1:].ravel())
         assert best(logits, tokens[:, 1:], float(same.mean()), 1) == (0, ALL)
+
+
+@pytest.mark.parametrize("outputs", [np.float64(2.0), np.ones(3), np.ones((0, 4)), np.ones((2, 0))])
+def test_outputs_that_are_no_logits_say_nothing_of_a_loss(outputs, tmp_path):
+    """As where a model returns its loss first."""
+    writer = Writer(tmp_path / "run", "jax")
+    writer.run({"parameters": [{"name": "w", "shape": [2]}]})
+    arrays = {"before|w": np.ones(2), "data.0|0": np.arange(3), "data.0|1": np.zeros(0, int)}
+    writer.update(1, arrays, {"micro_batches": [{"loss": 2.0}]})
+    update = read(tmp_path / "run").updates[0]
+    assert loss_reason(update, update, np.asarray(outputs)) is None
