@@ -22,6 +22,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,7 @@ def activation_key(kind: str, index: int, name: str) -> str:
     return f"{kind}.0{f'.{index}' if index else ''}|{name}"
 
 
+@cache
 def lattice(length: int, axes: int, most: int = SAMPLED) -> Array:
     """Which indices of an axis a sketch has: by its length and how many axes there are, alone."""
     count = min(length, max(1, int(most ** (1 / max(axes, 1)) + 1e-9)))

@@ -418,11 +418,10 @@ def linear(
     how far the last column may be from what went into the target.
     """
     size = 2 * (abs(target) + sum(map(abs, columns[:averaged])))
-    first = fit(target, columns, unit(dtype) * size)
-    for number, column in list(zip(first.coefficients, columns, strict=True))[averaged:]:
-        size = size + abs(number.value * column)
-    last = first.coefficients[-1].value
-    return fit(target, columns, unit(dtype) * size + abs(last) * off)
+    once = unit(dtype)
+    noise = [*[0.0] * averaged, *(once * abs(column) for column in columns[averaged:])]
+    noise[-1] = noise[-1] + off
+    return fit(target, columns, once * size, noise)
 
 
 def window_fit(

@@ -110,48 +110,43 @@ def unit(dtype: str) -> float:
     return FORMS * once(dtype)
 
 
-def fit(target: Array, columns: Sequence[Array], bound: Array, noise: Sequence[float] = ()) -> Fit:
+def fit(
+    target: Array, columns: Sequence[Array], bound: Array, noise: Sequence[Array | float] = ()
+) -> Fit:
     """target = sum of coefficient * column, where each element may be off by its bound.
 
-    noise: what each column may itself be off, relative to its elements.
+    noise: what the elements of each column may themselves be off.
     """
     target, bound = target.ravel(), bound.ravel()
+    rows = np.array([column.ravel() for column in columns])
+    loose = [np.broadcast_to(each, len(target)) for each in map(np.ravel, noise)]
     if not (known := np.isfinite(bound)).all():
         # Of what may be off by anything, nothing is known, and it says nothing of the rest.
-        parts = [column.ravel()[known] for column in columns]
-        return fit(target[known], parts, bound[known], noise)
+        return fit(target[known], rows[:, known], bound[known], [each[known] for each in loose])
     # What is nearly nothing beside the rest is not known to more digits than the fit is made in.
-    least = LEAST * 2.0**-53 * float(np.sqrt(np.mean(target * target))) if len(target) else 0.0
+    least = LEAST * 2.0**-53 * math.sqrt(target @ target / len(target)) if len(target) else 0.0
     bound = np.maximum(bound, least)
-    matrix = np.stack([column.ravel() for column in columns], axis=1)
-    if not (np.isfinite(target).all() and np.isfinite(matrix).all()):
+    if not (np.isfinite(target).all() and np.isfinite(rows).all()):
         # What overflowed is a multiple of nothing.
         return Fit(tuple(Number(0.0, np.inf) for _ in columns), np.inf, np.inf)
-    used = [index for index in range(matrix.shape[1]) if matrix[:, index].any()]
-    largest = float(bound.max(initial=0.0))
-    weight = 1.0 / np.maximum(bound, largest * RANGE if largest else 1.0)
-    found = np.zeros(matrix.shape[1])
-    errors = np.full(matrix.shape[1], np.inf)
-    if len(target) <= len(used):
+    used = rows.any(axis=1)
+    if len(target) <= used.sum():
         # As many unknowns as numbers: anything fits, and nothing is known.
         return Fit(tuple(Number(0.0, np.inf) for _ in columns), 0.0, 0.0)
-    if used:
-        scaled = matrix[:, used] * weight[:, None]
-        sizes = np.linalg.norm(scaled, axis=0)
-        inverse, loose = inverted(scaled / sizes)
-        inverse = inverse / sizes[:, None]
+    found, errors = np.zeros(len(rows)), np.full(len(rows), np.inf)
+    if used.any():
+        largest = float(bound.max())
+        weight = 1.0 / np.maximum(bound, largest * RANGE if largest else 1.0)
+        inverse, sure = inverted(rows[used] * weight)
         for _ in range(2):  # the second time, what the first one rounded
-            found[used] += inverse @ ((target - matrix @ found) * weight)
-        bound = bound + EVALUATED * (abs(target) + abs(matrix) @ abs(found))
-        off = bound * weight
-        for index, relative in enumerate(noise):
-            off = off + abs(matrix[:, index] * found[index] * relative) * weight
-        errors[used] = abs(inverse) @ off
-        bound = bound + abs(matrix[:, used]) @ errors[used]
-        errors[np.array(used)[loose]] = np.inf
-    rest = target - matrix @ found
-    for index, relative in enumerate(noise):
-        bound = bound + abs(matrix[:, index] * found[index] * relative)
+            found[used] += inverse @ ((target - found @ rows) * weight)
+        sizes = abs(rows)
+        bound = bound + EVALUATED * (abs(target) + abs(found) @ sizes)
+        off = sum((abs(c) * each for c, each in zip(found, loose, strict=False)), bound)
+        errors[used] = abs(inverse) @ (off * weight)
+        bound = off + errors[used] @ sizes[used]
+        errors[used] = np.where(sure, errors[used], np.inf)
+    rest = target - found @ rows
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(rest == 0, 0.0, abs(rest) / bound)
     size = float(np.linalg.norm(target))
@@ -162,15 +157,16 @@ def fit(target: Array, columns: Sequence[Array], bound: Array, noise: Sequence[f
     )
 
 
-def inverted(columns: Array) -> tuple[Array, Array]:
-    """What makes coefficients of a target, for columns of length 1.
+def inverted(rows: Array) -> tuple[Array, Array]:
+    """What makes coefficients of a target that is a sum of the rows, of any lengths.
 
-    And which of the coefficients can be any, since the columns depend.
+    And which of the coefficients are sure, and not any, since the rows depend.
     """
-    left, values, right = np.linalg.svd(columns, full_matrices=False)
-    sure = values >= DEPENDENT * values.max()
-    inverse = (right[sure].T / values[sure]) @ left[:, sure].T
-    return inverse, (abs(right[~sure]) > DEPENDENT).any(axis=0)
+    sizes = np.linalg.norm(rows, axis=1)[:, None]
+    left, values, right = np.linalg.svd((rows / sizes).T, full_matrices=False)
+    kept = values >= DEPENDENT * values.max()
+    inverse = (right[kept].T / values[kept]) @ left[:, kept].T
+    return inverse / sizes, (abs(right[~kept]) <= DEPENDENT).all(axis=0)
 
 
 def agreed(numbers: Sequence[Number]) -> Number | None:

@@ -33,16 +33,11 @@ def in_pieces(
     names = tuple(theirs)
     values = np.concatenate([theirs[name].astype(np.float32).ravel() for name in names])
     begins = begin_at(theirs[name].shape for name in names)
-    order = np.argsort(values, kind="stable")
-    known, first, count = np.unique(values[order], return_index=True, return_counts=True)
-    known, places = known[count == 1], order[first[count == 1]]
+    known, places = once(values)
     if not known.size:
         return
     for name, array in mine.items():
-        numbers, index, count = np.unique(
-            array.astype(np.float32).ravel(), return_index=True, return_counts=True
-        )
-        numbers, index = numbers[count == 1], index[count == 1]
+        numbers, index = once(array.astype(np.float32).ravel())
         at = np.searchsorted(known, numbers).clip(max=known.size - 1)
         here, there = index[known[at] == numbers], places[at[known[at] == numbers]]
         owner = np.searchsorted(begins, there, side="right") - 1
@@ -55,6 +50,15 @@ def in_pieces(
         found = put_together(array.size, {o: b for o, b in blocks.items() if b is not None}, theirs)
         if found is not None:
             yield name, found
+
+
+def once(values: Array) -> tuple[Array, Array]:
+    """The numbers that stand once among some, in order, and their indices."""
+    order = np.argsort(values)
+    values = values[order]
+    apart = np.concatenate([[True], values[1:] != values[:-1], [True]])
+    alone = apart[1:] & apart[:-1]
+    return values[alone], order[alone]
 
 
 def put_together(
@@ -81,7 +85,7 @@ def block(mine: Array, here: Array, theirs: Array, there: Array) -> tuple[Array,
         found = followed(*sides)
         if found is None:
             continue
-        grids = [np.ix_(*map(np.unique, sides[0])), found]
+        grids = [np.ix_(*map(distinct, sides[0])), found]
         left, right = grids if sides[0] is one else grids[::-1]
         both = flat(mine.shape, left), flat(theirs.shape, right)
         numbers, others = mine.ravel()[both[0]], theirs.ravel()[both[1]]
@@ -96,19 +100,25 @@ def followed(from_: Sequence[Array], to: Sequence[Array]) -> tuple[Array, ...] |
     Each must follow from the index along one axis of the other; None where one does not.
     """
     found = []
-    # Along an axis of few indices there are many numbers of each: nothing follows there by chance.
-    axes = sorted(range(len(from_)), key=lambda axis: len(np.unique(from_[axis])))
+    each = [distinct(index) for index in from_]
     for index in to:
-        for axis in axes:
-            _, first, which = np.unique(from_[axis], return_index=True, return_inverse=True)
-            if (index[first][which] == index).all():
+        # Along an axis of few indices there are many numbers of each: nothing follows by chance.
+        for axis in sorted(range(len(from_)), key=lambda axis: len(each[axis])):
+            follows = np.zeros(each[axis][-1] + 1, index.dtype)
+            follows[from_[axis]] = index
+            if (follows[from_[axis]] == index).all():
                 shape = [1] * len(from_)
-                shape[axis] = len(first)
-                found.append(index[first].reshape(shape))
+                shape[axis] = len(each[axis])
+                found.append(follows[each[axis]].reshape(shape))
                 break
         else:
             return None
     return tuple(found)
+
+
+def distinct(indices: Array) -> Array:
+    """Some indices of an axis, each once, in order."""
+    return np.flatnonzero(np.bincount(indices))
 
 
 def flat(shape: Shape, grid: Sequence[Array]) -> Array:

@@ -19,7 +19,7 @@ from lockstep.record.writer import CHECKSUM, FACTS, FORMAT, RUN, UPDATE, checksu
 
 Array = np.ndarray[Any, Any]
 # How many numbers of a tensor are looked at; of a larger one, those at regular places.
-MOST = 2**16
+MOST = 2**14
 # What safetensors calls the types that a recorder writes.
 DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 NAMED = re.compile(r"update-(\d{8})\.safetensors")
@@ -191,7 +191,7 @@ def opened(file: Path) -> File:
 
 def mapped(file: Path) -> dict[str, Array]:
     """The arrays of a file whose header safetensors has found to be right."""
-    content = np.memmap(file, np.uint8, "r")
+    content = np.asarray(np.memmap(file, np.uint8, "r"))
     begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(content[8:begin].tobytes())
     found = {}
