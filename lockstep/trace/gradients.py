@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from lockstep.record.writer import sketch
 from lockstep.trace.data import data_of, strangers
 from lockstep.trace.identify import Identified
-from lockstep.trace.matching import Match, Matching
+from lockstep.trace.matching import Matching
 from lockstep.trace.numbers import Number, agreed
-from lockstep.trace.reading import MOST, Array, Trace, Update
+from lockstep.trace.reading import Array, Trace, Update
+from lockstep.trace.weights import one_or_none
+from lockstep.trace.whole import Both, Products, products, sampled, stored, whole
 
 # How much more than the parameters the gradients may be apart that are taken at them.
 CONDITION = 256.0
@@ -33,7 +33,7 @@ MODEL = 3.0
 
 
 # By tensor: what a micro-batch contributes to an update in either run.
-Contributions = dict[str, tuple[Array, Array]]
+Contributions = dict[str, Both]
 
 
 @dataclass(frozen=True)
@@ -182,30 +182,10 @@ def distance(update: Update, other: Update, matching: Matching, alone: float) ->
 
     alone: how far those are that have no counterpart, squared.
     """
-    apart, size = alone, 0.0
-    for name, match in matching.matches.items():
-        first = update.array("before", name)
-        second = arranged(other, "before", match)
-        if first is None or second is None or first.shape != second.shape:
-            continue
-        apart += float(((first - second) ** 2).sum())
-        size += float((first**2).sum())
-    return math.sqrt(apart / size) if size else 0.0
-
-
-def arranged(update: Update, phase: str, match: Match) -> Array | None:
-    """The other side's array in a phase, as this side's tensor."""
-    # Of what has other axes, any number may be anywhere.
-    whole = match.places is not None or len(match.axes) != len(match.order)
-    arrays = [update.array(phase, name, whole) for name in match.others]
-    if any(each is None for each in arrays):
-        return None
-    known: list[Any] = [each for each in arrays if each is not None]
-    if not whole:
-        return match.arranged(known, any(update.sketched(phase, name) for name in match.others))
-    kept = any(f"{phase}|{name}" in update.facts["sizes"] for name in match.others)
-    found = match.arranged(known, kept)
-    return sketch(found, MOST) if found is not None and found.size > MOST else found
+    begun = contributions(update, other, matching, "before", "before").values()
+    known = [products(each) for each in begun]
+    size = sum(each.first for each in known)
+    return math.sqrt((alone + sum(each.apart for each in known)) / size) if size else 0.0
 
 
 def got_alike(
@@ -219,15 +199,15 @@ def got_alike(
         for name, match in matching.matches.items():
             phases = ["clipped" if name in each.phases.get("clipped", ()) else "accumulated"
                       for each, name in ((update, name), (other, match.others[0]))]  # fmt: skip
-            first, second = update.array(phases[0], name), arranged(other, phases[1], match)
-            if first is None or second is None or first.shape != second.shape:
-                return False
-            first = first * clipped_by(mine, number, name, phases[0])
-            second = second * clipped_by(theirs, number, match.others[0], phases[1])
-            apart, size = (
-                apart + float(((first - second) ** 2).sum()),
-                size + float((first**2).sum()),
+            weights = (
+                clipped_by(mine, number, name, phases[0]),
+                clipped_by(theirs, number, match.others[0], phases[1]),
             )
+            both = whole(update, other, match, phases[0], phases[1], weights)
+            if both is None:
+                return False
+            known = products(both)
+            apart, size = apart + known.apart, size + known.first
         if apart > floor**2 * size:
             return False
     return bool(floors)
@@ -246,8 +226,7 @@ def share(run: Identified, update: Update, index: int | None) -> float:
     number = run.window[update.number][0].coefficients[index]
     if not math.isfinite(number.error):
         return 1.0
-    # A weight that may be 0 or 1 is that: what is recorded as a difference of sums rounds.
-    return next((float(w) for w in (1, 0) if number.equals(float(w))), number.value)
+    return one_or_none(number)
 
 
 def compared(
@@ -267,52 +246,57 @@ def compared(
     weights = share(mine, update, index), share(theirs, other, second_index)
     if weights[1] and not weights[0]:
         return Pair(update.number, index, Number(math.inf, 0.0), {"": 0.0}, floor)
-    both = {
-        name: (first * weights[0], second * weights[1])
-        for name, (first, second) in contributions(update, other, matching, *phases).items()
-    }
+    both = contributions(update, other, matching, phases[0], phases[1], weights)
     found = pair_of(update.number, index, both, floor)
     if found is None or not found.off:
         return found
-    every = {name: update.array("before", name) for name in both}
+    every = {name: stored(update, "before", name) for name in both}
     begun = {name: array for name, array in every.items() if array is not None}
     return pulled(found, both, begun) or found
 
 
 def contributions(
-    update: Update, other: Update, matching: Matching, phase: str, other_phase: str
+    update: Update,
+    other: Update,
+    matching: Matching,
+    phase: str,
+    other_phase: str,
+    weights: tuple[float, float] = (1.0, 1.0),
 ) -> Contributions:
     """What either run has in a phase, of the tensors that both show of one shape."""
-    found: Contributions = {}
-    for name, match in matching.matches.items():
-        first, second = update.array(phase, name), arranged(other, other_phase, match)
-        if first is not None and second is not None and first.shape == second.shape:
-            found[name] = first, second
-    return found
+    every = {
+        name: whole(update, other, match, phase, other_phase, weights)
+        for name, match in matching.matches.items()
+    }
+    return {name: both for name, both in every.items() if both is not None}
 
 
 def pulled(pair: Pair, both: Contributions, begun: Mapping[str, Array]) -> Pair | None:
     """A pair whose rest is the parameters themselves; None where it is anything else."""
-    names = list(pair.off)
-    size = sum(second.size for _, second in both.values())
+    names, seen = list(pair.off), {name: each.sampled for name, each in both.items()}
+    size = sum(second.size for _, second in seen.values())
     if not begun.keys() >= set(names) or size < PULLED * (len(names) + 1):
         return None
-    columns = [np.concatenate([first.ravel() for first, _ in both.values()])]
+    columns = [np.concatenate([first.ravel() for first, _ in seen.values()])]
     for name in names:
-        parts = [begun[n] if n == name else np.zeros_like(x) for n, (x, _) in both.items()]
+        own = sampled(begun[name])
+        parts = [own if n == name else np.zeros_like(first) for n, (first, _) in seen.items()]
         columns.append(np.concatenate([part.ravel() for part in parts]))
-    target = np.concatenate([second.ravel() for _, second in both.values()])
-    weights, *_ = np.linalg.lstsq(np.stack(columns, axis=1), target, rcond=None)
-    own = dict(zip(names, weights[1:], strict=True))
-    less = {
-        name: (first, second - own[name] * begun[name] if name in own else second)
-        for name, (first, second) in both.items()
-    }
+    target = np.concatenate([second.ravel() for _, second in seen.values()])
+    fitted, *_ = np.linalg.lstsq(np.stack(columns, axis=1), target, rcond=None)
+    weights = dict(zip(names, fitted[1:].tolist(), strict=True))
+    less = dict(both)
+    for name, weight in weights.items():
+        every = both[name]
+        second = np.multiply(every.second, every.weights[1], dtype=np.float64)
+        less[name] = Both(every.first, second - weight * begun[name], (every.weights[0], 1.0))
     found = pair_of(pair.update, pair.micro_batch, less, pair.floor)
     if found is None or found.off:
         return None
-    sizes = {n: float(np.linalg.norm(both[n][1]) / np.linalg.norm(begun[n])) for n in own}
-    pulls = {name: Number(float(own[name]), pair.floor * sizes[name]) for name in own}
+    sizes = {
+        n: float(np.linalg.norm(seen[n][1]) / np.linalg.norm(sampled(begun[n]))) for n in names
+    }
+    pulls = {name: Number(weights[name], pair.floor * sizes[name]) for name in names}
     return replace(found, pulls=pulls)
 
 
@@ -333,16 +317,17 @@ def pulls_of(gradients: Sequence[Pair]) -> dict[str, Number]:
 
 def pair_of(number: int, index: int | None, both: Contributions, floor: float) -> Pair | None:
     """Two runs' contributions to an update, as one pair; None where there are none."""
-    largest = max((float(np.linalg.norm(x)) for x, _ in both.values()), default=0.0)
+    known = {name: products(each) for name, each in both.items()}
+    largest = math.sqrt(max((each.first for each in known.values()), default=0.0))
     if not largest:
         return None
-    coefficient = factor(list(both.values()), floor, largest)
-    rest = left_over(both, coefficient.value, largest)
+    coefficient = factor(list(known.values()), floor, largest)
+    rest = left_over(both, known, coefficient.value, largest)
     worst = max(rest.values())
     if worst > floor:
         # Another gradient has another size, too: only what is more than that is another weight.
         coefficient = near(coefficient.value, max(coefficient.error, MODEL * worst))
-        rest = left_over(both, coefficient.value, largest)
+        rest = left_over(both, known, coefficient.value, largest)
     return Pair(number, index, coefficient, rest, floor)
 
 
@@ -365,30 +350,30 @@ def summed_up(
         both: Contributions = {}
         phase = f"gradient.{index}"
         weights = share(mine, update, index), share(theirs, other, index)
-        for name, pair in contributions(update, other, matching, phase, phase).items():
-            own = list(pair)
-            own[which] = own[which] - before.get(name, np.zeros_like(own[which]))
-            before[name] = pair[which]
-            both[name] = own[0] * weights[0], own[1] * weights[1]
-        each = pair_of(update.number, index, both, floor)
-        if each is None or each.off:
+        for name, each in contributions(update, other, matching, phase, phase).items():
+            own = list(each.sampled)
+            so_far, before[name] = before.get(name, np.zeros_like(own[which])), own[which]
+            own[which] = own[which] - so_far
+            both[name] = Both(own[0], own[1], weights)
+        pair = pair_of(update.number, index, both, floor)
+        if pair is None or pair.off:
             return []
         times = Number(float(count - index) if which else 1 / (count - index), 0.0)
-        found.append(replace(each, coefficient=each.coefficient.times(times)))
+        found.append(replace(pair, coefficient=pair.coefficient.times(times)))
     return found
 
 
 def left_over(
-    both: Mapping[str, tuple[Array, Array]], coefficient: float, largest: float
+    both: Contributions, known: Mapping[str, Products], coefficient: float, largest: float
 ) -> dict[str, float]:
     """By tensor, the norm of r over that of y.
 
     A tensor whose gradient is nearly nothing beside the largest has the rounding of what cancelled.
     """
     rest = {}
-    for name, (first, second) in both.items():
-        size = max(float(np.linalg.norm(second)), CANCELLED * largest * abs(coefficient))
-        apart = float(np.linalg.norm(second - coefficient * first))
+    for name, each in known.items():
+        size = max(math.sqrt(each.second), CANCELLED * largest * abs(coefficient))
+        apart = math.sqrt(each.apart) if coefficient == 1.0 else both[name].apart(coefficient)
         rest[name] = apart / size if size else 0.0
     return rest
 
@@ -398,15 +383,8 @@ def near(value: float, error: float) -> Number:
     return Number(1.0 if abs(value - 1) <= error else 0.0 if abs(value) <= error else value, error)
 
 
-def factor(both: Sequence[tuple[Array, Array]], floor: float, largest: float) -> Number:
+def factor(known: Sequence[Products], floor: float, largest: float) -> Number:
     """c, as the tensor has it that it fits best; 1 if it is that but for rounding."""
-    found = []
-    for first, second in both:
-        square = float((first * first).sum())
-        if math.sqrt(square) < 1e-3 * largest:
-            continue
-        value = float((first * second).sum()) / square
-        rest = float(np.linalg.norm(second - value * first)) / math.sqrt(square)
-        found.append((rest, value))
-    rest, value = min(found)
+    large = [each for each in known if math.sqrt(each.first) >= 1e-3 * largest]
+    rest, value = min((each.rest / math.sqrt(each.first), each.factor) for each in large)
     return near(value, max(rest, floor * max(abs(value), floor)))

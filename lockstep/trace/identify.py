@@ -8,7 +8,7 @@ stage does not show as another in the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,8 +21,9 @@ from lockstep.oracle.rules import initial_state
 from lockstep.oracle.tracked import Rounded, banded, rounded
 from lockstep.problem import Optimizer, Problem
 from lockstep.trace.numbers import Fit, Number, agreed, fit, unit
-from lockstep.trace.reading import Array, Update
+from lockstep.trace.reading import Array
 from lockstep.trace.steps import Step, Steps, nested
+from lockstep.trace.weights import window_fit
 
 # Which slot is an average of gradients, and which of their squares.
 FIRST = {"adam": "exp_avg", "adamax": "exp_avg", "lion": "exp_avg", "sgd": "momentum_buffer"}
@@ -419,47 +420,10 @@ def linear(
     """
     size = 2 * (abs(target) + sum(map(abs, columns[:averaged])))
     once = unit(dtype)
-    noise = [*[0.0] * averaged, *(once * abs(column) for column in columns[averaged:])]
+    noise: list[Array | float] = [0.0] * averaged
+    noise += [once * abs(column) for column in columns[averaged:]]
     noise[-1] = noise[-1] + off
     return fit(target, columns, once * size, noise)
-
-
-def window_fit(
-    update: Update,
-    previous: Update | None,
-    names: Iterable[str],
-    besides: str | None = None,
-) -> Fit | None:
-    """The weights of the micro-batches in what was accumulated, over some tensors at once.
-
-    After those of its own come those of the window before: 0, where its accumulator was emptied.
-    besides: a phase that is in it, too, with a weight that comes last.
-    """
-    targets, columns, bounds = [], [], []
-    windows = [update] if previous is None else [update, previous]
-    for name in names:
-        accumulated = update.array("accumulated", name)
-        if accumulated is None or not update.micro_batches:
-            continue
-        parts = [
-            window.array(f"gradient.{index}", name)
-            for window in windows
-            for index in range(window.micro_batches)
-        ]
-        if besides is not None:
-            parts.append(update.array(besides, name))
-        each = [np.zeros_like(accumulated) if part is None else part for part in parts]
-        if any(part.shape != accumulated.shape for part in each):
-            continue
-        targets.append(accumulated.ravel())
-        columns.append(np.stack([part.ravel() for part in each], axis=1))
-        size = sum((abs(part) for part in each), abs(accumulated))
-        rounding = unit(update.dtype("accumulated", name)) * (len(each) + 1)
-        bounds.append(rounding * size.ravel())
-    if not targets:
-        return None
-    matrix = np.concatenate(columns)
-    return fit(np.concatenate(targets), list(matrix.T), np.concatenate(bounds))
 
 
 def setting(optimizer: Optimizer) -> Optimizer:

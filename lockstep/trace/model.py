@@ -9,11 +9,12 @@ from lockstep.trace import forward
 from lockstep.trace.data import another_finding, data_of, strangers
 from lockstep.trace.findings import Finding
 from lockstep.trace.forward import Parting
-from lockstep.trace.gradients import Pair, arranged
+from lockstep.trace.gradients import Pair
 from lockstep.trace.layers import Case, Reason, explained
 from lockstep.trace.losses import loss_reason
 from lockstep.trace.matching import Matching
 from lockstep.trace.reading import Trace, Update
+from lockstep.trace.whole import whole
 
 
 def model_findings(
@@ -80,7 +81,8 @@ def only_untied(pair: Pair, mine: Trace, theirs: Trace, matching: Matching) -> b
     phase = "accumulated" if pair.micro_batch is None else f"gradient.{pair.micro_batch}"
 
     def both(name: str) -> tuple[Any, Any]:
-        return update.array(phase, name), arranged(other, phase, matching.matches[name])
+        found = whole(update, other, matching.matches[name], phase)
+        return (None, None) if found is None else found.sampled
 
     # What a recorder sees may have the weight of the micro-batch in it, or not.
     alike = [both(name) for name in pair.rest if name not in pair.off]

@@ -122,7 +122,7 @@ def fit(
     loose = [np.broadcast_to(each, len(target)) for each in map(np.ravel, noise)]
     if not (known := np.isfinite(bound)).all():
         # Of what may be off by anything, nothing is known, and it says nothing of the rest.
-        return fit(target[known], rows[:, known], bound[known], [each[known] for each in loose])
+        return fit(target[known], [*rows[:, known]], bound[known], [each[known] for each in loose])
     # What is nearly nothing beside the rest is not known to more digits than the fit is made in.
     least = LEAST * 2.0**-53 * math.sqrt(target @ target / len(target)) if len(target) else 0.0
     bound = np.maximum(bound, least)

@@ -13,6 +13,7 @@ import numpy as np
 from lockstep.record.writer import sketch
 from lockstep.trace.numbers import Number, unit
 from lockstep.trace.reading import Array, Trace, Update
+from lockstep.trace.whole import parts, stored
 
 # What each library calls the state that torch.optim's optimizers keep, by its last words.
 SLOTS = {
@@ -312,13 +313,15 @@ def parameters_between(trace: Trace) -> list[tuple[int, str, float]]:
     found: list[tuple[int, str, float]] = []
     for earlier, later in pairwise(trace.updates):
         for name in trace.parameters:
-            left, begun = earlier.array("after", name), later.array("before", name)
+            left, begun = stored(earlier, "after", name), stored(later, "before", name)
             if left is None or begun is None:
                 continue
             if left.shape != begun.shape:
-                wholes = earlier.array("after", name, True), later.array("before", name, True)
-                left, begun = (sketch(each) for each in wholes)
-            by, largest = (float(abs(each).max(initial=0.0)) for each in (left - begun, left))
+                left, begun = sketch(left), sketch(begun)
+            by = largest = 0.0
+            for ended, begins in parts(left, begun):
+                by = max(by, float(abs(ended - begins).max(initial=0.0)))
+                largest = max(largest, float(abs(ended).max(initial=0.0)))
             if by > unit(later.dtype("before", name)) * largest:
                 found.append((later.number, name, by))
     return found

@@ -8,13 +8,14 @@ import numpy as np
 
 from lockstep.diagnosis.forms import Form
 from lockstep.trace.findings import Finding, listed
-from lockstep.trace.gradients import Pair, arranged
+from lockstep.trace.gradients import Pair
 from lockstep.trace.matching import Matching
 from lockstep.trace.numbers import Number, unit
 from lockstep.trace.reading import Trace
 from lockstep.trace.rules import KNOWN, Rule, rate_name
 from lockstep.trace.settings import FORMULA
 from lockstep.trace.steps import Step, Steps
+from lockstep.trace.whole import squared, whole
 
 
 def rule_findings(
@@ -179,14 +180,15 @@ def coincide(mine: Trace, theirs: Trace, matching: Matching, gradients: Sequence
     for update, other in zip(mine.updates, theirs.updates, strict=True):
         apart, size, rounding = 0.0, 0.0, 0.0
         for name, match in matching.matches.items():
-            begun, begun_there = update.array("before", name), arranged(other, "before", match)
-            ended, ended_there = update.array("after", name), arranged(other, "after", match)
-            if begun is None or begun_there is None or ended is None or ended_there is None:
+            begun = whole(update, other, match, "before")
+            ended = whole(update, other, match, "after")
+            if begun is None or ended is None or begun.first.shape != ended.first.shape:
                 return False
-            change, change_there = ended - begun, ended_there - begun_there
-            apart += float(((change - change_there) ** 2).sum())
-            size += float((change**2).sum())
-            rounding += float(((unit(update.dtype("before", name)) * ended) ** 2).sum())
+            known = unit(update.dtype("before", name))
+            for (here, there), (left, left_there) in zip(begun, ended, strict=True):
+                apart += squared((left - here) - (left_there - there))
+                size += squared(left - here)
+                rounding += squared(known * left)
         if apart > floors[update.number] ** 2 * size + rounding:
             return False
     return True

@@ -1,0 +1,99 @@
+"""With what weights the gradients of its micro-batches are in what an update accumulated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lockstep.trace.numbers import Fit, Number, fit, unit
+from lockstep.trace.reading import Array, Update
+from lockstep.trace.whole import parts, sampled, squared, stored
+
+
+def window_fit(
+    update: Update,
+    previous: Update | None,
+    names: Iterable[str],
+    besides: str | None = None,
+) -> Fit | None:
+    """The weights of the micro-batches in what was accumulated, over some tensors at once.
+
+    After those of its own come those of the window before: 0, where its accumulator was emptied.
+    besides: a phase that is in it, too, with a weight that comes last. They are read off numbers at
+    regular places, and held to all.
+    """
+    targets, columns, bounds, large = [], [], [], []
+    for name in names:
+        terms = terms_of(update, previous, name, besides)
+        if terms is None:
+            continue
+        rounding = unit(update.dtype("accumulated", name)) * len(terms)
+        rows = np.array([sampled(each).ravel() for each in terms])
+        targets.append(rows[0])
+        columns.append(rows[1:])
+        bounds.append(rounding * abs(rows).sum(axis=0))
+        if rows[0].size < terms[0].size:
+            large.append((terms, rounding))
+    if not targets:
+        return None
+    found = fit(
+        np.concatenate(targets), list(np.concatenate(columns, axis=1)), np.concatenate(bounds)
+    )
+    for terms, rounding in large:
+        found = held(found, terms, rounding) if found.exact else found
+    return found
+
+
+def terms_of(
+    update: Update, previous: Update | None, name: str, besides: str | None
+) -> list[Array] | None:
+    """What was accumulated of a tensor, and what it may be a sum of; None if that is not shown."""
+    accumulated = shown(update, "accumulated", name)
+    if accumulated is None or not update.micro_batches:
+        return None
+    each = [
+        shown(window, f"gradient.{index}", name)
+        for window in (update, previous)
+        if window is not None
+        for index in range(window.micro_batches)
+    ]
+    if besides is not None:
+        each.append(shown(update, besides, name))
+    nothing = np.broadcast_to(np.zeros((), accumulated.dtype), accumulated.shape)
+    terms = [accumulated, *(nothing if part is None else part for part in each)]
+    return terms if all(part.shape == accumulated.shape for part in terms) else None
+
+
+def shown(update: Update, phase: str, name: str) -> Array | None:
+    """All of an array that was recorded, as it is without a loss scaler."""
+    array, scale = stored(update, phase, name), update.scale(phase)
+    return array if array is None or scale == 1.0 else array / scale
+
+
+def held(found: Fit, terms: Sequence[Array], rounding: float) -> Fit:
+    """A fit that was made at regular places, and what all numbers of a tensor leave over.
+
+    rounding: of the sum, in the size of its terms.
+    """
+    weights = [one_or_none(number) for number in found.coefficients]
+    worst, left, size, sizes = 0.0, 0.0, 0.0, np.zeros(len(terms))
+    for accumulated, *each in parts(*terms):
+        rest = accumulated - sum(w * part for w, part in zip(weights, each, strict=True) if w)
+        worst = max(worst, float(abs(rest).max()))
+        left, size = left + squared(rest), size + squared(accumulated)
+        sizes = np.maximum(sizes, [float(abs(part).max()) for part in (accumulated, *each)])
+    off = sum(n.error * s for n, s in zip(found.coefficients, sizes[1:], strict=True) if s)
+    bound = rounding * float(sizes.sum()) + off
+    return replace(
+        found,
+        left=max(found.left, worst / bound if worst else 0.0),
+        relative=max(found.relative, math.sqrt(left / size) if size else 0.0),
+    )
+
+
+def one_or_none(number: Number) -> float:
+    """A weight, 1 or 0 if it may be that: what is added as it is rounds least."""
+    return next((float(whole) for whole in (1, 0) if number.equals(float(whole))), number.value)
