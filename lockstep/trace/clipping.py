@@ -11,6 +11,8 @@ import numpy as np
 
 from lockstep.trace.findings import Finding, turned
 from lockstep.trace.identify import NOTHING, SUMMED, Identified, norm_of, summed
+from lockstep.trace.masked import MASKED, masked_words
+from lockstep.trace.matching import Matching
 from lockstep.trace.numbers import Fit, Number, agreed, unit
 from lockstep.trace.rules import KNOWN
 from lockstep.trace.steps import Step, nested
@@ -84,6 +86,28 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     else:
         said = f"a gradient of norm {first.norm:.4g} is clipped in no known way"
         yield found("clips in another way", said)
+
+
+def masked_findings(mine: Identified, theirs: Identified, matching: Matching) -> Iterator[Finding]:
+    """What one of the runs empties in its gradients before the rule gets them."""
+    known = [
+        {name: (update, mask) for (update, name), mask in sorted(run.masks.items(), reverse=True)}
+        for run in (mine, theirs)
+    ]
+    right = {other for name in known[0] for other in matching.matches[name].others}
+    own = {name: each for name, each in known[1].items() if name not in right}
+    without = {
+        name: each
+        for name, each in known[0].items()
+        if not {*matching.matches[name].others} & known[1].keys()
+    }
+    for masks in (own, without):
+        if masks:
+            said = masked_words({name: mask for name, (_, mask) in masks.items()})
+            called = (MASKED, f"before the update, {said}")
+            name, said = called if masks is own else turned(*called)
+            first = min(update for update, _ in masks.values())
+            yield Finding(name, "clip", said, first, tuple(masks), "clipped")
 
 
 def by_hand_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:

@@ -16,7 +16,14 @@ from typing import Literal
 
 from lockstep.problem import Optimizer
 from lockstep.trace.averaging import averaging_findings, averaging_notes
-from lockstep.trace.clipping import CLIPS, by_hand_findings, clip_findings, way_of, with_clip
+from lockstep.trace.clipping import (
+    CLIPS,
+    by_hand_findings,
+    clip_findings,
+    masked_findings,
+    way_of,
+    with_clip,
+)
 from lockstep.trace.data import cut_findings, data_findings, left_of_epoch, windows_of
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered, turned
@@ -24,6 +31,7 @@ from lockstep.trace.floor import Floor, derived, dtype_of, measured, precision_n
 from lockstep.trace.gradients import Pair, got_alike, pairs, pulls_of
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy, lazy_findings
+from lockstep.trace.masked import MASKED
 from lockstep.trace.matching import Matching, constant, matched
 from lockstep.trace.model import model_findings
 from lockstep.trace.moments import (
@@ -178,6 +186,10 @@ def compared(
     skipped = any(each.name == SKIPPED for each in found)
     more, left, said = update_findings(first, second, matching, skipped, by_hand)
     found += more
+    masked = {*turned(MASKED, "")[:1], MASKED}
+    if masked <= {each.name for each in found} and got_alike(first, second, matching, gradients):
+        # What one run empties in one place, the other does in another.
+        found = [each for each in found if each.name not in masked]
     said += notes(first, second, gradients, matching)
     said += precision_notes(mine, theirs, dtypes)
     if left and coincide(mine, theirs, matching, gradients):
@@ -251,6 +263,7 @@ def update_findings(
     if first.factors:
         second = with_clip(second, expected)
     found = [] if by_hand else list(clip_findings(first, second))
+    found += masked_findings(first, second, matching)
     if any(each.name.endswith(CLIPS["emptied"]) for each in found):
         return found, [], []  # where nothing moves, no rule shows
     off = unexplained_averages(second), unexplained_averages(first)

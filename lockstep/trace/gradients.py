@@ -223,7 +223,11 @@ def share(run: Identified, update: Update, index: int | None) -> float:
     """The weight with which a micro-batch enters the update, of its own gradient."""
     if index is None or update.number not in run.window:
         return 1.0
-    number = run.window[update.number][0].coefficients[index]
+    # Of a sum that is not its micro-batches' in some tensors, the others tell.
+    fits = [each for each in run.by_tensor.get(update.number, {}).values() if each.exact]
+    number = agreed([each.coefficients[index] for each in fits])
+    if number is None:
+        number = run.window[update.number][0].coefficients[index]
     if not math.isfinite(number.error):
         return 1.0
     return one_or_none(number)

@@ -20,10 +20,12 @@ from lockstep.oracle.rounding import PRECISION
 from lockstep.oracle.rules import initial_state
 from lockstep.oracle.tracked import Rounded, banded, rounded
 from lockstep.problem import Optimizer, Problem
+from lockstep.trace.masked import Mask, mask_of
 from lockstep.trace.numbers import Fit, Number, agreed, fit, unit
 from lockstep.trace.reading import Array
 from lockstep.trace.steps import Step, Steps, nested
-from lockstep.trace.weights import window_fit
+from lockstep.trace.weights import held, shown, window_fit
+from lockstep.trace.whole import Both
 
 # Which slot is an average of gradients, and which of their squares.
 FIRST = {"adam": "exp_avg", "adamax": "exp_avg", "lion": "exp_avg", "sgd": "momentum_buffer"}
@@ -347,12 +349,43 @@ class Identified:
                 return self.factors_of_rates()
             first = self.steps.family in FIRST
             return self.factors_of_averages() if first else self.factors_of_squares()
+        known = {
+            key: Fit((Number(mask.factor, SUMMED * unit(self.steps.of[key].dtype)),), 0.0, 0.0)
+            for key, mask in self.masks.items()
+        }
+        return self.multiples | known
+
+    @cached_property
+    def multiples(self) -> dict[tuple[int, str], Fit]:
+        """By update and tensor: how many times what was accumulated the clipped gradient is."""
         found = {}
         for key, step in self.steps.of.items():
             if step.accumulated is None or step.clipped is None or not step.accumulated.any():
                 continue
             found[key] = fit(step.clipped, [step.accumulated], summed(step))
+            both = self.clipped_of(key)
+            if found[key].exact and both.first.size > step.clipped.size:
+                terms = [both.second, both.first]
+                found[key] = held(found[key], terms, SUMMED * unit(step.dtype))
         return found
+
+    @cached_property
+    def masks(self) -> dict[tuple[int, str], Mask]:
+        """By update and tensor: what is emptied between what is accumulated and what is clipped."""
+        others = (key for key, fitted in self.multiples.items() if not fitted.exact)
+        found = {
+            key: mask_of(self.clipped_of(key), SUMMED * unit(self.steps.of[key].dtype))
+            for key in others
+        }
+        return {key: mask for key, mask in found.items() if mask is not None}
+
+    def clipped_of(self, key: tuple[int, str]) -> Both:
+        """All that was accumulated of a tensor, and all that was left of it."""
+        update = self.steps.trace.updates[key[0] - 1]
+        accumulated, clipped = (shown(update, p, key[1]) for p in ("accumulated", "clipped"))
+        assert accumulated is not None
+        assert clipped is not None
+        return Both(accumulated, clipped)
 
     @cached_property
     def gradients(self) -> Gradients:

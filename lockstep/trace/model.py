@@ -7,11 +7,12 @@ from typing import Any
 
 from lockstep.trace import forward
 from lockstep.trace.data import another_finding, data_of, strangers
-from lockstep.trace.findings import Finding
+from lockstep.trace.findings import Finding, turned
 from lockstep.trace.forward import Parting
 from lockstep.trace.gradients import Pair
 from lockstep.trace.layers import Case, Reason, explained
 from lockstep.trace.losses import loss_reason
+from lockstep.trace.masked import MASKED, mask_of, masked_words
 from lockstep.trace.matching import Matching
 from lockstep.trace.reading import Trace, Update
 from lockstep.trace.whole import whole
@@ -51,7 +52,25 @@ def model_findings(
         if strangers(here, there):
             yield another_finding(pair.update, index, here[0], there[0])
             return
+    if found is None and (told := masked_reason(pair, mine, theirs, matching)):
+        name, said = told
     yield Finding(name, "model", said, pair.update, tuple(off), "gradient", modules=modules)
+
+
+def masked_reason(
+    pair: Pair, mine: Trace, theirs: Trace, matching: Matching
+) -> tuple[str, str] | None:
+    """That gradients which are other ones lack some numbers in one run, and are the same else."""
+    update, other = mine.updates[pair.update - 1], theirs.updates[pair.update - 1]
+    phase = "accumulated" if pair.micro_batch is None else f"gradient.{pair.micro_batch}"
+    both = {name: whole(update, other, matching.matches[name], phase) for name in pair.off}
+    for first, ways in ((False, both), (True, {n: b and b.turned for n, b in both.items()})):
+        masks = {name: mask_of(each, pair.floor) for name, each in ways.items() if each}
+        known = {name: mask for name, mask in masks.items() if mask is not None}
+        if len(known) == len(both):
+            said = f"of a micro-batch's gradient, {masked_words(known)}"
+            return turned(MASKED, said) if first else (MASKED, said)
+    return None
 
 
 def parted(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lockstep.oracle.rounding import PRECISION
 from lockstep.trace.findings import listed
-from lockstep.trace.identify import Identified
-from lockstep.trace.numbers import Fit, Number, agreed, worded
+from lockstep.trace.identify import SUMMED, Identified
+from lockstep.trace.masked import MASKED, Mask, mask_of, masked_words
+from lockstep.trace.numbers import Fit, Number, agreed, unit, worded
 from lockstep.trace.reading import Array, Update
+from lockstep.trace.weights import terms_of
+from lockstep.trace.whole import Both
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ def other_sum(update: Update, off: Mapping[str, float], count: int) -> Told:
         if max(off.values()) < rounded and coarse(update, dtype):
             said = f"what is accumulated in update {update.number} has the digits of {dtype}"
             return Told("low-precision-accumulator", said, tuple(off))
+    if len(masks := masked_sums(update, off)) == len(off):
+        said = f"in what update {update.number} accumulates, {masked_words(masks)}"
+        return Told(MASKED, said, tuple(masks))
     worst = sorted(off, key=lambda name: -off[name])
     each = ", ".join(f"{name} ({off[name]:.1g})" for name in worst[:3])
     return Told(
@@ -58,6 +64,18 @@ def other_sum(update: Update, off: Mapping[str, float], count: int) -> Told:
         f" gradients, in {len(off)} of {count} tensors, most of all {each} of it",
         tuple(worst),
     )
+
+
+def masked_sums(update: Update, names: Iterable[str]) -> dict[str, Mask]:
+    """What was emptied in the sums of some tensors, of those of which nothing else is different."""
+    found: dict[str, Mask] = {}
+    for name in names:
+        terms = terms_of(update, None, name)
+        if terms is not None:
+            rounding = SUMMED * unit(update.dtype("accumulated", name)) * len(terms)
+            mask = mask_of(Both(sum(terms[2:], terms[1]), terms[0]), rounding)
+            found |= {name: mask} if mask else {}
+    return found
 
 
 def by_tensor(update: Update, fits: Mapping[str, Fit], count: int) -> Told:

@@ -48,7 +48,7 @@ def window_fit(
 
 
 def terms_of(
-    update: Update, previous: Update | None, name: str, besides: str | None
+    update: Update, previous: Update | None, name: str, besides: str | None = None
 ) -> list[Array] | None:
     """What was accumulated of a tensor, and what it may be a sum of; None if that is not shown."""
     accumulated = shown(update, "accumulated", name)

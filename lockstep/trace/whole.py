@@ -38,6 +38,11 @@ class Both:
             )
 
     @property
+    def turned(self) -> Both:
+        """The second beside the first."""
+        return Both(self.second, self.first, self.weights[::-1])
+
+    @property
     def sampled(self) -> tuple[Array, Array]:
         """Both at regular places, MOST of them."""
         first, second = sampled(self.first), sampled(self.second)
