@@ -232,7 +232,7 @@ class Clip:
             for norm in [self.norms[name] + epsilon]
         ]
 
-    @property
+    @cached_property
     def rounding(self) -> float:
         """What the norm of a gradient may be off by, relatively: a sum is in float32 at least."""
         each = max(unit(step.dtype) for step in self.steps.values())

@@ -78,6 +78,7 @@ def pairs(
     rounding: how far that alone takes gradients apart, of their norm; cut: whether the update where
     it ends is only cut into another window, and may begin with the same data.
     """
+    apart = 0.0
     for update in mine.steps.trace.updates[: until - 1 + cut]:
         other = theirs.steps.trace.update(update.number)
         if other is None:
@@ -85,7 +86,8 @@ def pairs(
         # What has no counterpart is the same in both for as long as it has not moved.
         alone = moved(mine.steps.trace, matching.left, update)
         alone += moved(theirs.steps.trace, matching.other_left, other)
-        apart = distance(update, other, matching, alone)
+        # A sketch may be without the few numbers that are furthest apart: whole updates had them.
+        apart = max(apart, distance(update, other, matching, alone))
         if CONDITION * apart > max(FAR, rounding):
             continue
         floor = max(rounding, CONDITION * apart)

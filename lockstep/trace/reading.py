@@ -19,7 +19,7 @@ from lockstep.record.writer import CHECKSUM, FACTS, FORMAT, RUN, UPDATE, checksu
 
 Array = np.ndarray[Any, Any]
 # How many numbers of a tensor are looked at; of a larger one, those at regular places.
-MOST = 2**14
+MOST = 2**13
 # What safetensors calls the types that a recorder writes.
 DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 NAMED = re.compile(r"update-(\d{8})\.safetensors")

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from lockstep.record.writer import lattice
 from lockstep.trace.numbers import Fit, Number, fit, unit
-from lockstep.trace.reading import Array, Update
+from lockstep.trace.reading import MOST, Array, Update
 from lockstep.trace.whole import parts, sampled, squared, stored
 
 
@@ -31,11 +32,11 @@ def window_fit(
         if terms is None:
             continue
         rounding = unit(update.dtype("accumulated", name)) * len(terms)
-        rows = np.array([sampled(each).ravel() for each in terms])
+        rows = looked_at(terms)
         targets.append(rows[0])
         columns.append(rows[1:])
         bounds.append(rounding * abs(rows).sum(axis=0))
-        if rows[0].size < terms[0].size:
+        if rows.shape[1] < terms[0].size:
             large.append((terms, rounding))
     if not targets:
         return None
@@ -45,6 +46,16 @@ def window_fit(
     for terms, rounding in large:
         found = held(found, terms, rounding) if found.exact else found
     return found
+
+
+def looked_at(terms: Sequence[Array]) -> Array:
+    """The numbers of each term at regular places; of those that any has, if one has none there."""
+    rows = np.array([sampled(each).ravel() for each in terms])
+    if all(row.any() or not each.any() for row, each in zip(rows, terms, strict=True)):
+        return rows
+    every = np.array([each.ravel() for each in terms])
+    known = np.flatnonzero(every.any(axis=0))
+    return every[:, known[lattice(len(known), 1, MOST)]].astype(np.float64)
 
 
 def terms_of(

@@ -33,8 +33,8 @@ class Both:
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         for first, second in parts(self.first, self.second):
             yield (
-                np.multiply(first, self.weights[0], dtype=np.float64),
-                np.multiply(second, self.weights[1], dtype=np.float64),
+                np.multiply(first, self.weights[0], dtype=np.float64, order="C"),
+                np.multiply(second, self.weights[1], dtype=np.float64, order="C"),
             )
 
     @property
@@ -97,7 +97,11 @@ def whole(
     """A tensor in a phase of two runs' updates; None if one lacks it, or shows another part."""
     there = phase if other_phase is None else other_phase
     first, second = stored(update, phase, match.name), arranged(other, there, match)
-    if first is None or second is None or first.shape != second.shape:
+    if first is None or second is None:
+        return None
+    if first.shape != second.shape:  # a recorder may have kept a sketch alone, in one of the runs
+        first, second = sketch(first), sketch(second)
+    if first.shape != second.shape:
         return None
     scales = update.scale(phase), other.scale(there)
     return Both(first, second, (weights[0] / scales[0], weights[1] / scales[1]))

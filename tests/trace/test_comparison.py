@@ -284,6 +284,16 @@ def test_the_page_says_what_recording_cost():
         assert f"| {plain:.2f} s | {ratio:.2f} | {each['extra']:.1f} |" in page, each
 
 
+def test_the_page_says_what_comparing_took():
+    page = " ".join((ROOT / "docs/trace.md").read_text().split())
+    measured = json.loads((ROOT / "benchmarks/comparing.json").read_text())
+    said = (
+        "{gigabytes} GB in six updates, were read in {read} s and compared in {compare} s from the"
+        " disk, in {again} s from memory"
+    )
+    assert said.format(**measured) in page
+
+
 def test_a_run_that_was_begun_before_it_was_recorded_is_held_against_one_like_it(tmp_path):
     """The optimizer has moments and a count then, of updates that nobody saw."""
     begun = {"dtype": "float32", "accumulation_steps": 4, "updates": 6, "begin": common.THIRD + 1}
