@@ -322,7 +322,7 @@ def unmatched(matching: Matching, frozen: Collection[str]) -> Iterator[str]:
     for name in matching.left:
         nearest = matching.nearest.get(name)
         like = f"; {nearest} looks most like it" if nearest else ""
-        if name not in frozen:
+        if name not in {*frozen, *matching.own_copies}:
             yield f"{name} has no counterpart in the other run{like}: --map says which it is"
     for name in set(matching.other_left) - set(matching.copies) - set(frozen):
         yield f"{name} of the other run has no counterpart"

@@ -74,8 +74,8 @@ class Matching:
     """Which tensor is which.
 
     matches: by the first side's names; left, other_left: what has no counterpart, by side; nearest:
-    of what is left on the first side, the name that looks most like it; copies: of what is left on
-    the other side, the first side's tensor that it is a copy of.
+    of what is left on the first side, the name that looks most like it; copies, own_copies: of what
+    is left on the other side, and on the first one, the first side's tensor that it is a copy of.
     """
 
     matches: Mapping[str, Match]
@@ -83,6 +83,7 @@ class Matching:
     other_left: tuple[str, ...] = ()
     nearest: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
+    own_copies: Mapping[str, str] = field(default_factory=dict)
 
     def others(self, names: Iterable[str]) -> tuple[str, ...]:
         """What the other side calls these, as far as they have a counterpart."""
@@ -128,13 +129,17 @@ def matched(
     nearest = {
         name: max(other_left, key=lambda o: (likeness(name, o), o)) for name in left if other_left
     }
-    copies = {
-        other: name
-        for other in other_left
-        for name, array in mine.items()
-        if not constant(array) and same(array, theirs[other]) is not None
-    }
-    return Matching({n: found[n] for n in mine if n in found}, left, other_left, nearest, copies)
+    copies, own_copies = (
+        {
+            copy: name
+            for copy in names
+            for name in found
+            if not constant(mine[name]) and same(mine[name], side[copy]) is not None
+        }
+        for names, side in ((other_left, theirs), (left, mine))
+    )
+    matches = {name: found[name] for name in mine if name in found}
+    return Matching(matches, left, other_left, nearest, copies, own_copies)
 
 
 def constant(array: Array) -> bool:

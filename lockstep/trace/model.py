@@ -93,11 +93,12 @@ def parted(
 
 def only_untied(pair: Pair, mine: Trace, theirs: Trace, matching: Matching) -> bool:
     """Whether a pair's gradients are the same once those of the copies are added to their own."""
-    added = {name: copy for copy, name in matching.copies.items()}
-    if set(pair.off) - set(added):
-        return False
     update, other = mine.updates[pair.update - 1], theirs.updates[pair.update - 1]
     phase = "accumulated" if pair.micro_batch is None else f"gradient.{pair.micro_batch}"
+    added = {name: (other, copy) for copy, name in matching.copies.items()}
+    added |= {name: (update, copy) for copy, name in matching.own_copies.items()}
+    if set(pair.off) - set(added):
+        return False
 
     def both(name: str) -> tuple[Any, Any]:
         found = whole(update, other, matching.matches[name], phase)
@@ -110,18 +111,24 @@ def only_untied(pair: Pair, mine: Trace, theirs: Trace, matching: Matching) -> b
         return False
     weight = float((first * second).sum()) / square
     for name in pair.off:
-        right, own = both(name)
-        copied = other.array(phase, added[name])
+        (run, copy), (right, own) = added[name], both(name)
+        copied, every = run.array(phase, copy), weight * right
         if copied is None:
             return False
-        turned = forward.arranged(weight * right - own, copied)
-        if turned is None or forward.distance(weight * right, own + turned) > pair.floor:
+        if run is update:
+            copied, every, own = weight * copied, own, every
+        turned = forward.arranged(every - own, copied)
+        if turned is None or forward.distance(every, own + turned) > pair.floor:
             return False
     return True
 
 
 def untied_findings(matching: Matching) -> Iterator[Finding]:
-    """Parameters of their own that are one in the first run."""
-    for copy, name in matching.copies.items():
-        said = f"{copy} begins as a copy of {name}, and is trained on its own: they are one there"
-        yield Finding("untied", "model", said, 1, (copy,), "before")
+    """Parameters of their own that are one in the other run."""
+    for copies in (matching.copies, matching.own_copies):
+        for copy, name in copies.items():
+            called = "untied", f"{copy} begins as a copy of {name}, and is trained on its own"
+            own = copies is matching.copies
+            name, said = called if own else turned(*called)
+            said += ": they are one in the other"
+            yield Finding(name, "model", said, 1, (copy,), "before")

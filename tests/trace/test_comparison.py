@@ -117,6 +117,14 @@ def test_planted_mistakes_are_named_all_and_no_other(runs, key):
         found.assert_same_updates()
 
 
+def test_a_copy_that_the_second_run_ties_is_named_as_well(runs):
+    untied, tied = runs["transformer", 1, ("untied",)], runs["transformer", 1, ()]
+    found = compare_traces(untied, tied)
+    assert found.names == ("without untied",), found.findings
+    assert not found.left
+    assert found.matching.own_copies == {"head.weight": "embedding.weight"}
+
+
 @pytest.mark.parametrize("key", PARTED, ids="-".join)
 def test_forward_passes_part_in_the_right_module(runs, key):
     model, mistake = key
