@@ -27,7 +27,15 @@ from lockstep.trace.clipping import (
 from lockstep.trace.data import cut_findings, data_findings, left_of_epoch, windows_of
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered, turned
-from lockstep.trace.floor import Floor, derived, dtype_of, measured, precision_notes
+from lockstep.trace.floor import (
+    Floor,
+    derived,
+    dtype_of,
+    measured,
+    precision_notes,
+    rounding_notes,
+    seen,
+)
 from lockstep.trace.gradients import Pair, got_alike, pairs, pulls_of
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy, lazy_findings
@@ -91,6 +99,11 @@ class Comparison:
         """Whether both take the same updates, but for policies that are said."""
         real = [finding for finding in self.findings if not finding.policy]
         return "differs" if real or self.left else "same"
+
+    @property
+    def seen(self) -> float | None:
+        """How far gradients of the same parameters are apart, if that is taken for rounding."""
+        return seen(self.pairs, self.floor) if self.floor is not None else None
 
     @property
     def status(self) -> int:
@@ -161,11 +174,11 @@ def compared(
 ) -> Comparison:
     """The comparison of two traces."""
     dtypes = dtype_of(mine), dtype_of(theirs)
-    floors = [] if again is None else [measured(mine, dtypes[0], again)]
+    whole_run = mine
     mine, matching = parameters_matched(mine, theirs, names)
-    floors.append(derived(dtypes, max(len(matching.matches), 1)))
-    # A port may round more than the run that it is held against.
-    floor = max(floors, key=lambda each: each.relative)
+    floor = derived(dtypes, max(len(matching.matches), 1))
+    if again is not None:
+        floor = measured(whole_run, dtypes[0], again, floor)
     taken = begun(mine)
     whole, other_whole = (as_torch_keeps(steps(run, taken)) for run in (mine, theirs))
     still, other_still = lazy(whole), lazy(other_whole)
@@ -192,6 +205,7 @@ def compared(
         found = [each for each in found if each.name not in masked]
     said += notes(first, second, gradients, matching)
     said += precision_notes(mine, theirs, dtypes)
+    said += rounding_notes(gradients, floor) if again is None else ()
     if left and coincide(mine, theirs, matching, gradients):
         left = []
         said.append("its rule is not known here: after each update both are at one point")

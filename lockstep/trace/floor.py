@@ -14,7 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from lockstep.trace.data import data_of, strangers
-from lockstep.trace.gradients import CONDITION, FAR, Contributions, contributions, distance, pair_of
+from lockstep.trace.gradients import (
+    CONDITION,
+    FAR,
+    Contributions,
+    Pair,
+    contributions,
+    distance,
+    pair_of,
+)
 from lockstep.trace.matching import Matching, matched
 from lockstep.trace.numbers import once
 from lockstep.trace.reading import Array, Trace, TraceError, Update
@@ -22,10 +30,13 @@ from lockstep.trace.reading import Array, Trace, TraceError, Update
 # How many roundings a gradient is off, of its norm: of sums, and of what is kept between them, for
 # one tensor that it goes through. Random ones add up as their square root.
 SUMS, VALUES = 128.0, 4.0
-# How many times as far as one run's rounding another one's may be.
-TIMES = 4.0
+# How many times as far as one run's rounding another one's is taken to be, where that is more than
+# is derived; and where it is less: of right pairs beside their own in float64, 13 was the most.
+TIMES, AT_MOST = 4.0, 16.0
 # What is further off than this part of itself is another gradient in any precision.
 MOST = 0.25
+# What part of the rounding that may be is more than right runs mostly have.
+MUCH = 0.2
 # Of which dtype numbers are that have just as many digits, and of how many that is known.
 HALF = {8: "bfloat16", 11: "float16"}
 ENOUGH = 64
@@ -55,10 +66,11 @@ def derived(dtypes: Sequence[str], count: int) -> Floor:
     return Floor(math.sqrt(count) * max(sums, VALUES * once(dtype)), f"{dtype}, {of}")
 
 
-def measured(mine: Trace, own: str, again: Trace) -> Floor:
+def measured(mine: Trace, own: str, again: Trace, known: Floor) -> Floor:
     """As the first run shows that was recorded once more, from the same parameters.
 
-    own: the dtype of its gradients. Raises TraceError where nothing shows: it is another run, has
+    own: the dtype of its gradients; known: what is derived, which only a run of more digits makes
+    less. Raises TraceError where nothing shows: it is another run, has
     fewer digits, or rounds in the same way.
     """
     finer = dtype_of(again)
@@ -79,8 +91,13 @@ def measured(mine: Trace, own: str, again: Trace) -> Floor:
             f"{again.folder} has the very gradients of {mine.folder}, which shows nothing of"
             " rounding; record it in more digits, or with its examples in another order"
         )
-    how = f"in {finer}" if once(finer) < once(own) else "in another order"
-    return Floor(TIMES * apart, f"{TIMES:g} times what {again.folder.name} shows of it, {how}")
+    more = once(finer) < once(own)
+    how = f"what {again.folder.name} shows of it, {f'in {finer}' if more else 'in another order'}"
+    if TIMES * apart > known.relative:
+        return Floor(TIMES * apart, f"{TIMES:g} times {how}")
+    if more and AT_MOST * apart < known.relative:
+        return Floor(AT_MOST * apart, f"{AT_MOST:g} times {how}")
+    return known
 
 
 def both_recorded(mine: Trace, again: Trace, matching: Matching) -> Iterator[Contributions]:
@@ -118,6 +135,22 @@ def precision_notes(mine: Trace, theirs: Trace, dtypes: Sequence[str]) -> Iterat
         yield (
             f"the gradients of {mine.folder.name} are in {first}, and those of"
             f" {theirs.folder.name} in {second}: what is less than this rounding was not looked at"
+        )
+
+
+def seen(gradients: Sequence[Pair], floor: Floor) -> float | None:
+    """How far gradients of the same parameters are apart, of their norm, if it may be rounding."""
+    apart = [max(pair.rest.values()) for pair in gradients if pair.update == 1]
+    return max(apart) if apart and max(apart) <= floor.relative else None
+
+
+def rounding_notes(gradients: Sequence[Pair], floor: Floor) -> Iterator[str]:
+    """That what is taken for rounding is more than two right runs mostly have of it."""
+    apart = seen(gradients, floor)
+    if apart is not None and apart > MUCH * floor.relative:
+        yield (
+            f"gradients are up to {apart:.0e} of their norm apart, which may be rounding, or not:"
+            " the first run recorded once more in float64 shows it, with --again"
         )
 
 

@@ -10,7 +10,6 @@ from lockstep.diagnosis.matrix import plain
 from lockstep.diagnosis.verdict import WAYS, Line, listed
 from lockstep.trace.comparison import Comparison
 from lockstep.trace.findings import STAGES, Finding
-from lockstep.trace.floor import Floor
 from lockstep.trace.reading import Trace
 
 NAMES = {"pytorch": "PyTorch", "jax": "JAX", "keras": "Keras"}
@@ -28,7 +27,7 @@ def lines(found: Comparison, width: int) -> Iterator[Line]:
     yield Line(f"{found.theirs.folder} {headline(found)}", "verdict")
     yield Line(covered(found), "aside")
     if found.floor is not None:
-        yield Line(bound(found.floor), "aside")
+        yield Line(bound(found), "aside")
     for finding in found.findings:
         yield from explained(finding, width)
     if found.left:
@@ -82,9 +81,17 @@ def covered(found: Comparison) -> str:
     )
 
 
-def bound(floor: Floor) -> str:
-    """What is taken for rounding in a gradient, and why, in a line."""
-    return f"rounding: up to {floor.relative:.0e} of a gradient's norm ({floor.said})"
+def bound(found: Comparison) -> str:
+    """What is taken for rounding in a gradient, why, and how much of it is seen, in a line."""
+    if found.floor is None:
+        return ""
+    seen = ""
+    if found.seen is not None:
+        share = found.seen / found.floor.relative
+        much = "less than a tenth" if share < 0.1 else f"{share:.0%}"
+        seen = f", of which {much} is seen"
+    most = f"{found.floor.relative:.0e} of a gradient's norm ({found.floor.said})"
+    return f"rounding: up to {most}{seen}"
 
 
 def spaced(number: int) -> str:

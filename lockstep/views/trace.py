@@ -48,7 +48,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "headline": headline(found),
         "updates": min(len(found.mine.updates), len(found.theirs.updates)),
         "compared": found.compared,
-        "rounding": asdict(found.floor) if found.floor is not None else None,
+        "rounding": asdict(found.floor) | {"seen": found.seen} if found.floor is not None else None,
         "findings": [
             {
                 "name": each.name,
@@ -94,7 +94,7 @@ def html(found: Comparison) -> str:
         found=found,
         headline=headline(found),
         covered=covered(found),
-        bound=bound(found.floor) if found.floor is not None else "",
+        bound=bound(found),
         part=place(found.first) if found.first is not None else "",
         real=[finding_words(each) for each in real],
         policies=[finding_words(each) for each in found.findings if each.policy],

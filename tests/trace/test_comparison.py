@@ -251,7 +251,9 @@ def test_the_command_says_it_in_its_status_and_as_json(runs, tmp_path):
     assert len(found["coefficients"]) >= 4
     assert found["rounding"]["said"].startswith("float64, ")
     assert found["rounding"]["relative"] == found["coefficients"][0]["floor"] < 1e-12
-    assert f"of a gradient's norm ({found['rounding']['said']})\n" in done.stdout
+    assert 0 < found["rounding"]["seen"] < found["rounding"]["relative"] / 10
+    seen = "of which less than a tenth is seen\n"
+    assert f"of a gradient's norm ({found['rounding']['said']}), {seen}" in done.stdout
     assert subprocess.run([*command, clean], capture_output=True).returncode == 0
     again = ["--again", clean]
     for more in ([tmp_path / "no"], again, [wrong, "--again", tmp_path], [wrong, *again]):

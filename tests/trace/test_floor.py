@@ -56,12 +56,15 @@ def train(
     weights: tuple[float, float] = (0.5, 0.5),
     words: int = 4000,
     data: Any = DATA,
+    small: float = 1.0,
 ) -> Path:
     """Three updates of two micro-batches; split: it sums up otherwise, as another framework does.
 
-    turned: the rows of a micro-batch are in another order, backwards: the micro-batches are.
+    turned: the rows of a micro-batch are in another order, backwards: the micro-batches are. small:
+    what the embedding is multiplied with.
     """
     model = Model(words, gelu, split).to(dtype)
+    model.words.weight.data *= small
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     recorder = record.torch(folder, model, optimizer)
     for update in range(3):
@@ -125,7 +128,7 @@ def test_a_long_embedding_hides_no_other_activation(tmp_path):
     right, same = train(tmp_path / "right"), train(tmp_path / "same", split=True)
     found = compare_traces(right, same)
     assert found.verdict == "same", found
-    assert "(float32, 5 tensors)\n" in text(found)
+    assert "(float32, 5 tensors), of which less than a tenth is seen\n" in text(found)
     assert len(found.pairs) == 6
     other = compare_traces(right, train(tmp_path / "other", gelu="tanh"))
     assert other.names == ("another gradient",)
@@ -147,6 +150,27 @@ def test_a_run_recorded_twice_shows_what_rounding_does(tmp_path):
     found = compare_traces(right, rough, again=train(tmp_path / "turned", turned=True))
     assert found.names == ("another gradient",)
     assert found.floor.said == "float32, 5 tensors"
+
+
+def test_a_run_in_more_digits_shows_what_is_less_than_rounding_may_be(tmp_path):
+    """Near 0 both GELUs are nearly one: what is seen of their difference might be rounding."""
+    right, same, other, more = (
+        train(tmp_path / name, small=0.08, **settings)
+        for name, settings in {
+            "right": {}, "same": {"split": True}, "other": {"gelu": "tanh"},
+            "more": {"dtype": torch.float64},
+        }.items()
+    )  # fmt: skip
+    found = compare_traces(right, other)
+    assert found.verdict == "same"
+    assert found.floor.relative / 4 < found.seen < found.floor.relative
+    share = found.seen / found.floor.relative
+    assert f"(float32, 5 tensors), of which {share:.0%} is seen\n" in text(found)
+    assert compare_traces(right, other, again=more).names == ("another gradient",)
+    found = compare_traces(right, same, again=more)
+    assert found.verdict == "same"
+    assert found.floor.said == "16 times what more shows of it, in float64"
+    assert 0 < found.seen < found.floor.relative / 4
 
 
 def hide_digits(file: Path) -> None:
