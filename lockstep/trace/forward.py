@@ -39,14 +39,15 @@ class Parting:
 
     kind: "between" modules, "inside" of one, in the "loss", or "nowhere" in what was recorded.
     mine: the module whose inputs, or outputs, part. before: the modules whose outputs are the same
-    in both runs, in order; missing: those that the second run never calls. All are the first run's.
-    got: what both have there, arranged alike.
+    in both runs, in order; missing: those that the second run never calls; ahead: all that returned
+    before, in order. All are the first run's. got: what both have there, arranged alike.
     """
 
     kind: Kind
     mine: Module
     before: tuple[Module, ...]
     missing: tuple[Module, ...]
+    ahead: tuple[Module, ...]
     got: tuple[Array, Array]
 
     @property
@@ -100,16 +101,18 @@ def parting(mine: Update, theirs: Update, matching: Matching, floor: float) -> P
         return None
     called = {module.name for module, _ in pairs}
     missing = tuple(module for name, module in ours.items() if name not in called)
+    order = [*ours]
     for module, other in pairs:
+        ahead = tuple(ours[name] for name in order[: order.index(module.name)])
         if (got := apart(module.inputs, other.inputs, floor)) is not None:
-            return Parting("between", module, tuple(before), missing, got)
+            return Parting("between", module, tuple(before), missing, ahead, got)
         if (got := apart(module.outputs, other.outputs, floor)) is not None:
-            return Parting("inside", module, tuple(before), missing, got)
+            return Parting("inside", module, tuple(before), missing, ahead, got)
         before.append(module)
     last, other = pairs[-1]
     kind: Kind = "loss" if [last] == top(ours) and [other] == top(others) else "nowhere"
     outputs = last.outputs[0], other.outputs[0]
-    return Parting(kind, last, tuple(before), missing, outputs)
+    return Parting(kind, last, tuple(before), missing, ahead, outputs)
 
 
 def counterparts(

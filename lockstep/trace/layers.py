@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 from typing import NamedTuple
 
 import numpy as np
 
+from lockstep.record.writer import lattice
 from lockstep.trace.forward import Module, Parting, distance
 from lockstep.trace.matching import words
 from lockstep.trace.reading import Array
@@ -328,40 +329,79 @@ SCALES: dict[str, Callable[[int, int], float]] = {
     "1 / width of a head": lambda width, heads: 1 / width,
 }
 MASKS = ("what came before", "all")
+# How many times of an example are made at once, and by how many a form is known.
+TIMES = 16
 
 
 def attended(case: Case) -> Reason | None:
     """Attention with another scale, mask, or number of heads."""
     here, there = (got[:1] for got in case.parting.got)
-    outputs = [first(each.outputs) for each in case.parting.before]
-    size = case.parting.got[0].size
-    some = [each[:1] for each in outputs if each is not None and each.size == size][-3:]
-    if len(some) < 3 or here.ndim < 3:
+    if here.ndim < 3 or here.shape[1] < 2:
         return None
+    size = case.parting.got[0].size
+    parts: list[Array] = []
+    for output in (first(each.outputs) for each in case.parting.ahead):
+        if output is not None and output.size == size:
+            parts.append(output)
+        elif output is not None and output.size == 3 * size and output.shape[-1] % 3 == 0:
+            parts += np.split(output, 3, axis=-1)  # one layer makes all three
+    some = [each[:1] for each in parts[-3:]]
+    if len(some) < 3:
+        return None
+    whole = np.ones(here.shape[1], dtype=bool)
     for each in permutations(some):
-        q, k, v = (array.reshape(1, here.shape[1], -1) for array in each)
-        forms = [[*attentions(case, q, k, v, got)] for got in (here, there)]
-        if all(forms):
-            return attention_reason(forms[0][0], forms[1][0])
+        qkv = [array.reshape(len(whole), -1) for array in each]
+        for one, other in ((here, there), (there, here)):
+            for known in attentions(case, qkv, one, whole, 0.5):
+                # What nothing attends to is padding, and the other run need not make it either.
+                keys = made_at(case, qkv, one, known, whole, np.arange(len(whole)))
+                for form in attentions(case, qkv, other, keys, 1.0):
+                    right, own = (known, form) if one is here else (form, known)
+                    return attention_reason(right, own)
     return None
 
 
-def attentions(case: Case, q: Array, k: Array, v: Array, got: Array) -> Iterator[Attention]:
-    """The forms of attention that make an array of queries, keys and values (1, time, width)."""
-    time, width = q.shape[1:]
-    before = np.tril(np.ones((time, time), dtype=bool))
-    for heads in divisors(width):
-        split = [each.reshape(time, heads, -1).transpose(1, 0, 2) for each in (q, k, v)]
-        products = split[0] @ split[1].transpose(0, 2, 1)
-        for scale, factor in SCALES.items():
-            scores = products * factor(width // heads, heads)
-            for mask in MASKS:
-                seen = np.where(before, scores, -np.inf) if mask == MASKS[0] else scores
-                weights = np.exp(seen - seen.max(-1, keepdims=True))
-                weights /= weights.sum(-1, keepdims=True)
-                made = (weights @ split[2]).transpose(1, 0, 2)
-                if case.fits(made, got):
-                    yield Attention(heads, scale, mask)
+def attentions(
+    case: Case, qkv: Sequence[Array], got: Array, keys: Array, share: float
+) -> Iterator[Attention]:
+    """The forms of attention that make an array of queries, keys and values (time, width).
+
+    keys: the times that are attended to; share: at how many of them it is made, at least.
+    """
+    width, at = qkv[0].shape[1], np.flatnonzero(keys)
+    some = at[lattice(len(at), 1, TIMES)]
+    # At the first time there is nothing else to attend to, whatever the scale.
+    enough = max(2, share * len(some))
+    for heads, scale, mask in product(divisors(width), SCALES, MASKS):
+        form = Attention(heads, scale, mask)
+        if not made_at(case, qkv, got, form, keys, at[1:2]).any():
+            continue  # one time tells most forms apart
+        if made_at(case, qkv, got, form, keys, some).sum() >= enough:
+            yield form
+
+
+def made_at(
+    case: Case, qkv: Sequence[Array], got: Array, form: Attention, keys: Array, times: Array
+) -> Array:
+    """At which of some times a form of attention makes an array of queries, keys and values.
+
+    An example may end with padding, which changes nothing before if each time looks back alone.
+    """
+    time, width = qkv[0].shape
+    got = got.reshape(time, width)
+    bound = case.floor * np.linalg.norm(got, axis=1).max()
+    q, k, v = (each.reshape(time, form.heads, -1).transpose(1, 0, 2) for each in qkv)
+    factor = SCALES[form.scale](width // form.heads, form.heads)
+    found = []
+    for some in np.array_split(times, -(-len(times) // TIMES)):
+        scores = q[:, some] @ k.transpose(0, 2, 1) * factor
+        looked_at = keys & (np.arange(time) <= some[:, None]) if form.mask == MASKS[0] else keys
+        seen = np.where(looked_at, scores, -np.inf)
+        weights = np.exp(seen - seen.max(-1, keepdims=True))
+        made = weights @ v / weights.sum(-1, keepdims=True)
+        made = made.transpose(1, 0, 2).reshape(len(some), width)
+        found.append(np.linalg.norm(made - got[some], axis=1) <= bound)
+    return np.concatenate(found)
 
 
 def attention_reason(here: Attention, there: Attention) -> Reason | None:

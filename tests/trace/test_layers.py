@@ -27,7 +27,7 @@ def numbers():
 def case(kind, module, got, before=(), missing=(), own=None, dtype="float64"):
     """A case whose numbers were computed in a type."""
     rounded = tuple(array.astype(dtype).astype(float) for array in got)
-    parting = Parting(kind, module, tuple(before), tuple(missing), rounded)
+    parting = Parting(kind, module, tuple(before), tuple(missing), tuple(before), rounded)
     name = (missing or (module,))[0].name
     return Case(parting, {name: own or {}}, FLOOR[dtype])
 
@@ -144,12 +144,13 @@ def test_a_turned_kernel_and_a_missing_bias_are_told(numbers, dtype, layout):
     assert reason == ("transposed-kernel", "the kernel of dense is transposed")
 
 
-def attention(q, k, v, heads, scale, causal):
+def attention(q, k, v, heads, scale, causal, keys=True):
     time, width = q.shape[-2:]
     split = [each.reshape(-1, time, heads, width // heads).swapaxes(1, 2) for each in (q, k, v)]
     scores = split[0] @ split[1].swapaxes(2, 3) * SCALES[scale](width // heads, heads)
     if causal:
         scores = np.where(np.tri(time, dtype=bool), scores, -np.inf)
+    scores = np.where(keys, scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return (weights / weights.sum(-1, keepdims=True) @ split[2]).swapaxes(1, 2).reshape(q.shape)
 
@@ -166,13 +167,18 @@ HEAD = "1 / sqrt(width of a head)"
         ("attention-heads", (4, HEAD, True)),
     ],
 )
-def test_attention_is_done_again(numbers, dtype, wrong):
-    q, k, v, other = numbers.standard_normal((4, 3, 5, 8))
-    right = attention(q, k, v, 2, HEAD, True)
-    got = (right, attention(q, k, v, *wrong[1]))
-    before = [Module(name, (), (array,)) for name, array in zip("oqkv", (other, q, k, v))]
-    reason = explained(case("between", Module("out", (), ()), got, before, dtype=dtype))
-    assert reason.name == wrong[0]
+@pytest.mark.parametrize("padded", [0, 2], ids=["whole", "padded"])
+@pytest.mark.parametrize("fused", [False, True], ids=["apart", "fused"])
+def test_attention_is_done_again(numbers, dtype, wrong, fused, padded):
+    """Of three layers, or one; where examples end with padding that nothing attends to, too."""
+    q, k, v, other = numbers.standard_normal((4, 3, 7, 8))
+    keys = np.arange(7) < 7 - padded
+    got = [attention(q, k, v, *form, keys) for form in ((2, HEAD, True), wrong[1])]
+    made = {"qkv": np.concatenate([q, k, v], axis=-1)} if fused else {"q": q, "k": k, "v": v}
+    modules = [Module(name, (), (array,)) for name, array in {"other": other, **made}.items()]
+    for each in (got, got[::-1]):
+        reason = explained(case("between", Module("out", (), ()), each, modules, dtype=dtype))
+        assert reason.name == wrong[0]
 
 
 def test_what_is_of_no_known_form_has_no_name(numbers, dtype):
