@@ -36,6 +36,7 @@ from lockstep.trace.floor import (
     rounding_notes,
     seen,
 )
+from lockstep.trace.forward import LOSS
 from lockstep.trace.gradients import Pair, got_alike, pairs, pulls_of
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy, lazy_findings
@@ -248,6 +249,9 @@ def gradient_findings(
     weighed = list(window_findings(known, second, first))
     # What lies between a gradient and the rule may be anywhere, if it comes to the same.
     unnamed = {*UNNAMED, *(turned(name, "")[0] for name in UNNAMED)}
+    if any(each.modules == LOSS for each in found):
+        # Of another loss, the gradient may be of another size, too.
+        weighed = [each for each in weighed if each.name not in unnamed]
     if weighed and {each.name for each in weighed} <= unnamed:
         alike = got_alike(first, second, matching, gradients)
         one_factor = {each.name for each in weighed} == {"another factor"}

@@ -19,6 +19,8 @@ import numpy as np
 from lockstep.trace.matching import Matching
 from lockstep.trace.reading import Array, Update
 
+# The whole model, where it is the loss that is another one.
+LOSS = ("",)
 # Axes of more are compared in their own order alone.
 MOST_AXES = 5
 Kind = Literal["between", "inside", "loss", "nowhere"]
@@ -185,7 +187,7 @@ def arranged(one: Array, other: Array) -> Array | None:
     """The other array in the axes of the first one, as they fit best; None of another size."""
     if one.size != other.size or not one.size or {one.dtype.kind, other.dtype.kind} - set("fiub"):
         return None
-    if one.shape == other.shape or one.ndim != other.ndim or one.ndim > MOST_AXES:
+    if one.ndim != other.ndim or one.ndim > MOST_AXES:
         ways = [other.reshape(one.shape)]
     else:
         orders = permutations(range(other.ndim))

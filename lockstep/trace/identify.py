@@ -34,7 +34,7 @@ SECOND = {"adam": "exp_avg_sq", "rmsprop": "square_avg", "adadelta": "square_avg
 RAW = ("rmsprop", "adadelta", "adagrad")
 # By update and tensor: a gradient, and what it may be off, relatively.
 Gradients = Mapping[tuple[int, str], tuple[Array, float]]
-# Up to what part of the largest weight one is known to be 0.
+# Up to what part of the largest weight one is known to be 0, and of itself a rate is known.
 SURE = 0.1
 # A factor that does nothing.
 NOTHING = Number(1.0, 0.0)
@@ -170,16 +170,20 @@ class Identified:
             for update in self.steps.trace.updates
         }
 
+    @cached_property
+    def whole_gain(self) -> Number | None:
+        """With what a gradient that was not clipped enters its average."""
+        decay = agreed([each.decay for each in self.averages if each.fit.exact])
+        if decay is None or self.steps.family != "sgd":
+            return None if decay is None else Number(1.0 - decay.value, decay.error)
+        # A gain that never changes is the rule's, and nothing was clipped.
+        return agreed([each.gain for each in self.averages if each.fit.exact]) or NOTHING
+
     def factors_of_averages(self) -> dict[tuple[int, str], Fit]:
         """The factors by how much of the accumulated gradient enters an average."""
-        decay = agreed([each.decay for each in self.averages if each.fit.exact])
-        if decay is None:
+        whole = self.whole_gain
+        if whole is None:
             return {}
-        whole = Number(1.0 - decay.value, decay.error)
-        if self.steps.family == "sgd":
-            # A gain that never changes is the rule's, and nothing was clipped.
-            gain = agreed([each.gain for each in self.averages if each.fit.exact])
-            whole = gain or NOTHING
         return {
             (each.step.update, each.step.name): replace(
                 each.fit, coefficients=(each.gain.over(whole),)
@@ -272,9 +276,16 @@ class Identified:
     def coupled(self) -> dict[str, Number]:
         """By tensor: the decay that goes into its gradient, 0 for none."""
         pulls: dict[str, list[Number]] = {}
+        # It is added to what was clipped, or clipped itself where that has one weight.
+        after: dict[str, list[Number]] = {}
         for each in self.averages:
-            if each.fit.exact and math.isfinite(each.pull.error) and each.gain.value:
+            if not each.fit.exact or not math.isfinite(each.pull.error):
+                continue
+            if each.gain.value:
                 pulls.setdefault(each.step.name, []).append(each.pull.over(each.gain))
+            if self.whole_gain is not None:
+                after.setdefault(each.step.name, []).append(each.pull.over(self.whole_gain))
+        pulls |= {name: numbers for name, numbers in after.items() if agreed(numbers) is not None}
         for (_, name), fitted in self.kept_squares.items():
             if fitted.exact and self.share_of_squares and len(fitted.coefficients) > 2:
                 gain, mixed = fitted.coefficients[1:3]
@@ -589,7 +600,9 @@ def together(moves: Mapping[str, Move]) -> dict[str, Move]:
     found = {}
     for name, move in moves.items():
         again = move_of(move.step, move.direction, move.error, common)
-        found[name] = again if again.fit.exact else move
+        # At a rate that may be any, all is explained.
+        sure = move.fit.exact or common.error <= SURE * abs(common.value)
+        found[name] = again if again.fit.exact and sure else move
     return found
 
 

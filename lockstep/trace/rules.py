@@ -54,13 +54,17 @@ class Rule:
     @cached_property
     def rates(self) -> dict[int, Number]:
         """The rate of each update, where its tensors agree on one that is known."""
-        found = {}
-        for update, each in self.moves.items():
-            known = [move.rate for move in each.values() if move.fit.exact]
-            common = agreed(known)
-            if common is not None and common.error < KNOWN * abs(common.value):
-                found[update] = common
-        return found
+        every = {
+            update: agreed([move.rate for move in each.values() if move.fit.exact])
+            for update, each in self.moves.items()
+        }
+        found = {update: rate for update, rate in every.items() if rate is not None}
+        largest = max((abs(rate.value) for rate in found.values()), default=0.0)
+        return {
+            update: rate
+            for update, rate in found.items()
+            if rate.error <= KNOWN * (largest if rate.equals(0.0) else abs(rate.value))
+        }
 
 
 def ruled(run: Identified, stages: Stages, optimizer: Optimizer, form: Form | None = None) -> Rule:

@@ -53,9 +53,12 @@ def looked_at(terms: Sequence[Array]) -> Array:
     rows = np.array([sampled(each).ravel() for each in terms])
     if all(row.any() or not each.any() for row, each in zip(rows, terms, strict=True)):
         return rows
-    every = np.array([each.ravel() for each in terms])
-    known = np.flatnonzero(every.any(axis=0))
-    return every[:, known[lattice(len(known), 1, MOST)]].astype(np.float64)
+    known = np.zeros(terms[0].size, dtype=bool)
+    for each in terms:
+        known |= each.ravel() != 0
+    places = np.flatnonzero(known)
+    places = places[lattice(len(places), 1, MOST)]
+    return np.array([each.ravel()[places] for each in terms], dtype=np.float64)
 
 
 def terms_of(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lockstep.record.writer import Writer
-from lockstep.trace.forward import Module, Parting, apart, distance
+from lockstep.trace.forward import Module, Parting, apart, arranged, distance
 from lockstep.trace.layers import ACTIVATIONS, IN_SINGLE, SCALES, Case, explained
 from lockstep.trace.losses import ALL, counted, log_probabilities, loss_reason, moved, readings
 from lockstep.trace.reading import read
@@ -142,6 +142,13 @@ def test_a_turned_kernel_and_a_missing_bias_are_told(numbers, dtype, layout):
     target = Module("next", (), ())
     reason = explained(case("between", target, after, missing=[module], own=own, dtype=dtype))
     assert reason == ("transposed-kernel", "the kernel of dense is transposed")
+
+
+def test_arrays_whose_axes_are_of_one_length_are_arranged_as_well(numbers):
+    """Channels stand last in JAX and Keras, and there may be as many of them as of rows."""
+    here = numbers.standard_normal((3, 5, 5, 5))
+    assert np.array_equal(arranged(here, np.moveaxis(here, 1, -1)), here)
+    assert np.array_equal(arranged(here, here), here)
 
 
 def attention(q, k, v, heads, scale, causal, keys=True):

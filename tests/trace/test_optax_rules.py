@@ -40,11 +40,13 @@ def in_pytorch(folder, make, max_norm=None, clip=None, windows=1, frozen=(), eac
     recorder.close()
 
 
-def in_jax(folder, optimizer, each=None) -> None:
+def in_jax(folder, optimizer, each=None, stopped=False) -> None:
+    """Each: what each gradient goes through; stopped: whether the inner layer gets none."""
     parameters = {name: jax.numpy.array(value) for name, value in START.items()}
 
     def loss(parameters, x):
-        hidden = jax.numpy.tanh(x @ parameters["inner"].T)
+        inner = parameters["inner"]
+        hidden = jax.numpy.tanh(x @ (jax.lax.stop_gradient(inner) if stopped else inner).T)
         return jax.numpy.square(hidden @ parameters["outer"].T - 1).mean()
 
     recorder = record.jax(folder)
@@ -243,6 +245,16 @@ def decaying(rule, *before):
     return optax.chain(*before, optax.add_decayed_weights(0.1), rule)
 
 
+def warming_up(parameters):
+    optimizer = torch.optim.SGD(parameters, RATE)
+
+    def warmer(optimizer, *_) -> None:
+        optimizer.param_groups[0]["lr"] += RATE
+
+    optimizer.register_step_post_hook(warmer)
+    return optimizer
+
+
 def in_groups(parameters):
     inner, outer = parameters
     return torch.optim.Adam([{"params": [inner], "betas": (0.8, 0.99)}, {"params": [outer]}], RATE)
@@ -252,6 +264,7 @@ GROUPS = {"inner": optax.adam(RATE, 0.8, 0.99), "outer": optax.adam(RATE)}
 TRAINED = {"train": optax.adam(RATE), "keep": optax.set_to_zero()}
 L2 = {"alpha": 0.9, "weight_decay": 0.1}
 FROM = {"initial_accumulator_value": 0.1, "eps": 1e-7, "weight_decay": 0.1}
+NESTEROV = {"momentum": 0.9, "nesterov": True}
 ADAMW, ADAM = torch_rule("AdamW", RATE, weight_decay=0.1), torch_rule("Adam", RATE)
 SGD, RMSPROP = torch_rule("SGD", RATE), optax.rmsprop(RATE, 0.9, eps_in_sqrt=False)
 NORM, VALUE = optax.clip_by_global_norm(0.02), optax.clip(0.02)
@@ -282,6 +295,24 @@ PORTS = {
         decaying(RMSPROP, optax.clip_by_global_norm(0.2)),
         (),
         (),
+    ),
+    "nesterov clips and decays": (
+        {"make": torch_rule("SGD", RATE, **NESTEROV, weight_decay=0.1), "max_norm": 0.2},
+        decaying(optax.sgd(RATE, **NESTEROV), optax.clip_by_global_norm(0.2)),
+        (),
+        (),
+    ),
+    "adam clips and decays": (
+        {"make": torch_rule("Adam", RATE, weight_decay=0.1), "max_norm": 0.2},
+        decaying(optax.adam(RATE), optax.clip_by_global_norm(0.2)),
+        (),
+        (),
+    ),
+    "from no rate at all": (
+        {"make": warming_up},
+        optax.sgd(lambda count: RATE * count),
+        ("sched-off-by-one",),
+        ("sched-off-by-one",),
     ),
     "adagrad decays": (
         {"make": torch_rule("Adagrad", RATE, **FROM)},
@@ -338,6 +369,16 @@ def test_a_port_is_told_from_its_model_in_both_directions(tmp_path, name) -> Non
         assert (found.names, found.left) == (named, [])
         assert found.verdict == ("differs" if named else "same")
         assert found.compared == UPDATES * (7 * 5 + 3 * 7)
+
+
+def test_the_decay_of_a_tensor_without_a_gradient_is_no_other_one(tmp_path) -> None:
+    """It goes into a gradient of zeros, as it goes into another one."""
+    in_pytorch(tmp_path / "a", torch_rule("SGD", RATE, **NESTEROV, weight_decay=0.1))
+    in_jax(tmp_path / "b", decaying(optax.sgd(RATE, **NESTEROV)), stopped=True)
+    for runs in ("ab", "ba"):
+        found = compare_traces(*(tmp_path / run for run in runs))
+        assert found.names == ("another gradient",)
+        assert not found.left
 
 
 @pytest.mark.parametrize("name", ["NAdam", "RAdam"])
