@@ -21,9 +21,11 @@ from lockstep.trace.reading import Array, Update
 
 # The whole model, where it is the loss that is another one.
 LOSS = ("",)
+# How much nearer an array is to be, in other axes, than as it stands.
+TURNED = 0.5
 # Axes of more are compared in their own order alone.
 MOST_AXES = 5
-Kind = Literal["between", "inside", "loss", "nowhere"]
+Kind = Literal["between", "inside", "around", "loss", "nowhere"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,8 @@ class Module:
 class Parting:
     """Where two forward passes part.
 
-    kind: "between" modules, "inside" of one, in the "loss", or "nowhere" in what was recorded.
+    kind: "between" modules, "inside" of one, "around" one whose inputs are of other sizes, in the
+    "loss", or "nowhere" in what was recorded.
     mine: the module whose inputs, or outputs, part. before: the modules whose outputs are the same
     in both runs, in order; missing: those that the second run never calls; ahead: all that returned
     before, in order. All are the first run's. got: what both have there, arranged alike.
@@ -59,6 +62,8 @@ class Parting:
             return f"inside of {called(self.mine.name)}"
         if self.kind == "between" and self.before:
             return f"between {called(self.before[-1].name)} and {called(self.mine.name)}"
+        if self.kind == "around":
+            return f"inside of {called(self.mine.name)}, or before: what it gets has another size"
         if self.kind == "between":
             return f"before {called(self.mine.name)}"
         return "behind the model's outputs, in the loss" if self.kind == "loss" else "nowhere"
@@ -66,7 +71,7 @@ class Parting:
     @property
     def names(self) -> tuple[str, ...]:
         """The modules at which it is."""
-        ahead = self.before[-1:] if self.kind == "between" else ()
+        ahead = self.before[-1:] if self.kind in ("between", "around") else ()
         return tuple(dict.fromkeys(each.name for each in (*ahead, self.mine)))
 
 
@@ -109,10 +114,12 @@ def parting(mine: Update, theirs: Update, matching: Matching, floor: float) -> P
         if (got := apart(module.inputs, other.inputs, floor)) is not None:
             return Parting("between", module, tuple(before), missing, ahead, got)
         if (got := apart(module.outputs, other.outputs, floor)) is not None:
-            return Parting("inside", module, tuple(before), missing, ahead, got)
+            sizes = [[each.size for each in side.inputs] for side in (module, other)]
+            kind: Kind = "inside" if {*sizes[0]} & {*sizes[1]} or not all(sizes) else "around"
+            return Parting(kind, module, tuple(before), missing, ahead, got)
         before.append(module)
     last, other = pairs[-1]
-    kind: Kind = "loss" if [last] == top(ours) and [other] == top(others) else "nowhere"
+    kind = "loss" if [last] == top(ours) and [other] == top(others) else "nowhere"
     outputs = last.outputs[0], other.outputs[0]
     return Parting(kind, last, tuple(before), missing, ahead, outputs)
 
@@ -193,7 +200,10 @@ def arranged(one: Array, other: Array) -> Array | None:
         orders = permutations(range(other.ndim))
         turned = [other.transpose(order) for order in orders]
         ways = [each for each in turned if each.shape == one.shape] or [other.reshape(one.shape)]
-    return min(ways, key=lambda each: distance(one, each))
+    found = min(ways, key=lambda each: distance(one, each))
+    if one.shape == other.shape and distance(one, found) > TURNED * distance(one, other):
+        return other  # nothing shows that its axes are others
+    return found
 
 
 def distance(one: Array, other: Array) -> float:

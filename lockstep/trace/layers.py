@@ -165,6 +165,8 @@ def products(case: Case, module: Module) -> dict[str, Array]:
     if not rows or rows * rows * kernel.size != x.size * y.size or x.size % rows:
         return {}
     into, out = x.size // rows, y.size // rows
+    if into * out != kernel.size:  # it is no product: a convolution's window goes over its input
+        return {}
     flat = x.reshape(rows, into)
     found = {}
     for name, matrix in (
@@ -256,7 +258,7 @@ def normalised(case: Case) -> Reason | None:
     for one in here:
         for other in there:
             if one.kind == other.kind and one.apart(other):
-                name = f"{one.kind}-epsilon"
+                name = f"{one.kind.split()[0]}-epsilon"
                 said = f"its epsilon is {other.epsilon:.2g}, and {one.epsilon:.2g} is right"
                 return Reason(name, said)
     kinds = [{each.kind for each in found} for found in (here, there)]
@@ -272,6 +274,7 @@ def norms(case: Case, x: Array, y: Array, own: Mapping[str, Array]) -> Iterator[
     """The normalisations that make one array of another."""
     scale, shift = parameter(own, "weight"), parameter(own, "bias")
     length = next((array.size for array in own.values()), x.shape[-1])
+    grouped = []
     for axis in [axis for axis, size in enumerate(x.shape) if size == length]:
         shape = [length if each == axis else 1 for each in range(x.ndim)]
         g = np.ones(shape) if scale is None else scale.reshape(shape)
@@ -282,6 +285,14 @@ def norms(case: Case, x: Array, y: Array, own: Mapping[str, Array]) -> Iterator[
             centred = x if kind == "rmsnorm" else x - x.mean(over, keepdims=True)
             if (found := epsilon(centred, plain, over, case.floor)) is not None:
                 yield Norm(kind, *found)
+        if axis and x.ndim > 2:
+            grouped.append([np.moveaxis(each, axis, 1) for each in (x, plain)])
+    # Groups of one place are what a layer norm has: that is the simpler one.
+    for groups, both in product(divisors(length), grouped):
+        given, made = (each.reshape(len(x), groups, -1) for each in both)
+        centred = given - given.mean(2, keepdims=True)
+        if (found := epsilon(centred, made, (2,), case.floor)) is not None:
+            yield Norm(f"groupnorm of {groups} groups", *found)
 
 
 def epsilon(x: Array, y: Array, over: tuple[int, ...], floor: float) -> tuple[float, float] | None:

@@ -151,6 +151,37 @@ def test_arrays_whose_axes_are_of_one_length_are_arranged_as_well(numbers):
     assert np.array_equal(arranged(here, here), here)
 
 
+@pytest.mark.parametrize(
+    ("groups", "epsilon", "name"),
+    [(4, 1e-3, "groupnorm-epsilon"), (2, 1e-5, "another norm"), (8, 1e-5, "another norm")],
+)
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_groups_of_channels_are_normalised_again(numbers, dtype, groups, epsilon, name, last):
+    x = 0.3 * numbers.standard_normal((3, 8, 5, 4))
+    scale, shift = numbers.standard_normal((2, 8, 1, 1))
+
+    def norm(groups, epsilon):
+        parts = x.reshape(3, groups, -1)
+        centred = parts - parts.mean(2, keepdims=True)
+        normal = centred / np.sqrt((centred**2).mean(2, keepdims=True) + epsilon)
+        return normal.reshape(x.shape) * scale + shift
+
+    arrays = [x, norm(4, 1e-5), norm(groups, epsilon)]
+    x, *got = (np.moveaxis(each, 1, -1) if last else each for each in arrays)
+    own = {"weight": scale.ravel(), "bias": shift.ravel()}
+    module = Module("norm", (x,), (got[0],))
+    for each in (got, got[::-1]):
+        assert explained(case("inside", module, each, own=own, dtype=dtype)).name == name
+
+
+def test_a_convolution_is_no_product(numbers):
+    """Also where the sizes of its arrays are those of one."""
+    x, here, there = numbers.standard_normal((3, 2, 18, 7))
+    module = Module("conv", (x,), (here,))
+    own = {"kernel": numbers.standard_normal((3, 3, 7))}
+    assert explained(case("inside", module, (here, there), own=own)) is None
+
+
 def attention(q, k, v, heads, scale, causal, keys=True):
     time, width = q.shape[-2:]
     split = [each.reshape(-1, time, heads, width // heads).swapaxes(1, 2) for each in (q, k, v)]
