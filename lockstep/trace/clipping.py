@@ -14,8 +14,10 @@ from lockstep.trace.identify import NOTHING, SUMMED, Identified, norm_of, summed
 from lockstep.trace.masked import MASKED, masked_words
 from lockstep.trace.matching import Matching
 from lockstep.trace.numbers import Fit, Number, agreed, unit
+from lockstep.trace.reading import Update
 from lockstep.trace.rules import KNOWN
 from lockstep.trace.steps import Step, nested
+from lockstep.trace.whole import Both, products, stored
 
 # What is added to a norm before something is divided by it: torch.nn.utils.clip_grad_norm_ does.
 EPSILONS = (0.0, 1e-6)
@@ -126,6 +128,53 @@ def by_hand_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
             f"the sums of {len(at)} of {len(norms)} updates have a norm of {number}, and none more"
         )
         yield Finding(name, "clip", said, min(at), phase="accumulated")
+
+
+def update_finding(
+    mine: Identified,
+    theirs: Identified,
+    expected: Mapping[int, Number],
+    rates: Mapping[int, Number],
+) -> Finding | None:
+    """That one of the runs clips its updates, as a clip does that stands behind the rule."""
+    ways = (update_limit(theirs, rates, expected), update_limit(mine, expected, rates))
+    for number, first in zip(ways, (False, True), strict=True):
+        if number is not None:
+            said = f"updates have a norm of {number}, and none more: they are clipped themselves"
+            name, said = turned("update-clipped", said) if first else ("update-clipped", said)
+            return Finding(name, "rate", said, min(rates), phase="after")
+    return None
+
+
+def update_limit(
+    run: Identified, rates: Mapping[int, Number], expected: Mapping[int, Number]
+) -> Number | None:
+    """The norm that a run's updates have at most, where that is why its rates are less.
+
+    None where it is not so, or of one update alone.
+    """
+    norms = {
+        update.number: norm
+        for update in run.steps.trace.updates
+        if update.number in rates.keys() & expected.keys()
+        and (norm := change_of(update, run.steps.trace.parameters)) is not None
+    }
+    less = [n for n in norms if not rates[n].equals(expected[n])]
+    limit = max((norms[number] for number in less), default=0.0)
+    alike = all(norms[n] > (1 - NEAR) * limit and rates[n].value < expected[n].value for n in less)
+    others = all(norms[n] <= (1 + NEAR) * limit for n in norms)
+    return Number(limit, NEAR * limit) if len(less) > 1 and alike and others else None
+
+
+def change_of(update: Update, names: Sequence[str]) -> float | None:
+    """The norm of what an update changed; None where that is not known of all parameters."""
+    total = 0.0
+    for name in names:
+        before, after = stored(update, "before", name), stored(update, "after", name)
+        if before is None or after is None or f"after|{name}" in update.facts["sizes"]:
+            return None
+        total += products(Both(before, after)).apart
+    return math.sqrt(total)
 
 
 def emptied_findings(run: Identified) -> Iterator[Finding]:

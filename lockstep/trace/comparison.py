@@ -21,11 +21,12 @@ from lockstep.trace.clipping import (
     by_hand_findings,
     clip_findings,
     masked_findings,
+    update_finding,
     way_of,
     with_clip,
 )
 from lockstep.trace.data import cut_findings, data_findings, left_of_epoch, windows_of
-from lockstep.trace.decays import decay_findings, decays
+from lockstep.trace.decays import clipped_decay_findings, decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered, turned
 from lockstep.trace.floor import (
     Floor,
@@ -298,12 +299,16 @@ def update_findings(
         other = rule_of(first, rule.rates, accumulation)
         if other.form and not rate_name(other.rates, rule.rates, accumulation):
             right, expected = other, rates_of(first, other)
+    if (clipped := update_finding(first, second, expected, rule.rates)) is not None:
+        found.append(clipped)
+        expected = rule.rates  # nothing else is told by their rates
     found += rule_findings(rule, expected, accumulation, right, matching)
     found += placement_findings(first.steps, second.steps, expected)
     if not skipped:
         found += uneven(rule, right, matching)
     found += still_findings(first.steps, second.steps, matching)
     one = agreed(list(expected.values()))
+    found += clipped_decay_findings(first, second, matching)
     found += decay_findings(decays(first, right), decays(second, rule), matching, one)
     found += averaging_findings(mine, theirs, accumulation)
     left = [*left_of(rule, right, foreign_rule(mine)), *both_unexplained(*off)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from lockstep.trace.findings import Finding, listed
+from lockstep.trace.findings import Finding, listed, turned
 from lockstep.trace.identify import Identified
 from lockstep.trace.matching import Matching
 from lockstep.trace.numbers import Number, agreed
@@ -36,6 +36,25 @@ def decays(run: Identified, rule: Rule) -> dict[str, tuple[str, Number]]:
         if name not in found:
             found[name] = "decoupled", Number(0.0, weight.error) if weight.equals(0.0) else weight
     return found
+
+
+def clipped_decay_findings(
+    mine: Identified, theirs: Identified, matching: Matching
+) -> Iterator[Finding]:
+    """Which tensors' decay one of the runs clips with the gradient that it is added to."""
+    right = {*matching.others(mine.decay_clipped)}
+    for names, first in (
+        (theirs.decay_clipped - right, ""),
+        (right - theirs.decay_clipped, "without"),
+    ):
+        if names:
+            said = (
+                f"the decay of {len(names)} tensors is added before clipping, and clipped with"
+                f" their gradients: {listed(sorted(names))}"
+            )
+            called = "decay-before-clip", said
+            name, said = turned(*called) if first else called
+            yield Finding(name, "decay", said, 1, tuple(sorted(names)), "after")
 
 
 def decay_findings(

@@ -22,7 +22,7 @@ from lockstep.oracle.tracked import Rounded, banded, rounded
 from lockstep.problem import Optimizer, Problem
 from lockstep.trace.masked import Mask, mask_of
 from lockstep.trace.numbers import Fit, Number, agreed, fit, unit
-from lockstep.trace.reading import Array
+from lockstep.trace.reading import Array, Update
 from lockstep.trace.steps import Step, Steps, nested
 from lockstep.trace.weights import held, shown, window_fit
 from lockstep.trace.whole import Both
@@ -160,15 +160,26 @@ class Identified:
 
     @cached_property
     def norms(self) -> dict[int, dict[str, float]]:
-        """By update and tensor: the norm of the accumulated gradient, of the whole tensor."""
+        """By update and tensor: the norm of what may be clipped, of the whole tensor."""
         return {
             update.number: {
                 name: norm
                 for name in update.phases.get("accumulated", ())
-                if (norm := update.norm("accumulated", name)) is not None
+                if (norm := self.norm(update, name)) is not None
             }
             for update in self.steps.trace.updates
         }
+
+    def norm(self, update: Update, name: str) -> float | None:
+        """The norm of what was accumulated; None where it is not known."""
+        if name not in self.decay_clipped:
+            return update.norm("accumulated", name)
+        if any(f"{phase}|{name}" in update.facts["sizes"] for phase in ("accumulated", "before")):
+            return None
+        gradient, begun = (shown(update, phase, name) for phase in ("accumulated", "before"))
+        if gradient is None or begun is None:
+            return None
+        return float(np.linalg.norm(gradient + self.coupled[name].value * begun))
 
     @cached_property
     def whole_gain(self) -> Number | None:
@@ -276,16 +287,10 @@ class Identified:
     def coupled(self) -> dict[str, Number]:
         """By tensor: the decay that goes into its gradient, 0 for none."""
         pulls: dict[str, list[Number]] = {}
-        # It is added to what was clipped, or clipped itself where that has one weight.
-        after: dict[str, list[Number]] = {}
         for each in self.averages:
-            if not each.fit.exact or not math.isfinite(each.pull.error):
-                continue
-            if each.gain.value:
+            if each.fit.exact and math.isfinite(each.pull.error) and each.gain.value:
                 pulls.setdefault(each.step.name, []).append(each.pull.over(each.gain))
-            if self.whole_gain is not None:
-                after.setdefault(each.step.name, []).append(each.pull.over(self.whole_gain))
-        pulls |= {name: numbers for name, numbers in after.items() if agreed(numbers) is not None}
+        pulls |= {n: each for n, each in self.added.items() if agreed(each) is not None}
         for (_, name), fitted in self.kept_squares.items():
             if fitted.exact and self.share_of_squares and len(fitted.coefficients) > 2:
                 gain, mixed = fitted.coefficients[1:3]
@@ -306,6 +311,29 @@ class Identified:
         return found
 
     @cached_property
+    def added(self) -> dict[str, list[Number]]:
+        """By tensor: the decay that is added to what was clipped, as each update shows it."""
+        whole, found = self.whole_gain, dict[str, list[Number]]()
+        for each in self.averages:
+            if whole is not None and each.fit.exact and math.isfinite(each.pull.error):
+                found.setdefault(each.step.name, []).append(each.pull.over(whole))
+        return found
+
+    @cached_property
+    def decay_clipped(self) -> frozenset[str]:
+        """The tensors whose decay is clipped with the gradient: so it is one number, and no other.
+
+        What a run clips is seen, or read off its averages.
+        """
+        if self.steps.shows_clipped:
+            return frozenset()
+        return frozenset(
+            name
+            for name, weight in self.coupled.items()
+            if not weight.equals(0.0) and name in self.added and agreed(self.added[name]) is None
+        )
+
+    @cached_property
     def squares(self) -> list[Average]:
         """How the second moment of each tensor went on, of the gradient with its coupled decay."""
         slot = SECOND.get(self.steps.family, "")
@@ -316,6 +344,8 @@ class Identified:
             weight = self.coupled.get(step.name, Number(0.0, 0.0))
             pull = weight.value * step.before
             clipped, unknown = self.gradients[key]
+            if step.name in self.decay_clipped:
+                pull = pull * self.factors[key].coefficients[0].value
             gradient = clipped + pull
             columns = [step.kept_before[slot], gradient * gradient]
             # Where decay and gradient cancel, what both have rounded is left.

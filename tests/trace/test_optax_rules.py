@@ -268,6 +268,7 @@ NESTEROV = {"momentum": 0.9, "nesterov": True}
 ADAMW, ADAM = torch_rule("AdamW", RATE, weight_decay=0.1), torch_rule("Adam", RATE)
 SGD, RMSPROP = torch_rule("SGD", RATE), optax.rmsprop(RATE, 0.9, eps_in_sqrt=False)
 NORM, VALUE = optax.clip_by_global_norm(0.02), optax.clip(0.02)
+LATE_CLIP = optax.chain(optax.add_decayed_weights(0.1), optax.clip_by_global_norm(0.2))
 # A run in PyTorch, one in JAX, and what the second does otherwise, and the first beside it.
 PORTS = {
     "by value": ({"make": SGD, "clip": by_value}, clipping(VALUE), (), ()),
@@ -307,6 +308,24 @@ PORTS = {
         decaying(optax.adam(RATE), optax.clip_by_global_norm(0.2)),
         (),
         (),
+    ),
+    "decay before the clip": (
+        {"make": torch_rule("SGD", RATE, momentum=0.9, weight_decay=0.1), "max_norm": 0.2},
+        optax.chain(LATE_CLIP, optax.sgd(RATE, 0.9)),
+        ("decay-before-clip",),
+        ("without decay-before-clip",),
+    ),
+    "decay before the clip, squared": (
+        {"make": torch_rule("Adam", RATE, weight_decay=0.1), "max_norm": 0.2},
+        optax.chain(LATE_CLIP, optax.adam(RATE)),
+        ("decay-before-clip",),
+        ("without decay-before-clip",),
+    ),
+    "the update is clipped": (
+        {"make": ADAMW, "max_norm": 0.2},
+        optax.chain(optax.adamw(RATE, weight_decay=0.1), NORM),
+        ("clip-ignored", "update-clipped"),
+        ("clips", "without update-clipped"),
     ),
     "from no rate at all": (
         {"make": warming_up},
