@@ -95,7 +95,7 @@ def decay_findings(
         kinds["less"] += kinds.pop("bias", [])
     for kind, others in kinds.items():
         count = f"{len(others)} of {compared} tensors"
-        which = listed(others)
+        which = listed(list(dict.fromkeys(others)))
         name, said = {
             "more": ("wd-on-bias", f"{count} decay that should not: {which}"),
             "less": (

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.trace.pieces import Pieces, beside, in_pieces, without
+from lockstep.trace.stacked import Stack, places, stacks
 
 Array = np.ndarray[Any, Any]
 # What libraries call the same thing.
@@ -110,12 +111,19 @@ def matched(
     lone = {name: array for name, array in mine.items() if name not in found}
     for name, array in [*lone.items()]:
         candidates = [(o, how) for o, b in rest.items() if (how := same(array, b)) is not None]
-        if len(candidates) == 1 or (candidates and not constant(array)):
+        # What begins at one value may be any of several that do.
+        sole = len(candidates) == 1 and fits(lone, rest[candidates[0][0]]) == 1
+        if sole or (candidates and not constant(array)):
             other, (axes, order) = max(candidates, key=lambda each: likeness(name, each[0]))
             found[name] = whole(name, array, other, theirs[other], axes, order)
             rest.pop(other)
             lone.pop(name)
     for name, match in list(fused(lone, rest)):
+        found[name] = match
+        lone.pop(name)
+        for other in match.others:
+            rest.pop(other, None)
+    for name, match in list(layered(lone, rest, hints)):
         found[name] = match
         lone.pop(name)
         for other in match.others:
@@ -140,6 +148,11 @@ def matched(
     )
     matches = {name: found[name] for name in mine if name in found}
     return Matching(matches, left, other_left, nearest, copies, own_copies)
+
+
+def fits(mine: Mapping[str, Array], other: Array) -> int:
+    """How many tensors another one may be."""
+    return sum(same(array, other) is not None for array in mine.values())
 
 
 def constant(array: Array) -> bool:
@@ -240,6 +253,30 @@ def fused(mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> Iterator[tu
         every = sum(theirs[other].size for other in pieces.others) == mine[name].size
         how = "fused" if len(pieces.others) > 1 and every else "in pieces"
         yield name, Match(name, mine[name].shape, pieces.others, how, places=pieces.places)
+
+
+def layered(
+    mine: Mapping[str, Array],
+    theirs: Mapping[str, Array],
+    hints: tuple[Mapping[str, Array], Mapping[str, Array]],
+) -> Iterator[tuple[str, Match]]:
+    """The tensors of one value that are those of several layers, or of one of them."""
+
+    def score(stack: Stack, own: int) -> float:
+        known = hints[own].get(stack.name)
+        each = [hints[1 - own].get(layer) for layer in stack.layers]
+        layers = [array for array in each if array is not None]
+        whole = np.stack(layers, stack.axis) if len(layers) == len(each) else None
+        return aligned(known, whole) + likeness(stack.name, stack.layers[0])
+
+    for stack in stacks(mine, theirs, partial(score, own=0)):
+        shape = mine[stack.name].shape
+        order = np.argsort(places(shape, stack.axis).ravel())
+        yield stack.name, Match(stack.name, shape, stack.layers, "fused", places=order)
+    for stack in stacks(theirs, mine, partial(score, own=1)):
+        every = places(theirs[stack.name].shape, stack.axis)
+        for name, own in zip(stack.layers, every, strict=True):
+            yield name, Match(name, mine[name].shape, (stack.name,), "in pieces", places=own)
 
 
 def bias_pieces(

@@ -173,3 +173,38 @@ def test_values_are_matched_as_the_coarser_of_both_holds_them(dtype):
     dense = drawn(3, 4)
     found = matched({"w": dense.astype("float32").astype("float64")}, {"k": dense.astype(dtype)})
     assert found.matches["w"].others == ("k",)
+
+
+@pytest.mark.parametrize("layers", [3, 6])
+def test_layers_that_are_stacked_are_found_where_they_begin_at_one_value(layers):
+    """Two norms in each of them, and one behind, whose scales are ones and whose biases zeros."""
+    width = 6
+    drawn = np.random.default_rng(8).normal(size=(layers, width, 4))
+    ones, zeros = np.ones((layers, width)), np.zeros((layers, width))
+    stacked = {
+        "blocks/mlp_norm/scale": ones, "blocks/mlp_norm/bias": zeros, "blocks/mlp/kernel": drawn,
+        "blocks/attention_norm/scale": ones, "blocks/attention_norm/bias": zeros,
+        "final_norm/scale": ones[0], "final_norm/bias": zeros[0],
+    }  # fmt: skip
+    apart = {"final_norm.weight": ones[0], "final_norm.bias": zeros[0]}
+    for i in range(layers):
+        for norm in ("attention_norm", "mlp_norm"):
+            apart |= {f"blocks.{i}.{norm}.weight": ones[i], f"blocks.{i}.{norm}.bias": zeros[i]}
+        apart[f"blocks.{i}.mlp.weight"] = drawn[i].T
+    one, other = matched(stacked, apart), matched(apart, stacked)
+    assert not {*one.left, *one.other_left, *other.left, *other.other_left}
+    marks = {name: np.full(array.shape, i) for i, (name, array) in enumerate(apart.items())}
+    for norm in ("mlp_norm", "attention_norm"):
+        for kind, own in (("scale", "weight"), ("bias", "bias")):
+            match = one.matches[f"blocks/{norm}/{kind}"]
+            names = [f"blocks.{i}.{norm}.{own}" for i in range(layers)]
+            assert match.others == tuple(names)
+            assert np.array_equal(
+                match.arranged([marks[name] for name in names]), [marks[name] for name in names]
+            )
+    many = {name: np.arange(array.size).reshape(array.shape) for name, array in stacked.items()}
+    for i in range(layers):
+        match = other.matches[f"blocks.{i}.mlp_norm.bias"]
+        assert match.others == ("blocks/mlp_norm/bias",)
+        assert np.array_equal(match.arranged([many[match.others[0]]]), many[match.others[0]][i])
+    assert other.matches["final_norm.weight"].others == ("final_norm/scale",)
