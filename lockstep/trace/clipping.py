@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from lockstep.trace.findings import Finding, turned
+from lockstep.trace.findings import Finding, listed, turned
 from lockstep.trace.identify import NOTHING, SUMMED, Identified, norm_of, summed
 from lockstep.trace.masked import MASKED, masked_words
 from lockstep.trace.matching import Matching
@@ -110,6 +110,25 @@ def masked_findings(mine: Identified, theirs: Identified, matching: Matching) ->
             name, said = called if masks is own else turned(*called)
             first = min(update for update, _ in masks.values())
             yield Finding(name, "clip", said, first, tuple(masks), "clipped")
+
+
+def frozen_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
+    """That the gradients of frozen tensors are in the norm by which one of the runs clips."""
+    right, own = counts_frozen(mine), counts_frozen(theirs)
+    if bool(right) != bool(own):
+        said = (
+            f"gradients of frozen tensors are in the norm that is clipped: {listed(right or own)}"
+        )
+        name = "clip-counts-frozen"
+        name, said = (name, said) if own else turned(name, said)
+        yield Finding(name, "clip", said, 1, tuple(right or own), "clipped")
+
+
+def counts_frozen(run: Identified) -> list[str]:
+    """The frozen tensors whose gradients are in the norm by which a run clips."""
+    way, clips = way_of(run), clips_of(run)
+    acts = way is not None and way.kind == "together"
+    return sorted(run.steps.left_alone & clips[0].norms.keys()) if acts else []
 
 
 def by_hand_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
@@ -333,7 +352,20 @@ def clipped_within(run: Identified, number: int, limit: float) -> dict[str, list
 
 
 def clips_of(run: Identified) -> list[Clip]:
-    """What clipping did in each update of which it was recorded."""
+    """What clipping did in each update of which it was recorded.
+
+    Gradients of frozen tensors are in the norm, unless all is clipped together without these.
+    """
+    clips = clips_without(run, frozenset())
+    if run.steps.left_alone and (one := way_in(clips)) is not None and one.kind != "together":
+        others = clips_without(run, run.steps.left_alone)
+        if (other := way_in(others)) is not None and other.kind == "together":
+            return others
+    return clips
+
+
+def clips_without(run: Identified, names: Collection[str]) -> list[Clip]:
+    """What clipping did, if the gradients of some tensors are not in the norm."""
     found, every = [], nested(run.factors)
     shapes = (each["shape"] for each in run.steps.trace.facts["parameters"])
     longest = max(map(math.prod, shapes), default=1)
@@ -343,8 +375,9 @@ def clips_of(run: Identified) -> list[Clip]:
             for name, fitted in every.get(update, {}).items()
             if np.isfinite(fitted.coefficients[0].error)
         }
-        if factors and run.norms.get(update):
-            found.append(Clip(update, factors, run.norms[update], run.steps.at(update), longest))
+        norms = {n: norm for n, norm in run.norms.get(update, {}).items() if n not in names}
+        if factors and norms:
+            found.append(Clip(update, factors, norms, run.steps.at(update), longest))
     return found
 
 
@@ -368,7 +401,11 @@ class Way:
 
 def way_of(run: Identified) -> Way | None:
     """How a run clips; None if it never did."""
-    every = clips_of(run)
+    return way_in(clips_of(run))
+
+
+def way_in(every: Sequence[Clip]) -> Way | None:
+    """The way in which all updates were clipped; None if none was."""
     clips = [each for each in every if not each.taken(None)]
     if not clips:
         return None

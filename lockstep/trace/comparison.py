@@ -20,6 +20,7 @@ from lockstep.trace.clipping import (
     CLIPS,
     by_hand_findings,
     clip_findings,
+    frozen_findings,
     masked_findings,
     update_finding,
     way_of,
@@ -283,6 +284,7 @@ def update_findings(
         second = with_clip(second, expected)
     found = [] if by_hand else list(clip_findings(first, second))
     found += masked_findings(first, second, matching)
+    found += frozen_findings(first, second)
     if any(each.name.endswith(CLIPS["emptied"]) for each in found):
         return found, [], []  # where nothing moves, no rule shows
     off = unexplained_averages(second), unexplained_averages(first)

@@ -369,6 +369,24 @@ PORTS = {
         (),
         (),
     ),
+    "clipped without what is frozen": (
+        {"make": ADAM, "frozen": ["inner"], "max_norm": 0.2},
+        optax.multi_transform(
+            TRAINED | {"train": optax.chain(optax.clip_by_global_norm(0.2), TRAINED["train"])},
+            {"inner": "keep", "outer": "train"},
+        ),
+        (),
+        (),
+    ),
+    "clipped with what is frozen": (
+        {"make": ADAM, "frozen": ["inner"], "max_norm": 0.2},
+        optax.chain(
+            optax.clip_by_global_norm(0.2),
+            optax.multi_transform(TRAINED, {"inner": "keep", "outer": "train"}),
+        ),
+        ("clip-counts-frozen",),
+        ("without clip-counts-frozen",),
+    ),
     "decay without rate": (
         {"make": ADAMW},
         optax.chain(optax.adam(RATE), optax.add_decayed_weights(-0.1)),
