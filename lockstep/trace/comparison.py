@@ -351,6 +351,8 @@ def unmatched(matching: Matching, frozen: Collection[str]) -> Iterator[str]:
             yield f"{name} has no counterpart in the other run{like}: --map says which it is"
     for name in set(matching.other_left) - set(matching.copies) - set(frozen):
         yield f"{name} of the other run has no counterpart"
+    for name in set(matching.free) - set(frozen):
+        yield f"{matching.free[name]} numbers of {name} of the other run have no counterpart"
 
 
 def clip_notes(mine: Identified, theirs: Identified) -> Iterator[str]:

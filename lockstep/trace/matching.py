@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from functools import partial
 from itertools import permutations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -76,7 +76,8 @@ class Matching:
 
     matches: by the first side's names; left, other_left: what has no counterpart, by side; nearest:
     of what is left on the first side, the name that looks most like it; copies, own_copies: of what
-    is left on the other side, and on the first one, the first side's tensor that it is a copy of.
+    is left on the other side, and on the first one, the first side's tensor that it is a copy of;
+    free: of the other side's tensors that are matched in part, how many numbers are not.
     """
 
     matches: Mapping[str, Match]
@@ -85,6 +86,7 @@ class Matching:
     nearest: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
     own_copies: Mapping[str, str] = field(default_factory=dict)
+    free: Mapping[str, int] = field(default_factory=dict)
 
     def others(self, names: Iterable[str]) -> tuple[str, ...]:
         """What the other side calls these, as far as they have a counterpart."""
@@ -118,16 +120,12 @@ def matched(
             found[name] = whole(name, array, other, theirs[other], axes, order)
             rest.pop(other)
             lone.pop(name)
-    for name, match in list(fused(lone, rest)):
-        found[name] = match
-        lone.pop(name)
-        for other in match.others:
-            rest.pop(other, None)
-    for name, match in list(layered(lone, rest, hints)):
-        found[name] = match
-        lone.pop(name)
-        for other in match.others:
-            rest.pop(other, None)
+    for search in (fused, put_together_of, partial(layered, hints=hints)):
+        for name, match in list(search(lone, rest)):
+            found[name] = match
+            lone.pop(name)
+            for other in match.others:
+                rest.pop(other, None)
     for name, other in by_name(lone, rest, found, hints):
         axes, order = same(lone[name], rest[other]) or ((), ())
         found[name] = whole(name, lone[name], other, rest[other], axes, order)
@@ -137,6 +135,7 @@ def matched(
     nearest = {
         name: max(other_left, key=lambda o: (likeness(name, o), o)) for name in left if other_left
     }
+    free = {other: len(places) for other, places in free_places(found, theirs).items()}
     copies, own_copies = (
         {
             copy: name
@@ -147,7 +146,7 @@ def matched(
         for names, side in ((other_left, theirs), (left, mine))
     )
     matches = {name: found[name] for name in mine if name in found}
-    return Matching(matches, left, other_left, nearest, copies, own_copies)
+    return Matching(matches, left, other_left, nearest, copies, own_copies, free)
 
 
 def fits(mine: Mapping[str, Array], other: Array) -> int:
@@ -249,10 +248,69 @@ def fused(mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> Iterator[tu
             more = bias_pieces(mine[name], array, weights[name], theirs)
             if more is not None:
                 found[bias] = more
+    matches = {}
     for name, pieces in found.items():
         every = sum(theirs[other].size for other in pieces.others) == mine[name].size
         how = "fused" if len(pieces.others) > 1 and every else "in pieces"
-        yield name, Match(name, mine[name].shape, pieces.others, how, places=pieces.places)
+        matches[name] = Match(name, mine[name].shape, pieces.others, how, places=pieces.places)
+    yield from matches.items()
+    yield from next_to(mine, matches, theirs)
+
+
+def next_to(
+    mine: Mapping[str, Array], found: Mapping[str, Match], theirs: Mapping[str, Array]
+) -> Iterator[tuple[str, Match]]:
+    """The tensors of one value that are what is left of others, in the order of what is there.
+
+    Keras has both biases of a GRU in one tensor, of which one may be drawn and one begin at 0.
+    """
+    lone = {name for name in mine if name not in found and constant(mine[name])}
+    for other, free in free_places(found, theirs).items():
+        flat = theirs[other].ravel()
+        for match in [each for each in found.values() if each.others == (other,)]:
+            shifted = cast(Array, match.places) + (free.min() - cast(Array, match.places).min())
+            names = [
+                name
+                for name in lone
+                if mine[name].shape == match.shape and equal(flat[free], mine[name].ravel())
+            ]
+            if names and np.array_equal(np.sort(shifted), free):
+                name = max(names, key=partial(likeness, match.name))
+                lone.remove(name)
+                yield name, Match(name, match.shape, (other,), "in pieces", places=shifted)
+                break
+
+
+def free_places(found: Mapping[str, Match], theirs: Mapping[str, Array]) -> dict[str, Array]:
+    """The flat indices of the numbers that are not matched, in tensors of which others are."""
+    taken: dict[str, Array] = {}
+    for match in found.values():
+        if match.places is None:
+            continue
+        begin = 0
+        for other in match.others:
+            size = theirs[other].size
+            held = taken.setdefault(other, np.zeros(size, bool))
+            at = match.places - begin
+            held[at[(at >= 0) & (at < size)]] = True
+            begin += size
+    return {other: np.flatnonzero(~held) for other, held in taken.items() if not held.all()}
+
+
+def put_together_of(
+    mine: Mapping[str, Array], theirs: Mapping[str, Array]
+) -> Iterator[tuple[str, Match]]:
+    """The tensors that are several of the other side's, some of which hold one value alone."""
+    pieces: dict[str, list[Match]] = defaultdict(list)
+    for _, match in fused(theirs, mine):
+        if len(match.others) == 1:
+            pieces[match.others[0]].append(match)
+    for name, each in pieces.items():
+        places = np.concatenate([cast(Array, match.places).ravel() for match in each])
+        if np.array_equal(np.sort(places), np.arange(mine[name].size)):
+            others = tuple(match.name for match in each)
+            how = "fused" if len(others) > 1 else "in pieces"
+            yield name, Match(name, mine[name].shape, others, how, places=np.argsort(places))
 
 
 def layered(

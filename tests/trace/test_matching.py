@@ -208,3 +208,31 @@ def test_layers_that_are_stacked_are_found_where_they_begin_at_one_value(layers)
         assert match.others == ("blocks/mlp_norm/bias",)
         assert np.array_equal(match.arranged([many[match.others[0]]]), many[match.others[0]][i])
     assert other.matches["final_norm.weight"].others == ("final_norm/scale",)
+
+
+def test_biases_that_stand_in_one_tensor_are_found_where_one_of_them_begins_at_0():
+    """As Keras has those of a GRU, its gates in another order."""
+    units = 5
+    gates = drawn(3 * units, 4)
+    drawn_bias, zeros = drawn(3 * units), np.zeros(3 * units)
+    turn = np.arange(3 * units).reshape(3, units)[[1, 0, 2]].ravel()
+    apart = {"gru.weight": gates, "gru.bias_ih": drawn_bias, "gru.bias_hh": zeros}
+    apart |= {"other.bias": zeros}
+    one = {"gru/kernel": gates[turn].T, "gru/bias": np.stack([drawn_bias[turn], zeros])}
+    one |= {"other/bias": zeros}
+    found, back = matched(apart, one), matched(one, apart)
+    assert not {*found.left, *found.other_left, *found.free}
+    assert not {*back.left, *back.other_left, *back.free}
+    assert found.matches["other.bias"].others == ("other/bias",)
+    numbers = np.arange(6.0 * units).reshape(2, -1)
+    bias = found.matches["gru.bias_hh"].arranged([numbers])
+    assert np.array_equal(bias[turn], numbers[1])
+    assert back.matches["gru/bias"].others == ("gru.bias_ih", "gru.bias_hh")
+    halves = numbers[0][np.argsort(turn)], numbers[1][np.argsort(turn)]
+    assert np.array_equal(back.matches["gru/bias"].arranged(halves), numbers)
+
+
+def test_numbers_of_a_tensor_that_is_found_in_part_are_counted():
+    gates = drawn(9, 4)
+    found = matched({"weight": gates}, {"kernel": np.concatenate([gates, drawn(3, 4)]).T})
+    assert found.free == {"kernel": 12}

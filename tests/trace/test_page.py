@@ -149,3 +149,12 @@ def test_it_fits_narrow_and_wide_screens_in_both_themes(runs, tmp_path):
                 violations = axe.Axe().run(page).response["violations"]
                 assert not violations, (width, scheme, [each["id"] for each in violations])
         browser.close()
+
+
+def test_numbers_without_a_counterpart_are_told_on_the_page_and_in_the_report(tmp_path):
+    whole = {name: array for name, array in VALUES.items() if array.ndim == 2}
+    more = NUMBERS.standard_normal((1, 5))
+    longer = whole | {"head.weight": np.concatenate([whole["head.weight"], more])}
+    found = compare_traces(write_trace(tmp_path / "a", whole), write_trace(tmp_path / "b", longer))
+    assert "5 numbers of head.weight of the other run have no counterpart" in found.left
+    assert "no counterpart of 5 numbers head.weight" in words(html(found))
