@@ -105,6 +105,13 @@ def once(dtype: str) -> float:
     return float(2.0 ** -PRECISION.get(dtype, 24))
 
 
+def stored_as(value: float, dtype: str) -> float:
+    """The number of a dtype that is nearest to another one."""
+    mantissa, exponent = math.frexp(value)
+    bits = PRECISION.get(dtype, 24)
+    return math.ldexp(round(math.ldexp(mantissa, bits)), exponent - bits)
+
+
 def unit(dtype: str) -> float:
     """What one operation rounds, at most, in any form of a formula."""
     return FORMS * once(dtype)

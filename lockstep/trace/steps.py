@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.record.writer import sketch
-from lockstep.trace.numbers import Number, unit
+from lockstep.trace.numbers import Number, stored_as, unit
 from lockstep.trace.reading import Array, Trace, Update
 from lockstep.trace.whole import parts, stored
 
@@ -279,12 +279,13 @@ def step_by(
         if array is None or array.shape != before.shape:
             continue
         kept[slot] = array
-        if (dtype := update.dtype(phase, name)) != own:
+        dtype = update.dtype(phase, name)
+        if dtype != own:
             dtypes[slot] = dtype
         begun = look(update, phase.replace("state.", BEFORE, 1), name)
         if begun is None and previous is not None:
             begun = look(previous, phase, name)
-        start = keeps.start if slot == "sum" else 0.0
+        start = stored_as(keeps.start if slot == "sum" else 0.0, dtype)
         kept_before[slot] = np.full_like(array, start) if begun is None else begun
     return Step(
         update.number, taken, name, before, after, look(update, "accumulated", name),

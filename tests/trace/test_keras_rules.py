@@ -88,6 +88,16 @@ def test_a_rule_of_keras_is_known(tmp_path, case) -> None:
     assert (back.verdict, back.left) == (found.verdict, [])
 
 
+def test_what_gets_no_gradient_keeps_the_number_that_its_state_begins_at(tmp_path, monkeypatch):
+    """float32 does not hold 0.1, of which the settings speak."""
+    monkeypatch.setitem(globals(), "X", X * np.float32([1, 1, 1, 1, 0]))
+    name, settings, own, named = RULES["adagrad"]
+    in_pytorch(tmp_path / "a", name, [RATE] * UPDATES, settings)
+    in_keras(tmp_path / "b", name, [RATE] * UPDATES, own)
+    found = compare_traces(tmp_path / "a", tmp_path / "b")
+    assert (found.verdict, found.names, found.left) == ("same", named, [])
+
+
 def test_a_first_rate_of_nothing_is_no_difference(tmp_path, monkeypatch) -> None:
     """Keras' momentum is then nothing, too, and says nothing of what went into it."""
     rates = [0.0, RATE, RATE, RATE, RATE]
