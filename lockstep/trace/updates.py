@@ -132,7 +132,9 @@ def uneven(rule: Rule, right: Rule, matching: Matching) -> Iterator[Finding]:
 
 def title(form: Form) -> str:
     """What a form's mistake is, as a part of a sentence."""
-    return f"{form.mistake.title[0].lower()}{form.mistake.title[1:]}"
+    whole = form.mistake.title
+    name = whole.split()[0].removesuffix("'s")
+    return whole if name in {*RULES.values(), *NAMES} else whole[0].lower() + whole[1:]
 
 
 # What the rules are called.
@@ -140,6 +142,7 @@ RULES = {
     "sgd": "SGD", "adam": "Adam", "adamax": "Adamax", "rmsprop": "RMSprop", "adagrad": "Adagrad",
     "adadelta": "Adadelta", "lion": "Lion",
 }  # fmt: skip
+NAMES = {"AMSGrad", "Keras"}
 # Rules of the libraries that are not known here.
 FOREIGN = {
     "ASGD", "Adafactor", "Ftrl", "LBFGS", "Lamb", "Muon", "NAdam", "Nadam", "RAdam", "Rprop",
