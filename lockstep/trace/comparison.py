@@ -15,6 +15,7 @@ from shlex import quote
 from typing import Literal
 
 from lockstep.problem import Optimizer
+from lockstep.trace.added import added_findings, moving, names_of, others_of
 from lockstep.trace.averaging import averaging_findings, averaging_notes
 from lockstep.trace.clipping import (
     CLIPS,
@@ -212,7 +213,11 @@ def compared(
     if left and coincide(mine, theirs, matching, gradients):
         left = []
         said.append("its rule is not known here: after each update both are at one point")
-    left += unmatched(matching, whole.still | other_whole.still)
+    frozen = whole.still | other_whole.still
+    sums = moving(matching.added, frozen), moving(matching.other_added, frozen)
+    found += added_findings(*sums)
+    known = {name for each in sums for name in (*names_of(each), *others_of(each))}
+    left += unmatched(matching, frozen | known)
     return Comparison(
         mine, theirs, matching, ordered(found), gradients, left, said, size(second), floor=floor
     )
@@ -342,16 +347,17 @@ def parameters_matched(
     )
 
 
-def unmatched(matching: Matching, frozen: Collection[str]) -> Iterator[str]:
-    """The parameters that have no counterpart, and are not frozen: those are notes."""
+def unmatched(matching: Matching, known: Collection[str]) -> Iterator[str]:
+    """The parameters that have no counterpart; known: of which that is told, or no difference."""
     for name in matching.left:
         nearest = matching.nearest.get(name)
         like = f"; {nearest} looks most like it" if nearest else ""
-        if name not in {*frozen, *matching.own_copies}:
+        if name not in {*known, *matching.own_copies}:
             yield f"{name} has no counterpart in the other run{like}: --map says which it is"
-    for name in set(matching.other_left) - set(matching.copies) - set(frozen):
-        yield f"{name} of the other run has no counterpart"
-    for name in set(matching.free) - set(frozen):
+    for name in matching.other_left:
+        if name not in {*known, *matching.copies}:
+            yield f"{name} of the other run has no counterpart"
+    for name in set(matching.free) - set(known):
         yield f"{matching.free[name]} numbers of {name} of the other run have no counterpart"
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from lockstep.trace.fused import LAYERS, parts, split, split_shapes
 from lockstep.trace.layouts import Tensor, named, renamed, shaped, way
-from lockstep.trace.matching import constant, likeness
+from lockstep.trace.matching import constant
+from lockstep.trace.names import likeness
 from lockstep.trace.partners import Partners, Unit, given_partners, partners, units
 from lockstep.trace.reading import Trace, TraceError, read, read_names
 from lockstep.trace.recurrent import BIASES, fitted, given, made, taken

@@ -17,7 +17,7 @@ import numpy as np
 
 from lockstep.record.writer import lattice
 from lockstep.trace.forward import Module, Parting, distance
-from lockstep.trace.matching import words
+from lockstep.trace.names import words
 from lockstep.trace.reading import Array
 
 

@@ -15,7 +15,8 @@ from functools import lru_cache
 from itertools import accumulate, permutations
 from operator import mul
 
-from lockstep.trace.matching import ALIKE, MOST_AXES, WORD
+from lockstep.trace.matching import MOST_AXES
+from lockstep.trace.names import ALIKE, WORD
 
 Shape = tuple[int, ...]
 KERNELS = ("kernel", "w")

@@ -7,27 +7,21 @@ names, and by the company that they keep. Nothing here knows what a trace is.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from functools import partial
 from itertools import permutations
 from typing import Any, cast
 
 import numpy as np
 
+from lockstep.trace.added import Added, added, aligned
+from lockstep.trace.names import holder, likeness, module, words
 from lockstep.trace.pieces import Pieces, beside, in_pieces, without
 from lockstep.trace.stacked import Stack, places, stacks
 
 Array = np.ndarray[Any, Any]
-# What libraries call the same thing.
-ALIKE = {
-    "kernel": "weight", "scale": "weight", "gamma": "weight", "embeddings": "weight",
-    "embedding": "weight", "beta": "bias", "w": "weight", "b": "bias",
-}  # fmt: skip
-WORD = re.compile(r"[a-z]+|\d+")
 # Axes of more are not permuted in all ways.
 MOST_AXES = 5
 
@@ -77,7 +71,8 @@ class Matching:
     matches: by the first side's names; left, other_left: what has no counterpart, by side; nearest:
     of what is left on the first side, the name that looks most like it; copies, own_copies: of what
     is left on the other side, and on the first one, the first side's tensor that it is a copy of;
-    free: of the other side's tensors that are matched in part, how many numbers are not.
+    free: of the other side's tensors that are matched in part, how many numbers are not; added,
+    other_added: of what is left, the biases of which two are one on the other side.
     """
 
     matches: Mapping[str, Match]
@@ -87,6 +82,14 @@ class Matching:
     copies: Mapping[str, str] = field(default_factory=dict)
     own_copies: Mapping[str, str] = field(default_factory=dict)
     free: Mapping[str, int] = field(default_factory=dict)
+    added: Added = field(default_factory=dict)
+    other_added: Added = field(default_factory=dict)
+
+    @property
+    def in_sums(self) -> frozenset[str]:
+        """The biases of which two are one on the other side, and those that are two."""
+        pairs = [*self.added.items(), *self.other_added.items()]
+        return frozenset(name for both, others in pairs for name in (*both, *others))
 
     def others(self, names: Iterable[str]) -> tuple[str, ...]:
         """What the other side calls these, as far as they have a counterpart."""
@@ -145,8 +148,12 @@ def matched(
         }
         for names, side in ((other_left, theirs), (left, mine))
     )
+    whole_ones = [(name, match.others) for name, match in found.items()]
+    sums = added(mine, left, theirs, other_left, whole_ones, hints[0])
+    turned = [(others[0], (name,)) for name, others in whole_ones if len(others) == 1]
+    other_sums = added(theirs, other_left, mine, left, turned, hints[1])
     matches = {name: found[name] for name in mine if name in found}
-    return Matching(matches, left, other_left, nearest, copies, own_copies, free)
+    return Matching(matches, left, other_left, nearest, copies, own_copies, free, sums, other_sums)
 
 
 def fits(mine: Mapping[str, Array], other: Array) -> int:
@@ -355,23 +362,6 @@ def bias_pieces(
     return Pieces(tuple(others), places) if equal(numbers, bias.ravel()) else None
 
 
-def holder(name: str) -> str:
-    """The module that a tensor stands in, by its whole name."""
-    return name.rpartition("/" if "/" in name else ".")[0]
-
-
-def words(name: str) -> list[str]:
-    """The words of a name, those that libraries use for the same thing alike."""
-    return [ALIKE.get(word, word) for word in WORD.findall(name.lower())]
-
-
-def likeness(one: str, other: str) -> float:
-    """How much two names look alike, from 0 to 1."""
-    return SequenceMatcher(None, words(one), words(other)).ratio() + 0.1 * (
-        SequenceMatcher(None, one.lower(), other.lower()).ratio()
-    )
-
-
 def by_name(
     mine: Mapping[str, Array],
     theirs: Mapping[str, Array],
@@ -410,23 +400,3 @@ def by_name(
                 done.add(name)
                 taken.add(other)
                 yield name, other
-
-
-def aligned(one: Array | None, other: Array | None) -> float:
-    """To how many digits two arrays are parallel, up to 6; 0 if they cannot be compared.
-
-    Arrays of a few numbers are nearly parallel by chance: names count more than a digit or two.
-    """
-    if one is None or other is None or one.size != other.size:
-        return 0.0
-    one, other = one.ravel(), other.ravel()
-    sizes = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
-    if not sizes:
-        return 0.0
-    cosine = min(1.0, abs(float((one * other).sum())) / sizes)
-    return -float(np.log10(max(1 - cosine, 1e-6)))
-
-
-def module(name: str) -> str:
-    """The module that a parameter stands in, by its name."""
-    return re.split(r"[./]", name.rsplit("/", 1)[0] if "/" in name else name.rsplit(".", 1)[0])[-1]

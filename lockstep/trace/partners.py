@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from lockstep.trace.layouts import Shape, Tensor, way
-from lockstep.trace.matching import WORD
+from lockstep.trace.names import WORD
 from lockstep.trace.recurrent import Cell, cells
 
 # What libraries and people call the same module; "" is nothing that tells modules apart.

@@ -236,3 +236,22 @@ def test_numbers_of_a_tensor_that_is_found_in_part_are_counted():
     gates = drawn(9, 4)
     found = matched({"weight": gates}, {"kernel": np.concatenate([gates, drawn(3, 4)]).T})
     assert found.free == {"kernel": 12}
+
+
+@pytest.mark.parametrize("begin", ["drawn", "zeros"])
+def test_two_biases_that_are_added_are_the_one_of_the_other_side(begin):
+    """As PyTorch and Keras have those of an LSTM; which is seen in gradients where both are 0."""
+    kernel, gradient = drawn(12, 4), drawn(12)
+    one, two = np.zeros((2, 12)) if begin == "zeros" else drawn(2, 12).astype("float32")
+    mine = {"lstm.weight": kernel, "lstm.bias_ih": one, "lstm.bias_hh": two, "bias": np.zeros(12)}
+    theirs = {"lstm/kernel": kernel.T, "lstm/bias": one + two, "bias": np.zeros(12)}
+    hints = ({"lstm.bias_ih": gradient, "lstm.bias_hh": gradient, "bias": drawn(12)}, {})
+    hints[1].update({"lstm/bias": gradient, "bias": hints[0]["bias"]})
+    found, back = matched(mine, theirs, hints=hints), matched(theirs, mine, hints=hints[::-1])
+    both = {frozenset(names): others for names, others in found.added.items()}
+    assert both == {frozenset({"lstm.bias_ih", "lstm.bias_hh"}): ("lstm/bias",)}
+    assert {frozenset(names): others for names, others in back.other_added.items()} == both
+    assert not {*found.other_added, *back.added}
+    assert found.in_sums == back.in_sums == {"lstm.bias_ih", "lstm.bias_hh", "lstm/bias"}
+    other = matched(mine, theirs | {"lstm/bias": drawn(12)}, hints=hints)
+    assert not other.added
