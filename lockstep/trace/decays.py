@@ -90,7 +90,7 @@ def decay_findings(
                 kinds.setdefault("times", []).append(other)
             elif not weight.equals(theirs_weight):
                 kinds.setdefault(f"{theirs_weight} instead of {weight}", []).append(other)
-    decaying = sum(not weight.equals(0.0) for _, weight in mine.values())
+    decaying = sum(not mine[name][1].equals(0.0) for name in matching.matches if name in mine)
     if "less" in kinds:
         kinds["less"] += kinds.pop("bias", [])
     for kind, others in kinds.items():

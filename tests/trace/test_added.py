@@ -25,7 +25,7 @@ class OneBias(nn.Module):
         return torch.tanh(x @ self.weight_ih.T + hidden @ self.weight_hh.T + self.bias)
 
 
-def run(folder, *, one=False, begin="drawn", frozen=False):
+def run(folder, *, one=False, begin="drawn", frozen=False, decay=0.0):
     """Train a cell over four times."""
     torch.manual_seed(0)
     cell = nn.RNNCell(WIDTH, UNITS, dtype=torch.float64)
@@ -35,7 +35,8 @@ def run(folder, *, one=False, begin="drawn", frozen=False):
         nn.init.zeros_(cell.bias_ih)
     cell.bias_hh.requires_grad_(not frozen)
     model = OneBias(cell) if one else cell
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1, weight_decay=decay)
     with lockstep.record.torch(folder, model, optimizer):
         for _ in range(UPDATES):
             hidden = torch.zeros(3, UNITS, dtype=torch.float64)
@@ -62,3 +63,10 @@ def test_one_of_two_biases_that_never_moves_is_no_difference(tmp_path):
     two, one = run(tmp_path / "two", frozen=True), run(tmp_path / "one", one=True, frozen=True)
     for runs in ((two, one), (one, two)):
         assert compare_traces(*runs).verdict == "same"
+
+
+def test_all_tensors_that_could_be_compared_are_all_that_decay(tmp_path):
+    """What has no counterpart, as a bias that is added, decays in one run alone."""
+    decaying = run(tmp_path / "a", decay=0.1)
+    found = compare_traces(decaying, run(tmp_path / "b", one=True))
+    assert found.names == ("wd-ignored", NAME)
