@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 from typing import Literal
 
 import numpy as np
@@ -111,11 +111,11 @@ def parting(mine: Update, theirs: Update, matching: Matching, floor: float) -> P
     order = [*ours]
     for module, other in pairs:
         ahead = tuple(ours[name] for name in order[: order.index(module.name)])
-        if (got := apart(module.inputs, other.inputs, floor)) is not None:
+        given = inputs(module, other)
+        if (got := apart(*given, floor)) is not None:
             return Parting("between", module, tuple(before), missing, ahead, got)
         if (got := apart(module.outputs, other.outputs, floor)) is not None:
-            sizes = [[each.size for each in side.inputs] for side in (module, other)]
-            kind: Kind = "inside" if {*sizes[0]} & {*sizes[1]} or not all(sizes) else "around"
+            kind: Kind = "inside" if not all(given) or comparable(*given) else "around"
             return Parting(kind, module, tuple(before), missing, ahead, got)
         before.append(module)
     last, other = pairs[-1]
@@ -182,6 +182,28 @@ def apart(
         if read is not None:
             return one, read
     return None
+
+
+def inputs(module: Module, other: Module) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """What two modules are called with: without zeros around it where one alone was padded."""
+    if comparable(module.inputs, other.inputs):
+        return module.inputs, other.inputs
+    return tuple(map(without_zeros, module.inputs)), tuple(map(without_zeros, other.inputs))
+
+
+def comparable(here: Sequence[Array], there: Sequence[Array]) -> bool:
+    """Whether two arrays among these have one size."""
+    return any(one.size == other.size for one, other in product(here, there))
+
+
+def without_zeros(array: Array) -> Array:
+    """An array without what is around it, if that is zeros."""
+    found = np.nonzero(array)
+    return (
+        array[tuple(slice(each.min(), each.max() + 1) for each in found)]
+        if found[0].size
+        else array
+    )
 
 
 def alike(one: Array, other: Array, floor: float) -> bool:

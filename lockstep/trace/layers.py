@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lockstep.record.writer import lattice
+from lockstep.trace.convolution import AROUND, Windows, channels_first, windows
 from lockstep.trace.forward import Module, Parting, distance
 from lockstep.trace.names import words
 from lockstep.trace.reading import Array
@@ -52,7 +53,7 @@ class Case:
 def explained(case: Case) -> Reason | None:
     """The name of a difference, where one of the layers has it."""
     ways = {
-        "inside": (normalised, turned, dense, scaled),
+        "inside": (normalised, turned, dense, convolved, scaled),
         "between": (dropped, activated, attended, turned, scaled),
     }.get(case.parting.kind, ())
     return next((reason for way in ways if (reason := way(case)) is not None), None)
@@ -230,6 +231,36 @@ def scaled(case: Case) -> Reason | None:
     if not factor or not case.fits(here * factor, there):
         return None
     return Reason("scaled", f"it has {factor:.6g} times what is right")
+
+
+# Convolutions.
+
+
+def convolved(case: Case) -> Reason | None:
+    """A convolution whose windows lie elsewhere, or with something else around its input."""
+    module = case.parting.mine
+    own = case.parameters.get(module.name, {})
+    kernel, bias = parameter(own, "weight"), parameter(own, "bias")
+    x = first(module.inputs)
+    if kernel is None or x is None:
+        return None
+    found: list[list[Windows]] = []
+    for got in case.parting.got:
+        if (arrays := channels_first(x, kernel, got)) is None:
+            return None
+        given, weights, y = arrays
+        made = y if bias is None else y - bias.reshape(-1, *(1 for _ in y.shape[2:]))
+        found.append([*windows(given, weights, made, case.floor)])
+    here, there = found
+    if not here or not there or {*here} & {*there}:
+        return None
+    pairs = product(here, there)
+    one, other = min(pairs, key=lambda both: sum(a != b for a, b in zip(*both, strict=True)))
+    if one.around != other.around:
+        said = f"it pads its input with {AROUND[other.around]} instead of {AROUND[one.around]}"
+    else:
+        said = f"its first window begins {other.ahead} ahead of its input instead of {one.ahead}"
+    return Reason("convolution-padding", said)
 
 
 # Normalisation.

@@ -16,13 +16,13 @@ X = NUMBERS.normal(size=(4, 6, 6, 6))
 
 
 class Model(nn.Module):
-    """Two convolutions; pads: whether zeros are put around by a layer of their own."""
+    """Two convolutions; pad: a layer of its own that pads; mode: how they pad otherwise."""
 
-    def __init__(self, activation, pads):
+    def __init__(self, activation, pad, mode):
         super().__init__()
-        self.pad = nn.ZeroPad2d(1) if pads else nn.Identity()
+        self.pad = pad or nn.Identity()
         for name, kernel in KERNELS.items():
-            layer = nn.Conv2d(6, 6, 3, padding=0 if pads else 1, bias=False)
+            layer = nn.Conv2d(6, 6, 3, padding=0 if pad else 1, padding_mode=mode, bias=False)
             layer.weight.data = torch.tensor(kernel)
             self.add_module(name, layer)
         self.activation = activation
@@ -31,8 +31,8 @@ class Model(nn.Module):
         return self.b(self.pad(self.activation(self.a(self.pad(x))))).square().mean()
 
 
-def run(folder, activation, pads=False):
-    model = Model(activation, pads)
+def run(folder, activation, pad=None, mode="zeros"):
+    model = Model(activation, pad, mode)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     recorder = record.torch(folder, model, optimizer, activations=["a", "b"])
     model(torch.tensor(X)).backward()
@@ -41,13 +41,37 @@ def run(folder, activation, pads=False):
     return folder
 
 
-@pytest.mark.parametrize("pads", [False, True], ids=["inside", "by itself"])
-def test_an_activation_before_a_convolution_is_located_as_far_as_is_known(tmp_path, pads):
-    """A padded input cannot be held against one that is not: they part before it, or in it."""
-    right = run(tmp_path / "right", torch.tanh)
-    assert compare_traces(right, run(tmp_path / "same", torch.tanh, pads)).verdict == "same"
-    wrong = run(tmp_path / "wrong", torch.sin, pads)
+@pytest.mark.parametrize(
+    ("mode", "pad"),
+    [("zeros", None), ("zeros", nn.ZeroPad2d(1)), ("reflect", nn.ReflectionPad2d(1))],
+    ids=["inside", "by itself", "by itself, and not with zeros"],
+)
+def test_an_activation_before_a_convolution_is_located_as_far_as_is_known(tmp_path, mode, pad):
+    """A padded input is known by what is inside of the zeros around it, and of nothing else."""
+    right = run(tmp_path / "right", torch.tanh, mode=mode)
+    same = run(tmp_path / "same", torch.tanh, pad, mode)
+    assert compare_traces(right, same).verdict == "same"
+    wrong = run(tmp_path / "wrong", torch.sin, pad, mode)
     for runs in ((right, wrong), (wrong, right)):
         (found,) = compare_traces(*runs).findings
         assert found.modules == ("a", "b")
-        assert ("or before: what it gets has another size" in found.said) == pads
+        if mode == "zeros":
+            assert "the forward passes part between a and b" in found.said
+        else:
+            assert "or before: what it gets has another size" in found.said
+
+
+@pytest.mark.parametrize(
+    ("pad", "mode", "said"),
+    [
+        (None, "reflect", "it pads its input with its reflection instead of zeros"),
+        (None, "circular", "it pads its input with its other end instead of zeros"),
+        (nn.ZeroPad2d((0, 2, 0, 2)), "zeros", "begins (0, 0) ahead of its input instead of (1, 1)"),
+    ],
+)
+def test_what_a_convolution_pads_with_and_where_is_named(tmp_path, pad, mode, said):
+    right = run(tmp_path / "right", torch.tanh)
+    wrong = run(tmp_path / "wrong", torch.tanh, pad, mode)
+    (found,) = compare_traces(right, wrong).findings
+    assert (found.name, found.modules) == ("convolution-padding", ("a",))
+    assert said in found.said

@@ -1,5 +1,7 @@
 """What a layer computes is found from its inputs, and told from what is like it."""
 
+from itertools import chain, pairwise, product
+
 import numpy as np
 import pytest
 
@@ -298,3 +300,42 @@ def test_outputs_that_are_no_logits_say_nothing_of_a_loss(outputs, tmp_path):
     writer.update(1, arrays, {"micro_batches": [{"loss": 2.0}]})
     update = read(tmp_path / "run").updates[0]
     assert loss_reason(update, update, np.asarray(outputs)) is None
+
+
+@pytest.mark.parametrize("places", [(9,), (8, 7), (4, 5, 6)], ids=len)
+@pytest.mark.parametrize(("groups", "last"), [(1, False), (2, True)])
+def test_the_windows_of_a_convolution_are_found(numbers, dtype, places, groups, last):
+    torch = pytest.importorskip("torch")
+    layer = [torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d][len(places) - 1](
+        4, 6, 3, stride=2, groups=groups, dtype=torch.float64
+    )
+    x = torch.tensor(numbers.standard_normal((2, 4, *places)))
+    own = {"weight": layer.weight.detach().numpy(), "bias": layer.bias.detach().numpy()}
+    forms = {}
+    for begin, end in product(range(3), repeat=2):
+        for mode in ("constant", "reflect", "replicate"):
+            padded = torch.nn.functional.pad(x, (begin, end) * len(places), mode)
+            if begin + end:
+                made = layer(padded).detach().numpy()
+                forms.setdefault(made.shape, []).append((begin, mode, made))
+    x, kernel = x.numpy(), own["weight"]
+    if last:  # as in Keras and JAX
+        x = np.moveaxis(x, 1, -1)
+        own["weight"] = np.moveaxis(kernel, (0, 1), (-1, -2))
+    told = 0
+    for (begin, mode, here), (other, wrong, there) in chain.from_iterable(
+        map(pairwise, forms.values())
+    ):
+        got = tuple(np.moveaxis(each, 1, -1) if last else each for each in (here, there))
+        reason = explained(case("inside", Module("conv", (x,), ()), got, own=own, dtype=dtype))
+        if distance(here, there) < FLOOR[dtype]:
+            assert reason is None or reason.name == "scaled"
+            continue
+        told += 1
+        assert reason.name == "convolution-padding"
+        places_of = [(each,) * len(places) for each in (other, begin)]
+        if mode == wrong:
+            assert "begins {} ahead of its input instead of {}".format(*places_of) in reason.said
+        elif begin == other:
+            assert "it pads its input with" in reason.said
+    assert told > 10
