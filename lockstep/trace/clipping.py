@@ -395,8 +395,9 @@ class Way:
 
     def factor(self, norm: float) -> Number:
         """What a gradient of this norm is multiplied with."""
-        factor = self.to.over(Number(norm + self.epsilon, 0.0))
-        return factor if factor.value < 1 else NOTHING
+        if norm + self.epsilon <= self.to.value:
+            return NOTHING
+        return self.to.over(Number(norm + self.epsilon, 0.0))
 
 
 def way_of(run: Identified) -> Way | None:

@@ -591,7 +591,8 @@ def move_by(
         lost = off * abs(given) + weight.error * abs(step.before)
         off = np.divide(lost, abs(given), out=np.full_like(given, np.inf), where=given != 0)
     try:
-        direction, _ = replayed(stages, settings, step, given, run.accumulation, isolated)
+        with np.errstate(invalid="ignore"):  # of a frozen tensor's state, which may be anything
+            direction, _ = replayed(stages, settings, step, given, run.accumulation, isolated)
     except FAILURES:
         return None
     value = np.asarray(direction.value)

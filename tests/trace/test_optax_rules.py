@@ -418,6 +418,14 @@ def test_the_decay_of_a_tensor_without_a_gradient_is_no_other_one(tmp_path) -> N
         assert not found.left
 
 
+def test_no_clip_is_told_where_a_tensor_has_no_gradient(tmp_path) -> None:
+    """And is read off its decay."""
+    in_pytorch(tmp_path / "a", torch_rule("AdamW", RATE, weight_decay=0.1), max_norm=0.2)
+    in_jax(tmp_path / "b", optax.adamw(RATE, weight_decay=0.1), stopped=True)
+    found = compare_traces(tmp_path / "a", tmp_path / "b")
+    assert (found.names, found.left) == (("another gradient", "clip-ignored"), [])
+
+
 @pytest.mark.parametrize("name", ["NAdam", "RAdam"])
 def test_a_rule_that_is_not_known_is_no_mistake_and_not_the_same(tmp_path, name) -> None:
     in_pytorch(tmp_path / "a", torch_rule(name, RATE))
