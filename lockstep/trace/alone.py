@@ -13,6 +13,7 @@ from lockstep.trace.clipping import emptied_findings
 from lockstep.trace.comparison import Comparison, size
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import ordered
+from lockstep.trace.floor import coarse_notes
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy
 from lockstep.trace.matching import Match, Matching
@@ -76,8 +77,10 @@ def check_trace(folder: str | Path) -> Comparison:
     found += rank_findings([trace, *others])
     if not expected:
         notes.append("the recorder saw no learning rates: they were not looked at")
+    coarse = run.steps.coarse
+    notes += coarse_notes(coarse)
     return Comparison(
-        trace, trace, itself(trace), ordered(found), (), left, notes, size(run), True
+        trace, trace, itself(trace), ordered(found), (), left, notes, size(run), True, coarse=coarse
     )  # fmt: skip
 
 

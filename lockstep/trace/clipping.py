@@ -24,13 +24,19 @@ EPSILONS = (0.0, 1e-6)
 # PyTorch adds up squares one after the other on a CPU, in single precision: for so many in a row,
 # the norm is off by one rounding more, at most, whatever is drawn (1e5 to 8e6 numbers were tried).
 IN_A_ROW = 1024
+# A factor shows nothing that may be off by as much.
+SHOWN = 0.5
 
 
 def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     """What clipping did otherwise: the way that explains all updates, of those that are known."""
     right, own, clips = way_of(mine), way_of(theirs), clips_of(theirs)
+    before = {each.update: each for each in clips_of(mine)}
     wrong = [each for each in clips if not each.taken(right)]
-    if not wrong or not mine.factors:
+    if right is None:
+        # In half precision a factor may be 1, and may be what clipping made of it as well.
+        wrong = [c for c in wrong if c.update not in before or not before[c.update].may_be(c)]
+    if not wrong or not before:
         return
     first = wrong[0]
 
@@ -282,6 +288,10 @@ class Clip:
             return None
         return agreed([fitted.coefficients[0] for fitted in self.factors.values()])
 
+    def may_be(self, other: Clip) -> bool:
+        """Whether both multiplied all tensors with one number, as far as is known."""
+        return bool(self.factor and other.factor and self.factor.equals(other.factor))
+
     def threshold(self, epsilon: float) -> Number | None:
         """To which norm all tensors were clipped together, if they were."""
         if self.factor is None:
@@ -373,7 +383,7 @@ def clips_without(run: Identified, names: Collection[str]) -> list[Clip]:
         factors = {
             name: fitted
             for name, fitted in every.get(update, {}).items()
-            if np.isfinite(fitted.coefficients[0].error)
+            if fitted.coefficients[0].error < SHOWN
         }
         norms = {n: norm for n, norm in run.norms.get(update, {}).items() if n not in names}
         if factors and norms:

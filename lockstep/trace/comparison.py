@@ -21,6 +21,7 @@ from lockstep.trace.clipping import (
     CLIPS,
     by_hand_findings,
     clip_findings,
+    clips_of,
     frozen_findings,
     masked_findings,
     update_finding,
@@ -32,6 +33,7 @@ from lockstep.trace.decays import clipped_decay_findings, decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered, turned
 from lockstep.trace.floor import (
     Floor,
+    coarse_notes,
     derived,
     dtype_of,
     measured,
@@ -60,7 +62,7 @@ from lockstep.trace.reading import Trace, TraceError, read, read_names
 from lockstep.trace.rules import as_counted, rate_name, rates_of, rule_of
 from lockstep.trace.settings import settings_of
 from lockstep.trace.state import between, state_findings
-from lockstep.trace.steps import begun, steps
+from lockstep.trace.steps import HALF, begun, steps
 from lockstep.trace.updates import (
     acts,
     coincide,
@@ -84,7 +86,7 @@ class Comparison:
     pairs: the micro-batches' gradients that could be compared; left: what no name explains, a
     sentence each; notes: what the runs did not show, or not exercise; compared: how many numbers;
     alone: whether both are one run, which was held against its own settings; floor: what rounding
-    may be of a gradient.
+    may be of a gradient; coarse: the dtype of parameters that move by no more than that rounds.
     """
 
     mine: Trace
@@ -97,6 +99,7 @@ class Comparison:
     compared: int = 0
     alone: bool = False
     floor: Floor | None = None
+    coarse: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -218,9 +221,12 @@ def compared(
     found += added_findings(*sums)
     known = {name for each in sums for name in (*names_of(each), *others_of(each))}
     left += unmatched(matching, frozen | known)
+    coarse = first.steps.coarse or second.steps.coarse
+    said += coarse_notes(coarse)
     return Comparison(
-        mine, theirs, matching, ordered(found), gradients, left, said, size(second), floor=floor
-    )
+        mine, theirs, matching, ordered(found), gradients, left, said, size(second), floor=floor,
+        coarse=coarse,
+    )  # fmt: skip
 
 
 def gradient_findings(
@@ -329,6 +335,7 @@ def parameters_matched(
 
     A run that was resumed begins where the first one was.
     """
+    runs = mine, theirs
     others, hint = theirs.begins, theirs.first("accumulated")
     for number in range(1, len(mine.updates) + 1):
         begins = mine if number == 1 else mine.since(number)
@@ -339,6 +346,13 @@ def parameters_matched(
         drawn = [name for name, array in values.items() if not constant(array)]
         if not drawn or any(name not in found.left for name in drawn):
             return begins, found
+    first, second = ({run.updates[0].dtype("before", n) for n in run.begins} for run in runs)
+    if first != second and {*first, *second} & {*HALF}:
+        raise TraceError(
+            f"the parameters of {mine.folder} are in {listed(sorted(first))}, and those of"
+            f" {theirs.folder} in {listed(sorted(second))}: they begin at other numbers, and"
+            " nothing can be compared; record a run of both in one dtype"
+        )
     raise TraceError(
         f"{mine.folder} and {theirs.folder} begin at different parameters, and nothing can be"
         f" compared; record the second from the first's: lockstep trace init"
@@ -363,10 +377,11 @@ def unmatched(matching: Matching, known: Collection[str]) -> Iterator[str]:
 
 def clip_notes(mine: Identified, theirs: Identified) -> Iterator[str]:
     """What of clipping the runs did not exercise, or not show."""
-    if mine.factors and theirs.factors and way_of(mine) is None:
+    shown = clips_of(mine) and clips_of(theirs)
+    if shown and way_of(mine) is None:
         count = len(theirs.steps.numbers)
         yield f"clipping never acted in these {count} updates: its threshold is not known"
-    if not (mine.factors and theirs.factors):
+    if not shown:
         yield "what clipping did was not shown: clipping was not looked at"
 
 

@@ -138,6 +138,15 @@ def precision_notes(mine: Trace, theirs: Trace, dtypes: Sequence[str]) -> Iterat
         )
 
 
+def coarse_notes(dtype: str) -> Iterator[str]:
+    """That parameters of a dtype, which may be none, hide what updates do to them."""
+    if dtype:
+        yield (
+            f"parameters in {dtype} move by no more than that rounds: most of what is different"
+            " behind the optimizer's state would not show"
+        )
+
+
 def seen(gradients: Sequence[Pair], floor: Floor) -> float | None:
     """How far gradients of the same parameters are apart, of their norm, if it may be rounding."""
     apart = [max(pair.rest.values()) for pair in gradients if pair.update == 1]

@@ -30,6 +30,7 @@ SLOTS = {
     "velocity_hat": "max_exp_avg_sq", "accumulator": "sum", "buffer": "momentum_buffer",
 }  # fmt: skip
 KEPT = frozenset(SLOTS.values())
+HALF = ("bfloat16", "float16")
 # What Keras' optimizers call it, by their class, where one word has several meanings.
 OF_KERAS = {
     "RMSprop": {"velocity": "square_avg", "average_gradient": "grad_avg"},
@@ -126,6 +127,19 @@ class Steps:
         every = {name for _, name in self.of}
         moved = {s.name for s in self.of.values() if not np.array_equal(s.before, s.after)}
         return frozenset(every - moved) if moved else frozenset()
+
+    @cached_property
+    def coarse(self) -> str:
+        """The half precision of parameters, if some update moves one by no more than that rounds.
+
+        Otherwise "".
+        """
+        for step in self.of.values():
+            rounds = unit(step.dtype) * (abs(step.before) + abs(step.after))
+            by = float(np.linalg.norm(step.after - step.before))
+            if step.dtype in HALF and step.name not in self.still and by < np.linalg.norm(rounds):
+                return step.dtype
+        return ""
 
     @cached_property
     def left_alone(self) -> frozenset[str]:

@@ -13,6 +13,9 @@ from lockstep.trace.numbers import Fit, Number, fit, unit
 from lockstep.trace.reading import MOST, Array, Update
 from lockstep.trace.whole import parts, sampled, squared, stored
 
+# How near to 1 or 0 a weight is that is taken for that.
+NEAR = 1e-3
+
 
 def window_fit(
     update: Update,
@@ -109,5 +112,9 @@ def held(found: Fit, terms: Sequence[Array], rounding: float) -> Fit:
 
 
 def one_or_none(number: Number) -> float:
-    """A weight, 1 or 0 if it may be that: what is added as it is rounds least."""
-    return next((float(whole) for whole in (1, 0) if number.equals(float(whole))), number.value)
+    """A weight, 1 or 0 if it may be that: what is added as it is rounds least.
+
+    In half precision 1/3 may be 0 in the worst case, and is none.
+    """
+    near = (n for n in (1.0, 0.0) if number.equals(n) and abs(number.value - n) < NEAR)
+    return next(near, number.value)

@@ -50,10 +50,11 @@ def headline(found: Comparison) -> str:
     rest = f"; a policy of its library: {', '.join(policies)}" if policies else ""
     real = list(dict.fromkeys(real))
     right = "its own settings" if found.alone else found.mine.folder
+    far = f", as far as {found.coarse} shows" if found.coarse else ""
     if not real and not found.left and found.alone:
-        return f"does what its settings say{rest}"
+        return f"does what its settings say{far}{rest}"
     if not real and not found.left:
-        return f"takes the same updates as {right}{rest}"
+        return f"takes the same updates as {right}{far}{rest}"
     if not real:
         return f"differs from {right}, and no known mistake says why{rest}"
     more = ", and more that has no name" if found.left else ""
