@@ -6,6 +6,7 @@ of it that can be read without knowing the code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
@@ -143,7 +144,9 @@ def weights(found: Array, problem: Problem, steady: bool) -> Iterator[str]:
 
 
 def plain(number: float) -> str:
-    """A weight as the fraction that it probably is."""
+    """A weight as the fraction that it probably is; beside one of 0, none."""
+    if not math.isfinite(number):
+        return "none"
     fraction = Fraction(float(number)).limit_denominator(36)
     if abs(float(fraction) - number) <= NEAR * abs(number):
         return str(fraction)

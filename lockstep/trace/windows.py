@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from lockstep.trace.clipping import clipped_within, way_of
-from lockstep.trace.data import data_of
+from lockstep.trace.data import data_of, shared, window_of
 from lockstep.trace.findings import Finding, turned
 from lockstep.trace.gradients import Pair
 from lockstep.trace.identify import NOTHING, Identified
@@ -22,7 +22,8 @@ def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     """A window that one of the runs takes no step for."""
     for update in sorted(mine.left_out.keys() & theirs.left_out.keys()):
         more = theirs.left_out[update] - mine.left_out[update]
-        if more:
+        runs = (theirs, mine) if more > 0 else (mine, theirs)
+        if more and not of_other_losses(*runs, update):
             run, which = (theirs, "") if more > 0 else (mine, "the first run left out, ")
             why = (
                 ", as a loss scaler does after a gradient that is not finite"
@@ -33,6 +34,21 @@ def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
             said = f"before update {update} {which or 'it left out '}{windows}{why}"
             yield Finding(SKIPPED, "window", said, update, phase="accumulated")
             return
+
+
+def of_other_losses(run: Identified, other: Identified, update: int) -> bool:
+    """Whether what a run threw away before an update is none of what the other one ever sees.
+
+    As the gradients that a critic gets of its generator's loss, which it never takes.
+    """
+    window = window_of(run, run.steps.trace.updates[update - 1])
+    taken = [data for each in other.steps.trace.updates for data in data_of(each)]
+    return bool(
+        window.lost
+        and all(window.kept)
+        and all(taken)
+        and not any(shared(lost, each) for lost in window.data[: window.lost] for each in taken)
+    )
 
 
 def window_findings(

@@ -131,7 +131,7 @@ def cell(pair: Pair) -> dict[str, Any]:
     far = abs(math.log(value, DEEPEST)) if known and value > 0 else 1.0
     return {
         "name": "all" if pair.micro_batch is None else f"m{pair.micro_batch + 1}",
-        "text": plain(value) if known else "none",
+        "text": plain(value),
         "kind": "right" if value == 1 else "more" if value > 1 else "less",
         "share": round(SHARE * min(1.0, far), 3),
     }

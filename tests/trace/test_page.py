@@ -11,6 +11,7 @@ import pytest
 from written import write_trace
 
 from lockstep.trace import Finding, check_trace, compare_traces
+from lockstep.trace.words import text
 from lockstep.views.trace import html
 
 NUMBERS = np.random.default_rng(0)
@@ -158,3 +159,10 @@ def test_numbers_without_a_counterpart_are_told_on_the_page_and_in_the_report(tm
     found = compare_traces(write_trace(tmp_path / "a", whole), write_trace(tmp_path / "b", longer))
     assert "5 numbers of head.weight of the other run have no counterpart" in found.left
     assert "no counterpart of 5 numbers head.weight" in words(html(found))
+
+
+def test_a_micro_batch_that_the_first_run_leaves_out_has_no_weight_beside_the_right_one(tmp_path):
+    first = write_trace(tmp_path / "a", VALUES, weights=(1.0, 0.0))
+    found = compare_traces(first, write_trace(tmp_path / "b", VALUES))
+    assert ["1", "1", "none"] in map(str.split, text(found).splitlines())
+    assert "m2 none" in words(html(found))
