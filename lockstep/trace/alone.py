@@ -9,6 +9,7 @@ from typing import Any
 
 from lockstep import mistakes
 from lockstep.problem import Optimizer
+from lockstep.trace.by_value import clipped_by_value
 from lockstep.trace.clipping import emptied_findings
 from lockstep.trace.comparison import Comparison, size
 from lockstep.trace.decays import decay_findings, decays
@@ -49,7 +50,7 @@ def check_trace(folder: str | Path) -> Comparison:
             f"{folder}: the recorder could see no settings of the optimizer, so there is nothing to"
             " hold the run against; name a second run"
         )
-    whole = as_torch_keeps(steps(trace))
+    whole = clipped_by_value(as_torch_keeps(steps(trace)))
     run = Identified(awake(whole, lazy(whole)), Optimizer(), eps=trace.by_tensor("eps"))
     run.optimizer = settings_of(run.steps, run)
     accumulation = max(update.micro_batches for update in trace.updates)

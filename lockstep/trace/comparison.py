@@ -17,6 +17,7 @@ from typing import Literal
 from lockstep.problem import Optimizer
 from lockstep.trace.added import added_findings, moving, names_of, others_of
 from lockstep.trace.averaging import averaging_findings, averaging_notes
+from lockstep.trace.by_value import clipped_by_value
 from lockstep.trace.clipping import (
     CLIPS,
     by_hand_findings,
@@ -187,7 +188,8 @@ def compared(
     if again is not None:
         floor = measured(whole_run, dtypes[0], again, floor)
     taken = begun(mine)
-    whole, other_whole = (as_torch_keeps(steps(run, taken)) for run in (mine, theirs))
+    both = [as_torch_keeps(steps(run, taken)) for run in (mine, theirs)]
+    whole, other_whole = (clipped_by_value(*each) for each in (both, both[::-1]))
     still, other_still = lazy(whole), lazy(other_whole)
     first = Identified(awake(whole, still), Optimizer())
     second = Identified(awake(other_whole, other_still), Optimizer())

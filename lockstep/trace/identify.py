@@ -374,7 +374,8 @@ class Identified:
                 beta if read is None or read.equals(beta) else read.short
                 for read, beta in zip(map(agreed, both), given, strict=True)
             )
-            if (first, second) != self.optimizer.betas:
+            known = min(first, second) >= 0 and max(first, second) < 1
+            if known and (first, second) != self.optimizer.betas:
                 found[name] = first, second
         return found
 
@@ -421,9 +422,14 @@ class Identified:
         return {key: mask for key, mask in found.items() if mask is not None}
 
     def clipped_of(self, key: tuple[int, str]) -> Both:
-        """All that was accumulated of a tensor, and all that was left of it."""
-        update = self.steps.trace.updates[key[0] - 1]
+        """All that was accumulated of a tensor, and all that was left of it.
+
+        Or what is looked at of both, where what was left was read off.
+        """
+        update, step = self.steps.trace.updates[key[0] - 1], self.steps.of[key]
         accumulated, clipped = (shown(update, p, key[1]) for p in ("accumulated", "clipped"))
+        if accumulated is None or clipped is None:
+            accumulated, clipped = step.accumulated, step.clipped
         assert accumulated is not None
         assert clipped is not None
         return Both(accumulated, clipped)

@@ -208,6 +208,33 @@ def test_a_clip_that_is_not_shown_is_read_off_the_updates(tmp_path, name, norm) 
     assert turned.names == {0.2: (), 0.1: ("clips to 0.2",), None: ("clips",)}[norm]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [*((name, 0.02) for name in CLIPPED), ("sgd", 0.03), ("adamw", 0.03)]
+)
+def test_a_clip_by_value_that_is_not_shown_is_read_off_the_first_update(
+    tmp_path, name, value
+) -> None:
+    first, second = CLIPPED[name]
+    in_pytorch(tmp_path / "a", first, clip=by_value)
+    in_jax(tmp_path / "b", optax.chain(optax.clip(value), second))
+    found = compare_traces(tmp_path / "a", tmp_path / "b")
+    assert (found.names, found.left) == (() if value == 0.02 else ("clips to 0.03",), [])
+    turned = compare_traces(tmp_path / "b", tmp_path / "a")
+    assert (turned.names, turned.left) == (() if value == 0.02 else ("clips to 0.02",), [])
+    itself = compare_traces(tmp_path / "b", tmp_path / "b")
+    assert (itself.verdict, itself.left) == ("same", [])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adagrad", "adamw"])
+def test_a_clip_by_value_of_nearly_all_numbers_is_what_the_other_run_shows(tmp_path, name) -> None:
+    first, second = CLIPPED[name]
+    in_pytorch(tmp_path / "a", first, clip=partial(by_value, limit=0.001))
+    in_jax(tmp_path / "b", optax.chain(optax.clip(0.001), second))
+    for runs in ("ab", "ba"):
+        found = compare_traces(*(tmp_path / run for run in runs))
+        assert (found.verdict, found.left) == ("same", [])
+
+
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 def test_updates_that_are_added_outside_of_what_is_compiled_change_nothing_else(name, tmp_path):
     """What the recorder adds up inside may be rounded once less than the loop's own sum."""
@@ -228,8 +255,8 @@ def test_a_maximum_that_never_acts_is_no_difference(tmp_path) -> None:
     assert any("AMSGrad, which one run has, never acted" in note for note in found.notes)
 
 
-def by_value(model) -> None:
-    torch.nn.utils.clip_grad_value_(model.parameters(), 0.02)
+def by_value(model, limit=0.02) -> None:
+    torch.nn.utils.clip_grad_value_(model.parameters(), limit)
 
 
 def each_alone(model) -> None:

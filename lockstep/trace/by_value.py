@@ -1,0 +1,121 @@
+"""A clip by value that nothing shows: what it left is read off the first update of a run.
+
+What an optimizer keeps of its first gradient, or how far it goes, is that gradient's size but for
+one factor. Of numbers that were clipped less is left, and of all of them the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from lockstep.trace.identify import FIRST, SECOND
+from lockstep.trace.numbers import Number, unit
+from lockstep.trace.reading import Array
+from lockstep.trace.steps import Step, Steps
+
+# By how many roundings the sizes of two numbers may differ that were made alike.
+ROUNDINGS = 64
+# Smaller numbers than this part of the largest say nothing, nor do those that are as uncertain.
+SMALL, UNSURE = 1e-6, 1e-3
+# How uncertain one may be that is held against a limit.
+KNOWN = 0.1
+# Of how many numbers it must be known that they were clipped, and that they were not.
+FEWEST = 3
+
+
+class Left(NamedTuple):
+    """Numbers of a gradient, their sizes in what a rule kept of them, and how far off these are."""
+
+    gradient: Array
+    size: Array
+    error: Array
+
+
+def clipped_by_value(steps: Steps, other: Steps | None = None) -> Steps:
+    """The same steps, with what a clip by value left of their gradients, if one did.
+
+    other: another run's, whose limit it may be, where nearly all numbers are clipped.
+    """
+    if steps.shows_clipped or not steps.numbers:
+        return steps
+    each = [left(step, steps.family) for step in steps.at(steps.numbers[0]).values()]
+    known = [one for one in each if one is not None]
+    if not known:
+        return steps
+    rounding = max(unit(step.dtype) for step in steps.of.values())
+    every = Left(*map(np.concatenate, zip(*known, strict=True)))
+    limit = limit_of(every, rounding)
+    if limit is None and other is not None and (shown := limit_shown(other)) is not None:
+        limit = shown if made_with(every, shown, rounding) else None
+    if limit is None:
+        return steps
+    clipped = {
+        key: replace(step, clipped=np.clip(step.accumulated, -limit, limit))
+        for key, step in steps.of.items()
+        if step.accumulated is not None
+    }
+    return replace(steps, of={**steps.of, **clipped})
+
+
+def left(step: Step, family: str) -> Left | None:
+    """What a first update shows of the sizes of its gradient's numbers; None where it does not."""
+    if step.accumulated is None:
+        return None
+    first, second = FIRST.get(family, ""), SECOND.get(family, "sum")
+    if first in step.kept:
+        if step.kept_before[first].any():
+            return None
+        size = abs(step.kept[first])
+        error = unit(step.dtype_of(first)) * size
+    elif second in step.kept:
+        squares = step.kept[second] - step.kept_before[second]
+        size = np.sqrt(np.maximum(squares, 0.0))
+        rounding = unit(step.dtype_of(second)) * step.kept[second]
+        error = np.divide(rounding, size, out=np.sqrt(rounding), where=size > 0)
+    else:
+        size = abs(step.after - step.before)
+        error = unit(step.dtype) * (abs(step.after) + abs(step.before))
+    return Left(*(array.ravel() for array in (abs(step.accumulated), size, error)))
+
+
+def limit_of(every: Left, rounding: float) -> float | None:
+    """The value to which numbers were clipped; None where that does not explain their sizes."""
+    largest = every.gradient.max(initial=0.0)
+    sure = (every.gradient > SMALL * largest) & (every.error < UNSURE * every.size)
+    if not sure.any():
+        return None
+    gradient, size, error = (array[sure] for array in every)
+    ratio, off = size / gradient, ROUNDINGS * rounding + error / size
+    free = ratio * (1 + off) >= (ratio * (1 - off)).max()
+    if min(free.sum(), (~free).sum()) < FEWEST:
+        return None
+    limit = float(np.median(size[~free]) / np.median(ratio[free]))
+    error = limit * float(np.median(off[free]) + np.median(off[~free]))
+    return Number(limit, error).short if made_with(every, limit, rounding) else None
+
+
+def made_with(every: Left, limit: float, rounding: float) -> bool:
+    """Whether a clip to a value, times one factor, explains all sizes."""
+    clipped = np.minimum(every.gradient, limit)
+    sure = every.error < KNOWN * every.size
+    if not sure.any():
+        return False
+    made = clipped * float(np.median(every.size[sure] / clipped[sure]))
+    bound = ROUNDINGS * rounding * made + 2 * every.error
+    return bool((abs(every.size - made) <= bound).all())
+
+
+def limit_shown(steps: Steps) -> float | None:
+    """To which value the numbers of a first update are seen to be clipped; None if they are not."""
+    each = [
+        (step.accumulated, step.clipped)
+        for step in steps.at(steps.numbers[0]).values()
+        if step.accumulated is not None and step.clipped is not None
+    ]
+    limit = max((float(abs(clipped).max(initial=0.0)) for _, clipped in each), default=0.0)
+    acts = any((clipped != whole).any() for whole, clipped in each)
+    made = all((clipped == np.clip(whole, -limit, limit)).all() for whole, clipped in each)
+    return limit if acts and made else None
