@@ -65,6 +65,7 @@ def decay_findings(
 ) -> Iterator[Finding]:
     """Which tensors decay otherwise; rate: of all updates, if it never changes."""
     kinds: dict[str, list[str]] = {}
+    others_weights: dict[str, list[str]] = {}
     compared = 0
     for name, match in matching.matches.items():
         for other in match.others:
@@ -89,10 +90,12 @@ def decay_findings(
             elif rate is not None and weight.times(rate).equals(theirs_weight):
                 kinds.setdefault("times", []).append(other)
             elif not weight.equals(theirs_weight):
-                kinds.setdefault(f"{theirs_weight} instead of {weight}", []).append(other)
+                kinds.setdefault("another", []).append(other)
+                others_weights.setdefault(f"{theirs_weight} instead of {weight}", []).append(other)
     decaying = sum(not mine[name][1].equals(0.0) for name in matching.matches if name in mine)
     if "less" in kinds:
         kinds["less"] += kinds.pop("bias", [])
+    weights = listed([f"{said}: {listed(names)}" for said, names in others_weights.items()])
     for kind, others in kinds.items():
         count = f"{len(others)} of {compared} tensors"
         which = listed(list(dict.fromkeys(others)))
@@ -124,5 +127,6 @@ def decay_findings(
                 "wd-not-times-lr",
                 f"{count} do not decay in proportion to the rate: {which}",
             ),
-        }.get(kind, ("another weight decay", f"the weight decay of {count} is {kind}: {which}"))
+            "another": ("another weight decay", f"the weight decay of {count} is {weights}"),
+        }[kind]
         yield Finding(name, "decay", said, 1, tuple(others), "after")

@@ -558,3 +558,17 @@ def test_clipping_in_mid_window_is_told_in_either_run(tmp_path) -> None:
     ):
         found = compare_traces(tmp_path / first, tmp_path / second)
         assert found.names[0] == name
+
+
+def test_other_weights_of_decay_are_one_difference(tmp_path) -> None:
+    """As where the decay of some tensors is not scaled with their rates."""
+    in_pytorch(tmp_path / "a", torch_rule("AdamW", RATE, weight_decay=0.1))
+    rules = {name: optax.adamw(RATE, weight_decay=decay) for name, decay in WEIGHTS.items()}
+    in_jax(tmp_path / "b", optax.multi_transform(rules, {name: name for name in WEIGHTS}))
+    (found,) = compare_traces(tmp_path / "a", tmp_path / "b").findings
+    said = "of 2 of 2 tensors is 0.2 instead of 0.1: inner, 0.3 instead of 0.1: outer"
+    assert found.name == "another weight decay"
+    assert said in found.said
+
+
+WEIGHTS = {"inner": 0.2, "outer": 0.3}
