@@ -201,6 +201,11 @@ def rate_name(
         return None
     name, said = schedule_name(rates, expected, accumulation_steps)
     other, of_first = schedule_name(expected, rates, accumulation_steps)
+    own, right = (agreed(list(each.values())) for each in (rates, expected))
+    if own is not None and name == "sched-per-epoch":
+        name = ""  # it never changes
+    if right is not None and other == "sched-per-epoch":
+        other = ""
     if other == "sched-per-epoch":
         return turned(other, of_first)
     if name:
@@ -215,7 +220,6 @@ def rate_name(
             name = "sign-flipped"
         said = f"the learning rate of update {first} is {rates[first]} instead of {expected[first]}"
         return name, f"{said}, and {factor} times the right one in all"
-    own, right = (agreed(list(each.values())) for each in (rates, expected))
     constant = "the learning rate is {} in all updates"
     if own is not None and len(both) > 1:
         return "schedule-ignored", constant.format(own)
@@ -225,7 +229,8 @@ def rate_name(
         return turned(other, of_first)
     if right is not None and len(both) > 1:
         return turned("schedule-ignored", constant.format(right))
-    each = ", ".join(f"{rates[u]} instead of {expected[u]}" for u in both[:4])
+    off = [u for u in both if not rates[u].equals(expected[u])]
+    each = ", ".join(f"{rates[u]} instead of {expected[u]}" for u in off[:4])
     return OTHER_RATES, f"the learning rates are {each}"
 
 
