@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -52,7 +53,11 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         yield found(*turned(CLIPS["emptied"], SAID["emptied"]))
         return
     if right.kind == "unknown":
-        if not alike(clips_of(mine), clips):
+        if alike(clips_of(mine), clips):
+            return
+        if (parts := in_parts(clips_of(mine))) is not None:
+            yield found(*turned(PARTS, parts))
+        else:
             said = f"a gradient of norm {first.norm:.4g} is clipped otherwise than in the first run"
             yield found("clips in another way", said)
         return
@@ -91,6 +96,8 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
             name = CLIPS.get(own.kind, f"without {CLIPS.get(right.kind)}")
             yield found(name, SAID[own.kind].format(own.to))
         yield found(f"clips to {own.to}", f"a gradient is clipped to {own.to}, not {right.to}")
+    elif (parts := in_parts(clips)) is not None:
+        yield found(PARTS, parts)
     else:
         said = f"a gradient of norm {first.norm:.4g} is clipped in no known way"
         yield found("clips in another way", said)
@@ -226,6 +233,47 @@ SAID = {
 }
 
 
+# What it is called that tensors are clipped by several norms.
+PARTS = "clip-in-parts"
+
+
+def in_parts(clips: Sequence[Clip]) -> str | None:
+    """That tensors are clipped to one norm in several parts, as two optimizers do; or None.
+
+    What is multiplied alike in all updates is one part.
+    """
+    parts: list[list[str]] = []
+    names = sorted({name for clip in clips for name in clip.factors})
+    for name in names:
+        part = next((part for part in parts if multiplied_alike(clips, name, part[0])), None)
+        if part is None:
+            parts.append([name])
+        else:
+            part.append(name)
+    limits = []
+    for clip, part in product(clips, parts):
+        fits = [clip.factors[name] for name in part if name in clip.factors]
+        factor = agreed([each.coefficients[0] for each in fits])
+        if not all(each.exact for each in fits):
+            return None
+        if factor is not None and not factor.equals(1.0):
+            norm = norm_of({name: clip.norms.get(name, 0.0) for name in part})
+            limits.append(Number(factor.value * norm, (factor.error + clip.rounding) * norm))
+    to = agreed(limits)
+    if to is None or not 1 < len(parts) < len(names):
+        return None
+    each = "; ".join(f"{listed(part, 2)}" for part in parts[:3])
+    more = f"; and {len(parts) - 3} more" if len(parts) > 3 else ""
+    return f"tensors are clipped to {to} in {len(parts)} parts, not all together: {each}{more}"
+
+
+def multiplied_alike(clips: Sequence[Clip], one: str, other: str) -> bool:
+    """Whether two tensors have one factor in each update that shows both."""
+    both = [clip.factors for clip in clips if {one, other} <= clip.factors.keys()]
+    pairs = [(each[one].coefficients[0], each[other].coefficients[0]) for each in both]
+    return bool(pairs) and all(first.equals(second) for first, second in pairs)
+
+
 def alike(clips: Sequence[Clip], others: Sequence[Clip]) -> bool:
     """Whether two runs multiply gradients of one norm with the same factor, where they have any."""
     pairs = [(a, b) for a, b in zip(clips, others, strict=False) if a.update == b.update]
@@ -270,7 +318,10 @@ class Clip:
 
     @property
     def ratio(self) -> float:
-        """What the norm is afterwards, of what it was."""
+        """What the norm is afterwards, of what it was; by the factors where it is not shown."""
+        if not any(step.clipped is not None for step in self.steps.values()):
+            left = {n: f.coefficients[0].value * self.norms[n] for n, f in self.known.items()}
+            return norm_of({**self.norms, **left}) / self.norm if self.norm else 1.0
         before, after = (
             math.sqrt(sum(float((each**2).sum()) for each in arrays if each is not None))
             for arrays in (
@@ -278,8 +329,12 @@ class Clip:
                 [step.clipped for step in self.steps.values()],
             )
         )
-        shown = any(step.clipped is not None for step in self.steps.values())
-        return after / before if before and shown else 1.0
+        return after / before if before else 1.0
+
+    @property
+    def known(self) -> Mapping[str, Fit]:
+        """The factors of what there is a norm of."""
+        return {name: each for name, each in self.factors.items() if name in self.norms}
 
     @cached_property
     def factor(self) -> Number | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -277,10 +277,17 @@ class Identified:
         # Too few numbers show none of their own: they may have those of another tensor.
         known = [each for each in alone if each.fit.exact and math.isfinite(each.decay.error)]
         kinds = {(each.decay.short, each.gain.short): each for each in known}
+        beside: dict[int, dict[tuple[float, float], Average]] = {}
+        for each in known:  # of one update, what is clipped together is one kind
+            kind = each.decay.short, each.gain.short
+            beside.setdefault(each.step.update, {})[kind] = each
         for index, each in enumerate(alone):
             if not math.isfinite(each.decay.error) and each.step.kept_before[slot].any():
-                ways = (pulled(each, slot, like.decay, like.gain) for like in kinds.values())
-                alone[index] = next((way for way in ways if way is not each), each)
+                likes = (beside.get(each.step.update) or kinds).values()
+                ways = [pulled(each, slot, like.decay, like.gain) for like in likes]
+                found = [way for way in ways if way is not each]
+                # A pull explains any single number: the less there is of it, the better.
+                alone[index] = min(found, key=partial(pull_of, slot=slot), default=each)
         return alone
 
     @cached_property
@@ -488,6 +495,14 @@ def pulled(each: Average, slot: str, decay: Number, gain: Number) -> Average:
     if not fitted.exact:
         return each
     return Average(step, decay, gain, fitted.coefficients[0], fitted)
+
+
+def pull_of(each: Average, slot: str) -> float:
+    """How much of a moment is neither what it was nor its gradient."""
+    step = each.step
+    assert step.gradient is not None
+    kept = each.decay.value * step.kept_before[slot] + each.gain.value * step.gradient
+    return float(np.linalg.norm(step.kept[slot] - kept))
 
 
 def linear(
