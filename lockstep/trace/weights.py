@@ -114,7 +114,10 @@ def held(found: Fit, terms: Sequence[Array], rounding: float) -> Fit:
 def one_or_none(number: Number) -> float:
     """A weight, 1 or 0 if it may be that: what is added as it is rounds least.
 
-    In half precision 1/3 may be 0 in the worst case, and is none.
+    In half precision 1/3 may be 0 in the worst case, and is none. What may be anything is 1.
     """
-    near = (n for n in (1.0, 0.0) if number.equals(n) and abs(number.value - n) < NEAR)
+    anything = number.error >= 1.0
+    near = (
+        n for n in (1.0, 0.0) if number.equals(n) and (anything or abs(number.value - n) < NEAR)
+    )
     return next(near, number.value)

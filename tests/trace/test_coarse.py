@@ -94,6 +94,7 @@ def test_parameters_in_two_dtypes_are_no_others_that_somebody_should_write(tmp_p
     [
         (Number(0.3333, 0.4), 0.3333),  # it may be 0 in the worst case
         (Number(1 + 1e-5, 0.3), 1.0),
+        (Number(0.9, 19.0), 1.0),
         (Number(-1e-5, 0.3), 0.0),
         (Number(1 + 1e-5, 1e-6), 1 + 1e-5),
     ],
