@@ -291,6 +291,9 @@ def pulled(pair: Pair, both: Contributions, begun: Mapping[str, Array]) -> Pair 
     target = np.concatenate([second.ravel() for _, second in seen.values()])
     fitted, *_ = np.linalg.lstsq(np.stack(columns, axis=1), target, rcond=None)
     weights = dict(zip(names, fitted[1:].tolist(), strict=True))
+    sure = [weight for name, weight in weights.items() if seen[name][0].size >= PULLED]
+    if not all(any(math.isclose(w, n, rel_tol=0.1) for n in sure) for w in weights.values()):
+        return None  # some weight explains any number alone
     less = dict(both)
     for name, weight in weights.items():
         every = both[name]
