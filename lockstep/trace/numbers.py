@@ -26,6 +26,8 @@ DEPENDENT = 1e-13
 EVALUATED = 4 * 2.0**-53
 # How much more one element of a fit may count than another.
 RANGE = 1e-6
+# What is no more than this, and than its error, is 0.
+NOTHING = 1e-9
 # The smallest error of an element, in roundings of a typical one.
 LEAST = 1e-2
 
@@ -71,7 +73,8 @@ class Number:
         return Number(value, self.error / value)
 
     def __str__(self) -> str:
-        return worded(self.value, self.error)
+        nothing = abs(self.value) <= min(self.error, NOTHING)
+        return "0" if nothing else worded(self.value, self.error)
 
 
 def worded(value: float, error: float = 0.0) -> str:

@@ -82,3 +82,8 @@ def test_where_decay_and_gradient_cancel_an_average_of_squares_is_as_rough_as_th
     assert found.exact
     assert found.coefficients[1].equals(0.05)
     assert found.coefficients[1].error < 1e-4
+
+
+def test_a_number_that_may_be_0_is_written_as_0():
+    assert str(Number(-2e-18, 1e-7)) == "0"
+    assert str(Number(2e-12, 1e-15)) == "2e-12"
