@@ -109,6 +109,7 @@ def averaging_findings(mine: Trace, theirs: Trace, accumulation_steps: int) -> I
 
 def averaging_notes(mine: Trace, theirs: Trace) -> Iterator[str]:
     """What one run alone has shown."""
-    shown = [trace for trace in (mine, theirs) if phase_of(trace.updates[0])]
+    # In JAX it is kept as it is at the next update.
+    shown = [trace for trace in (mine, theirs) if any(map(phase_of, trace.updates))]
     if len(shown) == 1:
         yield f"an average of the parameters was recorded of {shown[0].folder.name} alone"

@@ -144,22 +144,39 @@ def counts_frozen(run: Identified) -> list[str]:
     return sorted(run.steps.left_alone & clips[0].norms.keys()) if acts else []
 
 
-def by_hand_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
-    """That the second run clips its sums to one norm before they are seen, and the first does not.
+def by_hand_findings(mine: Identified, theirs: Identified) -> list[Finding] | None:
+    """What is different where a run clips its sums before they are seen; None where none does.
 
-    Then several of them have just that norm, and none is larger.
+    The other one may clip behind that, where it is seen.
     """
-    right = way_of(mine)
-    norms = {update: norm_of(each) for update, each in theirs.norms.items() if each}
-    limit = max(norms.values(), default=0.0)
-    at = [update for update, norm in norms.items() if norm > (1 - NEAR) * limit]
-    if len(at) > 1 and not (right and right.to.equals(Number(limit, NEAR * limit))):
-        number = Number(limit, NEAR * limit)
-        name = "clips" if right is None else f"clips to {number}"
-        said = (
-            f"the sums of {len(at)} of {len(norms)} updates have a norm of {number}, and none more"
-        )
-        yield Finding(name, "clip", said, min(at), phase="accumulated")
+    sums = limit_of_sums(mine), limit_of_sums(theirs)
+    if sums == (None, None):
+        return None
+    right, own = (
+        known or (way.to if way is not None and way.kind == "together" else None)
+        for known, way in zip(sums, map(way_of, (mine, theirs)), strict=True)
+    )
+    if right is not None and own is not None and right.equals(own):
+        return []
+    if not all(known or clips_of(run) for known, run in zip(sums, (mine, theirs), strict=True)):
+        return None  # what the other one clips is not seen
+    name = "clip-ignored" if own is None else "clips" if right is None else f"clips to {own}"
+    which, limit = ("", own) if sums[1] is not None else ("in the first run, ", right)
+    said = f"{which}the sums of several updates have a norm of {limit}, and none more"
+    return [Finding(name, "clip", said, 1, phase="accumulated")]
+
+
+def limit_of_sums(run: Identified) -> Number | None:
+    """The norm that several of a run's sums have, which are others, if none has more."""
+    every = [each for each in run.norms.values() if each]
+    limit = max(map(norm_of, every), default=0.0)
+    at = [each for each in every if norm_of(each) > (1 - NEAR) * limit]
+    several = any(
+        abs(each.get(name, 0.0) - norm) > NEAR * limit
+        for each in at[1:]
+        for name, norm in at[0].items()
+    )
+    return Number(limit, NEAR * limit) if several else None
 
 
 def update_finding(
@@ -397,7 +414,7 @@ class Clip:
 def clipped_within(run: Identified, number: int, limit: float) -> dict[str, list[float]]:
     """With what weights micro-batches enter if each is clipped, or all so far, by their names.
 
-    Empty where the whole gradients were not kept.
+    Empty where the whole gradients were not kept, or none was shown.
     """
     update = run.steps.trace.updates[number - 1]
     gradients = []
@@ -408,6 +425,8 @@ def clipped_within(run: Identified, number: int, limit: float) -> dict[str, list
         if len(known) < len(names):
             return {}
         gradients.append(np.concatenate(known))
+    if not gradients:
+        return {}
     total, weights = np.zeros_like(gradients[0]), list[float]()
     for gradient in gradients:
         factor = min(1.0, limit / max(float(np.linalg.norm(total)), limit))

@@ -24,6 +24,7 @@ from lockstep.trace.clipping import (
     clip_findings,
     clips_of,
     frozen_findings,
+    limit_of_sums,
     masked_findings,
     update_finding,
     way_of,
@@ -267,11 +268,11 @@ def gradient_findings(
     if any(each.modules == LOSS for each in found):
         # Of another loss, the gradient may be of another size, too.
         weighed = [each for each in weighed if each.name not in unnamed]
-    if weighed and {each.name for each in weighed} <= unnamed:
-        alike = got_alike(first, second, matching, gradients)
-        one_factor = {each.name for each in weighed} == {"another factor"}
-        clipped = list(by_hand_findings(first, second)) if one_factor and not alike else []
-        if alike or clipped:
+    if {each.name for each in weighed} <= unnamed:
+        if weighed and got_alike(first, second, matching, gradients):
+            return gradients, found, True
+        clipped = by_hand_findings(first, second)
+        if clipped is not None:
             return gradients, found + clipped, True
     if any(each.name.endswith(REUSED) for each in weighed):
         found = [each for each in found if each.stage != "data"]
@@ -380,7 +381,7 @@ def unmatched(matching: Matching, known: Collection[str]) -> Iterator[str]:
 def clip_notes(mine: Identified, theirs: Identified) -> Iterator[str]:
     """What of clipping the runs did not exercise, or not show."""
     shown = clips_of(mine) and clips_of(theirs)
-    if shown and way_of(mine) is None:
+    if shown and way_of(mine) is None and limit_of_sums(mine) is None:
         count = len(theirs.steps.numbers)
         yield f"clipping never acted in these {count} updates: its threshold is not known"
     if not shown:

@@ -27,14 +27,15 @@ SIZES = np.array([0.5, 2.0, 0.5, 0.4, 2.0, 0.5])
 X = (NUMBERS.normal(size=(UPDATES, 8, 6)) * SIZES[:, None, None]).astype("float32")
 
 
-def loss_of(parameters, x):
+def loss_of(parameters, x, much=1.0):
     value, policy = (
         x @ parameters[f"{net}.weight"] + parameters[f"{net}.bias"] for net in ("critic", "policy")
     )
+    value = much * value**3 + value if much != 1.0 else value
     return ((value - 1) ** 2).mean() / 9 + (policy**2).mean() / 9
 
 
-def in_pytorch(folder):
+def in_pytorch(folder, limit=LIMIT):
     model = torch.nn.ParameterDict(
         {name.replace(".", "/"): torch.nn.Parameter(torch.tensor(a)) for name, a in START.items()}
     )
@@ -43,27 +44,36 @@ def in_pytorch(folder):
         for x in torch.tensor(X):
             optimizer.zero_grad()
             loss_of({n.replace("/", "."): p for n, p in model.items()}, x).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), LIMIT)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
             optimizer.step()
     return folder
 
 
-def in_jax(folder, clip):
+def in_jax(folder, clip, by_hand=False, much=1.0):
+    """Train; by_hand: clip in the loop, in which the recorder sees what comes of it alone."""
     parameters = {name: jax.numpy.asarray(array) for name, array in START.items()}
     recorder = lockstep.record.jax(folder)
-    optimizer = recorder.wrap(optax.chain(clip, optax.adam(RATE)))
-    gradient = recorder.gradient(jax.jit(jax.grad(loss_of)))
+    adam = optax.adam(RATE)
+    optimizer = recorder.wrap(adam if by_hand else optax.chain(clip, adam))
+    gradient = jax.jit(jax.grad(partial(loss_of, much=much)))
+    gradient = gradient if by_hand else recorder.gradient(gradient)
     state = optimizer.init(parameters)
     for x in X:
-        changes, state = optimizer.update(gradient(parameters, x), state, parameters)
+        found = gradient(parameters, x)
+        if by_hand:
+            found, _ = clip.update(found, clip.init(parameters))
+        changes, state = optimizer.update(found, state, parameters)
         parameters = optax.apply_updates(parameters, changes)
     recorder.close()
     return folder
 
 
+CLIP, NONE = optax.clip_by_global_norm(LIMIT), optax.identity()
+
+
 @pytest.fixture
 def runs(tmp_path):
-    clip = optax.clip_by_global_norm(LIMIT)
+    clip = CLIP
     nets = {name: name.split(".")[0] for name in START}
     return {
         "first": in_pytorch(tmp_path / "first"),
@@ -89,6 +99,28 @@ def test_a_clip_by_several_norms_is_told_with_its_parts(runs):
         back = compare_traces(runs["parts"], runs[name])
         assert (back.names, back.left) == ((f"without {PARTS}",), [])
     assert compare_traces(runs["parts"], runs["parts"]).verdict == "same"
+
+
+def test_a_clip_by_hand_is_held_against_one_that_is_seen_and_against_none(tmp_path):
+    by_hand = in_jax(tmp_path / "by hand", CLIP, by_hand=True)
+    hidden = in_jax(tmp_path / "hidden", CLIP)
+    seen, none = in_pytorch(tmp_path / "seen"), in_pytorch(tmp_path / "none", np.inf)
+    for other, named, back in (
+        (seen, (), ()),
+        (hidden, (), ()),
+        (none, ("clip-ignored",), ("clips",)),
+        (in_jax(tmp_path / "less", optax.clip_by_global_norm(0.3)), ("clips to 0.3",),
+         (f"clips to {LIMIT}",)),
+    ):  # fmt: skip
+        assert compare_traces(by_hand, other).names == named
+        assert compare_traces(other, by_hand).names == back
+
+
+def test_a_clip_by_hand_of_another_model_is_no_other_clip(tmp_path):
+    by_hand = in_jax(tmp_path / "by hand", CLIP, by_hand=True, much=0.3)
+    for other in (in_pytorch(tmp_path / "seen"), in_jax(tmp_path / "hidden", CLIP)):
+        for runs in ((by_hand, other), (other, by_hand)):
+            assert compare_traces(*runs).names == ("another gradient",)
 
 
 @pytest.mark.parametrize(
