@@ -33,6 +33,8 @@ def as_torch_keeps(run: Steps) -> Steps:
     if is_adamax(run):
         names = {"exp_avg_sq": "exp_inf"}
         run = replace(run, of={key: renamed(step, names) for key, step in run.of.items()})
+    if run.family == "adamax" and run.trace.framework == "keras":
+        return with_eps(run)
     if BUFFER not in run.slots:
         return run
     if run.family == "sgd":
@@ -65,6 +67,24 @@ def is_adamax(run: Steps) -> bool:
         for slot in ("exp_avg", "exp_avg_sq")
     )
     return bool(second.any()) and fit(second, [first], 0 * second).relative < OFF
+
+
+def with_eps(run: Steps) -> Steps:
+    """The same run of Keras' Adamax, whose eps is added to the norm where the rule divides by it.
+
+    In torch.optim and optax it is in what is kept of the norm.
+    """
+    eps = next((float(group["epsilon"]) for group in run.trace.groups if group.get("epsilon")), 0.0)
+
+    def added(kept: Mapping[str, Array]) -> Mapping[str, Array]:
+        # Both begin at 0.
+        return {name: a + eps if name == "exp_inf" and a.any() else a for name, a in kept.items()}
+
+    of = {
+        key: replace(step, kept=added(step.kept), kept_before=added(step.kept_before))
+        for key, step in run.of.items()
+    }
+    return replace(run, of=of)
 
 
 def renamed(step: Step, names: Mapping[str, str]) -> Step:

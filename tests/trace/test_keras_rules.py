@@ -98,6 +98,15 @@ def test_what_gets_no_gradient_keeps_the_number_that_its_state_begins_at(tmp_pat
     assert (found.verdict, found.names, found.left) == ("same", named, [])
 
 
+def test_the_eps_of_adamax_is_where_keras_has_it(tmp_path, monkeypatch):
+    """Which shows in small gradients, and was no known rule."""
+    monkeypatch.setitem(globals(), "Y", Y * 0 + np.float32(1e-6))
+    monkeypatch.setitem(globals(), "START", [array * np.float32(1e-2) for array in START])
+    in_keras(tmp_path / "b", "Adamax", [RATE / 100] * UPDATES, {})
+    found = check_trace(tmp_path / "b")
+    assert (found.verdict, found.names, found.left) == ("same", (), [])
+
+
 def test_a_first_rate_of_nothing_is_no_difference(tmp_path, monkeypatch) -> None:
     """Keras' momentum is then nothing, too, and says nothing of what went into it."""
     rates = [0.0, RATE, RATE, RATE, RATE]
