@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import permutations, product
 from typing import Literal
 
 import numpy as np
 
+from lockstep.trace.activations import before_activation
 from lockstep.trace.matching import Matching
 from lockstep.trace.reading import Array, Update
 
@@ -115,6 +117,12 @@ def parting(mine: Update, theirs: Update, matching: Matching, floor: float) -> P
         if (got := apart(*given, floor)) is not None:
             return Parting("between", module, tuple(before), missing, ahead, got)
         if (got := apart(module.outputs, other.outputs, floor)) is not None:
+            # A layer of Keras may have its activation inside, where it is PyTorch's next one.
+            near = partial(within, floor=floor)
+            plain = before_activation(*got, near, last=[module] == top(ours))
+            if plain is not None:
+                before.append(replace(module, outputs=(plain,)))
+                continue
             kind: Kind = "inside" if not all(given) or comparable(*given) else "around"
             return Parting(kind, module, tuple(before), missing, ahead, got)
         before.append(module)
@@ -226,6 +234,11 @@ def arranged(one: Array, other: Array) -> Array | None:
     if one.shape == other.shape and distance(one, found) > TURNED * distance(one, other):
         return other  # nothing shows that its axes are others
     return found
+
+
+def within(one: Array, other: Array, floor: float) -> bool:
+    """Whether two arrays are the same, but for rounding."""
+    return distance(one, other) <= floor
 
 
 def distance(one: Array, other: Array) -> float:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lockstep.record.writer import lattice
+from lockstep.trace.activations import ACTIVATIONS, IN_SINGLE
 from lockstep.trace.convolution import AROUND, Windows, channels_first, windows
 from lockstep.trace.forward import Module, Parting, distance
 from lockstep.trace.names import words
@@ -53,51 +54,13 @@ class Case:
 def explained(case: Case) -> Reason | None:
     """The name of a difference, where one of the layers has it."""
     ways = {
-        "inside": (normalised, turned, dense, convolved, scaled),
+        "inside": (normalised, turned, dense, with_activation, convolved, scaled),
         "between": (dropped, activated, attended, turned, scaled),
     }.get(case.parting.kind, ())
     return next((reason for way in ways if (reason := way(case)) is not None), None)
 
 
 # Activations.
-
-
-def gelu(x: Array, half: float = math.sqrt(0.5)) -> Array:
-    """x Phi(x); half: sqrt(1 / 2)."""
-    erf = np.vectorize(math.erf, otypes=[float])
-    return np.asarray(0.5 * x * (1 + erf(x * half)))
-
-
-def gelu_by_tanh(x: Array, cubic: float = 0.044715) -> Array:
-    """Its approximation; cubic: the weight of the cube."""
-    return np.asarray(0.5 * x * (1 + np.tanh(0.7978845608028654 * (x + cubic * x**3))))
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "no activation": lambda x: x,
-    "ReLU": lambda x: np.maximum(x, 0),
-    "GELU": gelu,
-    "GELU by tanh": gelu_by_tanh,
-    "GELU by sigmoid": lambda x: x * sigmoid(1.702 * x),
-    "SiLU": lambda x: x * sigmoid(x),
-    "tanh": np.tanh,
-    "sigmoid": sigmoid,
-    "leaky ReLU of 0.01": lambda x: np.where(x > 0, x, 0.01 * x),
-    "leaky ReLU of 0.2": lambda x: np.where(x > 0, x, 0.2 * x),
-    "ELU": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    "softplus": lambda x: np.logaddexp(x, 0),
-    "squared ReLU": lambda x: np.maximum(x, 0) ** 2,
-}
-# TensorFlow's constants are float32 before they are cast to what is computed in.
-IN_SINGLE: dict[str, Callable[[Array], Array]] = {
-    "GELU": lambda x: gelu(x, float(np.float32(math.sqrt(0.5)))),
-    "GELU by tanh": lambda x: gelu_by_tanh(x, float(np.float32(0.044715))),
-}
 
 
 def activation(case: Case, x: Array, got: Array) -> str | None:
@@ -113,11 +76,19 @@ def activated(case: Case) -> Reason | None:
         x = first(source.outputs)
         if x is None or x.size != case.parting.got[0].size:
             continue
-        here, there = (activation(case, x, got) for got in case.parting.got)
-        if here and there and here != there:
-            name = "gelu" if here.startswith("GELU") and there.startswith("GELU") else "activation"
-            return Reason(name, f"it has {there}, and {here} is right, behind {source.name}")
+        if (reason := another_activation(case, x, source.name)) is not None:
+            return reason
     return None
+
+
+def another_activation(case: Case, x: Array, name: str) -> Reason | None:
+    """One activation of an array here, another there."""
+    here, there = (activation(case, x, got) for got in case.parting.got)
+    if not here or not there or here == there:
+        return None
+    gelus = here.startswith("GELU") and there.startswith("GELU")
+    said = f"it has {there}, and {here} is right, behind {name}"
+    return Reason("gelu" if gelus else "activation", said)
 
 
 # Dropout.
@@ -194,6 +165,14 @@ def dense(case: Case) -> Reason | None:
     here = [name for name, array in made.items() if case.fits(array, case.parting.got[0])]
     there = [name for name, array in made.items() if case.fits(array, case.parting.got[1])]
     return kernel_reason(here, there, module.name)
+
+
+def with_activation(case: Case) -> Reason | None:
+    """A dense layer with another activation inside."""
+    module = case.parting.mine
+    made = (array for array in products(case, module).values())
+    found = (another_activation(case, array, module.name) for array in made)
+    return next((reason for reason in found if reason is not None), None)
 
 
 def kernel_reason(here: Sequence[str], there: Sequence[str], name: str) -> Reason | None:

@@ -75,3 +75,69 @@ def test_what_a_convolution_pads_with_and_where_is_named(tmp_path, pad, mode, sa
     (found,) = compare_traces(right, wrong).findings
     assert (found.name, found.modules) == ("convolution-padding", ("a",))
     assert said in found.said
+
+
+class Layer(nn.Linear):
+    """A dense layer with its activation inside, as Keras has it."""
+
+    activation = staticmethod(torch.relu)
+
+    def forward(self, x):
+        return self.activation(super().forward(x))
+
+
+class Tanh(Layer):
+    activation = staticmethod(torch.tanh)
+
+
+class Dense(nn.Module):
+    """Three layers; kind: the first one's, whose activation may be inside; scale: of its output."""
+
+    def __init__(self, kind=nn.Linear, scale=1.0, outside=torch.relu):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = kind(6, 8), nn.Linear(8, 8)
+        self.third = nn.Linear(8, 3)
+        self.outside, self.scale = outside if kind is nn.Linear else nn.Identity(), scale
+
+    def forward(self, x):
+        hidden = torch.tanh(self.second(self.outside(self.first(x))) * self.scale)
+        return self.third(hidden)
+
+
+def trained(folder, **given):
+    model = Dense(**given)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with record.torch(folder, model, optimizer, activations=True):
+        x = torch.tensor(X[..., 0, :])
+        model.double()(x).square().mean().backward()
+        optimizer.step()
+    return folder
+
+
+def test_an_activation_inside_of_a_layer_is_no_difference_of_its_own(tmp_path):
+    outside = trained(tmp_path / "outside"), trained(tmp_path / "scaled", scale=2.0)
+    inside = (
+        trained(tmp_path / "inside", kind=Layer),
+        trained(tmp_path / "inside, scaled", kind=Layer, scale=2.0),
+    )
+    assert compare_traces(outside[0], inside[0]).verdict == "same"
+    for runs in ((outside[0], inside[1]), (inside[0], outside[1]), (inside[1], outside[0])):
+        (found,) = compare_traces(*runs).findings
+        assert found.modules == ("second", "third")
+
+
+def test_another_activation_is_named_wherever_it_stands(tmp_path):
+    runs = {
+        "ReLU": (trained(tmp_path / "a"), trained(tmp_path / "b", kind=Layer)),
+        "tanh": (trained(tmp_path / "c", outside=torch.tanh), trained(tmp_path / "d", kind=Tanh)),
+    }
+    told = 0
+    for right, wrong in (("ReLU", "tanh"), ("tanh", "ReLU")):
+        for first in runs[right]:
+            for second in runs[wrong]:
+                (found,) = compare_traces(first, second).findings
+                assert found.name == "activation"
+                assert f"it has {wrong}, and {right} is right, behind first" in found.said
+                told += 1
+    assert told == 8
