@@ -5,6 +5,7 @@ PyTorch has two of them in each cell of an LSTM, Keras and flax one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any
@@ -19,8 +20,10 @@ Array = np.ndarray[Any, Any]
 # By the names of two tensors, those of the other side that their sum is.
 Added = Mapping[tuple[str, str], tuple[str, ...]]
 NAME = "two biases"
-# To how many digits two gradients are the same one.
-DIGITS = 5
+# To how many digits two gradients are the same one, and of how many numbers that says it.
+DIGITS, FEWEST = 5, 4
+# Of so many pairs and more somebody should name those that belong together.
+MOST = 1000
 
 
 def added(
@@ -37,19 +40,23 @@ def added(
     the gradients, which are the same for two that are added. That shows where the second begins at
     0, so that the first alone is the sum.
     """
+    biases = [name for name in left if mine[name].ndim == 1]
     both = {
         f"{one} + {two}": (one, two)
-        for one, two in combinations(left, 2)
+        for one, two in combinations(biases if other_left else [], 2)
         if holder(one) == holder(two) and mine[one].shape == mine[two].shape
     }
+    if len(both) > MOST:
+        both = {}
     sums = {name: mine[one] + mine[two] for name, (one, two) in both.items()}
     found = {
         both[name]: pieces.others
         for name, pieces in in_pieces(sums, {other: theirs[other] for other in other_left})
     }
     for one, others in known:
-        for two in left:
+        for two in biases:
             alike = holder(one) == holder(two) and mine[one].shape == mine[two].shape
+            alike = alike and mine[two].size >= FEWEST
             if alike and not mine[two].any() and aligned(hint.get(one), hint.get(two)) > DIGITS:
                 found[one, two] = others
     return found
@@ -67,6 +74,8 @@ def aligned(one: Array | None, other: Array | None) -> float:
     if not sizes:
         return 0.0
     cosine = min(1.0, abs(float((one * other).sum())) / sizes)
+    if math.isnan(cosine):
+        return 0.0
     return -float(np.log10(max(1 - cosine, 1e-6)))
 
 

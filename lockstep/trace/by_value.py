@@ -20,8 +20,12 @@ from lockstep.trace.steps import Step, Steps
 ROUNDINGS = 64
 # Smaller numbers than this part of the largest say nothing, nor do those that are as uncertain.
 SMALL, UNSURE = 1e-6, 1e-3
-# How uncertain one may be that is held against a limit.
-KNOWN = 0.1
+# In how many updates a clip is looked for.
+FIRST_ONES = 16
+# The rules that keep means, whose gain is what their decay leaves.
+MEANS = ("adam", "adamax", "rmsprop", "adadelta")
+# How uncertain one may be that is held against a limit; what nothing is divided by.
+KNOWN, TINY = 0.1, 1e-300
 # Of how many numbers it must be known that they were clipped, and that they were not.
 FEWEST = 3
 
@@ -39,17 +43,13 @@ def clipped_by_value(steps: Steps, other: Steps | None = None) -> Steps:
 
     other: another run's, whose limit it may be, where nearly all numbers are clipped.
     """
-    if steps.shows_clipped or not steps.numbers:
+    rounding = max((unit(step.dtype) for step in steps.of.values()), default=1.0)
+    if steps.shows_clipped or not steps.numbers or ROUNDINGS * rounding > KNOWN:
         return steps
-    each = [left(step, steps.family) for step in steps.at(steps.numbers[0]).values()]
-    known = [one for one in each if one is not None]
-    if not known:
-        return steps
-    rounding = max(unit(step.dtype) for step in steps.of.values())
-    every = Left(*map(np.concatenate, zip(*known, strict=True)))
-    limit = limit_of(every, rounding)
-    if limit is None and other is not None and (shown := limit_shown(other)) is not None:
-        limit = shown if made_with(every, shown, rounding) else None
+    limit = limit_read(steps, rounding)
+    if limit is None and other is not None and (shown := limit_shown(other)):
+        every = sizes(steps, steps.numbers[0])
+        limit = shown if every is not None and made_with(every, shown, rounding) else None
     if limit is None:
         return steps
     clipped = {
@@ -60,25 +60,67 @@ def clipped_by_value(steps: Steps, other: Steps | None = None) -> Steps:
     return replace(steps, of={**steps.of, **clipped})
 
 
-def left(step: Step, family: str) -> Left | None:
-    """What a first update shows of the sizes of its gradient's numbers; None where it does not."""
+def limit_read(steps: Steps, rounding: float) -> float | None:
+    """The limit, off the first update in which it acts; None where none is known to.
+
+    In later ones, what a mean has of its gradient is what is left beside its decay.
+    """
+    decay = 0.0
+    for number in steps.numbers[:FIRST_ONES]:
+        every = sizes(steps, number, decay)
+        if every is None:
+            return None
+        if (limit := limit_of(every, rounding)) is not None:
+            return limit
+        if not decay:
+            factor = factor_of(every, rounding)
+            if factor is None or steps.family not in MEANS:
+                return None
+            decay = 1 - factor if steps.family in FIRST else 1 - factor**2
+    return None
+
+
+def factor_of(every: Left, rounding: float) -> float | None:
+    """What all numbers' sizes are multiplied with, if nothing is clipped."""
+    sure = (every.gradient > 0) & (every.error < UNSURE * every.size)
+    if not sure.any():
+        return None
+    factor = float(np.median(every.size[sure] / every.gradient[sure]))
+    bound = ROUNDINGS * rounding * factor * every.gradient + 2 * every.error
+    return factor if (abs(every.size - factor * every.gradient) <= bound).all() else None
+
+
+def sizes(steps: Steps, number: int, decay: float = 0.0) -> Left | None:
+    """What an update shows of its gradients' sizes; None where it shows nothing."""
+    each = [left(step, steps.family, decay) for step in steps.at(number).values()]
+    known = [one for one in each if one is not None]
+    return Left(*map(np.concatenate, zip(*known, strict=True))) if known else None
+
+
+def left(step: Step, family: str, decay: float) -> Left | None:
+    """What an update shows of the sizes of a gradient's numbers; None where it does not.
+
+    decay: of the mean that the gradient goes into.
+    """
     if step.accumulated is None:
         return None
     first, second = FIRST.get(family, ""), SECOND.get(family, "sum")
     if first in step.kept:
-        if step.kept_before[first].any():
+        before = step.kept_before[first]
+        if before.any() and not decay:
             return None
-        size = abs(step.kept[first])
-        error = unit(step.dtype_of(first)) * size
+        size = abs(step.kept[first] - decay * before)
+        error = unit(step.dtype_of(first)) * (abs(step.kept[first]) + decay * abs(before))
     elif second in step.kept:
-        squares = step.kept[second] - step.kept_before[second]
-        size = np.sqrt(np.maximum(squares, 0.0))
-        rounding = unit(step.dtype_of(second)) * step.kept[second]
-        error = np.divide(rounding, size, out=np.sqrt(rounding), where=size > 0)
+        before = step.kept_before[second]
+        begins = decay if family in MEANS else 1.0
+        size = np.sqrt(np.maximum(step.kept[second] - begins * before, 0.0))
+        rounding = unit(step.dtype_of(second)) * (step.kept[second] + begins * before)
+        error = rounding / np.maximum(size, np.sqrt(rounding) + TINY)
     else:
         size = abs(step.after - step.before)
         error = unit(step.dtype) * (abs(step.after) + abs(step.before))
-    return Left(*(array.ravel() for array in (abs(step.accumulated), size, error)))
+    return Left(*(np.ravel(array) for array in (abs(step.accumulated), size, error)))
 
 
 def limit_of(every: Left, rounding: float) -> float | None:
@@ -100,7 +142,7 @@ def limit_of(every: Left, rounding: float) -> float | None:
 def made_with(every: Left, limit: float, rounding: float) -> bool:
     """Whether a clip to a value, times one factor, explains all sizes."""
     clipped = np.minimum(every.gradient, limit)
-    sure = every.error < KNOWN * every.size
+    sure = (every.error < KNOWN * every.size) & (clipped > 0)
     if not sure.any():
         return False
     made = clipped * float(np.median(every.size[sure] / clipped[sure]))
@@ -109,10 +151,10 @@ def made_with(every: Left, limit: float, rounding: float) -> bool:
 
 
 def limit_shown(steps: Steps) -> float | None:
-    """To which value the numbers of a first update are seen to be clipped; None if they are not."""
+    """To which value the numbers of a run are seen to be clipped; None if they are not."""
     each = [
         (step.accumulated, step.clipped)
-        for step in steps.at(steps.numbers[0]).values()
+        for step in steps.of.values()
         if step.accumulated is not None and step.clipped is not None
     ]
     limit = max((float(abs(clipped).max(initial=0.0)) for _, clipped in each), default=0.0)

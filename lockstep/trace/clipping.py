@@ -138,10 +138,14 @@ def frozen_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
 
 
 def counts_frozen(run: Identified) -> list[str]:
-    """The frozen tensors whose gradients are in the norm by which a run clips."""
+    """The frozen tensors whose gradients must be in the norm by which a run clips."""
     way, clips = way_of(run), clips_of(run)
-    acts = way is not None and way.kind == "together"
-    return sorted(run.steps.left_alone & clips[0].norms.keys()) if acts else []
+    frozen = run.steps.left_alone
+    if way is None or way.kind != "together" or not frozen:
+        return []
+    less = way_in(clips_without(run, frozen))
+    alike = less is not None and less.kind == "together"
+    return [] if alike else sorted(frozen & clips[0].norms.keys())
 
 
 def by_hand_findings(mine: Identified, theirs: Identified) -> list[Finding] | None:
@@ -149,17 +153,20 @@ def by_hand_findings(mine: Identified, theirs: Identified) -> list[Finding] | No
 
     The other one may clip behind that, where it is seen.
     """
-    sums = limit_of_sums(mine), limit_of_sums(theirs)
-    if sums == (None, None):
-        return None
-    right, own = (
-        known or (way.to if way is not None and way.kind == "together" else None)
-        for known, way in zip(sums, map(way_of, (mine, theirs)), strict=True)
-    )
-    if right is not None and own is not None and right.equals(own):
-        return []
+    sums, ways = [limit_of_sums(mine), limit_of_sums(theirs)], [way_of(mine), way_of(theirs)]
+    if sums == [None, None] or any(s and w for s, w in zip(sums, ways, strict=True)):
+        return None  # what is clipped twice is told by what is seen
     if not all(known or clips_of(run) for known, run in zip(sums, (mine, theirs), strict=True)):
         return None  # what the other one clips is not seen
+    for way, less in zip(ways, ("without ", ""), strict=True):
+        if way is not None and way.kind != "together":
+            name = f"{less}{CLIPS[way.kind]}" if way.kind in CLIPS else "clips in another way"
+            said = SAID.get(way.kind, "a gradient is clipped in no known way").format(way.to)
+            which = "in the first run, " if less else ""
+            return [Finding(name, "clip", f"{which}{said}", 1, phase="accumulated")]
+    right, own = (s or (w.to if w else None) for s, w in zip(sums, ways, strict=True))
+    if right is not None and own is not None and right.equals(own):
+        return []
     name = "clip-ignored" if own is None else "clips" if right is None else f"clips to {own}"
     which, limit = ("", own) if sums[1] is not None else ("in the first run, ", right)
     said = f"{which}the sums of several updates have a norm of {limit}, and none more"
@@ -431,7 +438,7 @@ def clipped_within(run: Identified, number: int, limit: float) -> dict[str, list
     for gradient in gradients:
         factor = min(1.0, limit / max(float(np.linalg.norm(total)), limit))
         total, weights = total * factor + gradient, [each * factor for each in weights] + [1.0]
-    alone = [min(1.0, limit / float(np.linalg.norm(each))) for each in gradients]
+    alone = [min(1.0, limit / (float(np.linalg.norm(each)) or limit)) for each in gradients]
     return {"clip-per-microbatch": weights, "clip-each-microgradient": alone}
 
 
@@ -441,10 +448,12 @@ def clips_of(run: Identified) -> list[Clip]:
     Gradients of frozen tensors are in the norm, unless all is clipped together without these.
     """
     clips = clips_without(run, frozenset())
-    if run.steps.left_alone and (one := way_in(clips)) is not None and one.kind != "together":
+    if run.steps.left_alone and (one := way_in(clips)) is not None:
         others = clips_without(run, run.steps.left_alone)
-        if (other := way_in(others)) is not None and other.kind == "together":
-            return others
+        other = way_in(others)
+        if other is not None and other.kind == "together":
+            fewer = other.to.digits < one.to.digits
+            return others if fewer or one.kind != "together" else clips
     return clips
 
 
@@ -457,7 +466,7 @@ def clips_without(run: Identified, names: Collection[str]) -> list[Clip]:
         factors = {
             name: fitted
             for name, fitted in every.get(update, {}).items()
-            if fitted.coefficients[0].error < SHOWN
+            if fitted.coefficients[0].error < SHOWN * max(1.0, abs(fitted.coefficients[0].value))
         }
         norms = {n: norm for n, norm in run.norms.get(update, {}).items() if n not in names}
         if factors and norms:
@@ -479,7 +488,7 @@ class Way:
 
     def factor(self, norm: float) -> Number:
         """What a gradient of this norm is multiplied with."""
-        if norm + self.epsilon <= self.to.value:
+        if not norm + self.epsilon or norm + self.epsilon <= self.to.value:
             return NOTHING
         return self.to.over(Number(norm + self.epsilon, 0.0))
 

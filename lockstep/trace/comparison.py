@@ -75,6 +75,7 @@ from lockstep.trace.updates import (
     still_findings,
     uneven,
 )
+from lockstep.trace.whole import still_at
 from lockstep.trace.windows import REUSED, SKIPPED, UNNAMED, skip_findings, window_findings
 
 Verdict = Literal["same", "differs"]
@@ -223,7 +224,10 @@ def compared(
     sums = moving(matching.added, frozen), moving(matching.other_added, frozen)
     found += added_findings(*sums)
     known = {name for each in sums for name in (*names_of(each), *others_of(each))}
-    left += unmatched(matching, frozen | known)
+    unmoved = {
+        name for name, places in matching.free.items() if still_at(theirs.updates, name, places)
+    }
+    left += unmatched(matching, frozen | known | unmoved)
     coarse = first.steps.coarse or second.steps.coarse
     said += coarse_notes(coarse)
     return Comparison(
@@ -374,8 +378,8 @@ def unmatched(matching: Matching, known: Collection[str]) -> Iterator[str]:
     for name in matching.other_left:
         if name not in {*known, *matching.copies}:
             yield f"{name} of the other run has no counterpart"
-    for name in set(matching.free) - set(known):
-        yield f"{matching.free[name]} numbers of {name} of the other run have no counterpart"
+    for name in sorted(set(matching.free) - set(known)):
+        yield f"{len(matching.free[name])} numbers of {name} of the other run have no counterpart"
 
 
 def clip_notes(mine: Identified, theirs: Identified) -> Iterator[str]:

@@ -206,12 +206,8 @@ def comparable(here: Sequence[Array], there: Sequence[Array]) -> bool:
 
 def without_zeros(array: Array) -> Array:
     """An array without what is around it, if that is zeros."""
-    found = np.nonzero(array)
-    return (
-        array[tuple(slice(each.min(), each.max() + 1) for each in found)]
-        if found[0].size
-        else array
-    )
+    places = np.nonzero(array) if array.ndim else ()
+    return array[tuple(slice(each.min(), each.max() + 1) for each in places if each.size)]
 
 
 def alike(one: Array, other: Array, floor: float) -> bool:

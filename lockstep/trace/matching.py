@@ -71,8 +71,8 @@ class Matching:
     matches: by the first side's names; left, other_left: what has no counterpart, by side; nearest:
     of what is left on the first side, the name that looks most like it; copies, own_copies: of what
     is left on the other side, and on the first one, the first side's tensor that it is a copy of;
-    free: of the other side's tensors that are matched in part, how many numbers are not; added,
-    other_added: of what is left, the biases of which two are one on the other side.
+    free: of the other side's tensors that are matched in part, the flat indices of what is not;
+    added, other_added: the biases of which two are one on the other side.
     """
 
     matches: Mapping[str, Match]
@@ -81,7 +81,7 @@ class Matching:
     nearest: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
     own_copies: Mapping[str, str] = field(default_factory=dict)
-    free: Mapping[str, int] = field(default_factory=dict)
+    free: Mapping[str, Array] = field(default_factory=dict)
     added: Added = field(default_factory=dict)
     other_added: Added = field(default_factory=dict)
 
@@ -138,7 +138,7 @@ def matched(
     nearest = {
         name: max(other_left, key=lambda o: (likeness(name, o), o)) for name in left if other_left
     }
-    free = {other: len(places) for other, places in free_places(found, theirs).items()}
+    free = free_places(found, theirs)
     copies, own_copies = (
         {
             copy: name
@@ -271,7 +271,7 @@ def next_to(
 
     Keras has both biases of a GRU in one tensor, of which one may be drawn and one begin at 0.
     """
-    lone = {name for name in mine if name not in found and constant(mine[name])}
+    lone = [name for name in mine if name not in found and constant(mine[name])]
     for other, free in free_places(found, theirs).items():
         flat = theirs[other].ravel()
         for match in [each for each in found.values() if each.others == (other,)]:

@@ -6,7 +6,7 @@ A row of an embedding is one of thousands: what is different in it alone is not 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +127,17 @@ def arranged(update: Update, phase: str, match: Match) -> Array | None:
 def stored(update: Update, phase: str, name: str) -> Array | None:
     """An array as the file has it; None where there is none."""
     return update.stored(phase, name) if name in update.phases.get(phase, ()) else None
+
+
+def still_at(updates: Iterable[Update], name: str, places: Array) -> bool:
+    """Whether some numbers of a tensor never move, as rows that pad a vocabulary need not."""
+    seen = [(stored(each, "before", name), stored(each, "after", name)) for each in updates]
+    whole = [
+        (before.ravel()[places], after.ravel()[places])
+        for before, after in seen
+        if before is not None and after is not None and before.size > places.max() < after.size
+    ]
+    return bool(whole) and all(np.array_equal(before, after) for before, after in whole)
 
 
 def sampled(array: Array) -> Array:

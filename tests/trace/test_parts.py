@@ -22,6 +22,7 @@ START = {
     "policy.weight": NUMBERS.normal(size=(6, 3)), "policy.bias": NUMBERS.normal(size=3),
 }  # fmt: skip
 START = {name: array.astype("float32") for name, array in START.items()}
+CLIP, NONE = optax.clip_by_global_norm(LIMIT), optax.identity()
 # Some gradients are clipped, and others are not.
 SIZES = np.array([0.5, 2.0, 0.5, 0.4, 2.0, 0.5])
 X = (NUMBERS.normal(size=(UPDATES, 8, 6)) * SIZES[:, None, None]).astype("float32")
@@ -49,12 +50,12 @@ def in_pytorch(folder, limit=LIMIT):
     return folder
 
 
-def in_jax(folder, clip, by_hand=False, much=1.0):
-    """Train; by_hand: clip in the loop, in which the recorder sees what comes of it alone."""
+def in_jax(folder, clip, by_hand=False, much=1.0, behind=NONE):
+    """Train; by_hand: clip in the loop, of which what is left is seen; behind: a second clip."""
     parameters = {name: jax.numpy.asarray(array) for name, array in START.items()}
     recorder = lockstep.record.jax(folder)
     adam = optax.adam(RATE)
-    optimizer = recorder.wrap(adam if by_hand else optax.chain(clip, adam))
+    optimizer = recorder.wrap(optax.chain(behind if by_hand else clip, adam))
     gradient = jax.jit(jax.grad(partial(loss_of, much=much)))
     gradient = gradient if by_hand else recorder.gradient(gradient)
     state = optimizer.init(parameters)
@@ -66,9 +67,6 @@ def in_jax(folder, clip, by_hand=False, much=1.0):
         parameters = optax.apply_updates(parameters, changes)
     recorder.close()
     return folder
-
-
-CLIP, NONE = optax.clip_by_global_norm(LIMIT), optax.identity()
 
 
 @pytest.fixture
@@ -134,3 +132,19 @@ def test_a_clip_by_hand_of_another_model_is_no_other_clip(tmp_path):
 def test_a_rate_that_never_changes_is_no_schedule_of_epochs(own, right, name):
     own, right = ({u: Number(each, 1e-9) for u, each in enumerate(r, 1)} for r in (own, right))
     assert partial(rate_name, accumulation_steps=1)(own, right)[0] == name
+
+
+def test_a_second_clip_behind_one_by_hand_is_told(tmp_path):
+    runs = [
+        in_jax(tmp_path / "once", CLIP, by_hand=True),
+        in_jax(tmp_path / "twice", CLIP, by_hand=True, behind=optax.clip(0.05)),
+    ]
+    assert compare_traces(*runs).verdict == "differs"
+    assert compare_traces(*runs[::-1]).verdict == "differs"
+
+
+def test_a_clip_of_another_kind_beside_one_by_hand_has_its_name(tmp_path):
+    by_hand = in_jax(tmp_path / "by hand", CLIP, by_hand=True)
+    value = in_jax(tmp_path / "value", optax.clip(0.2))
+    assert compare_traces(by_hand, value).names == ("clip-by-value",)
+    assert compare_traces(value, by_hand).names == ("without clip-by-value",)
