@@ -275,7 +275,8 @@ class Identified:
         if decay is not None and gain is not None:
             return [pulled(each, slot, decay, gain) for each in alone]
         # Too few numbers show none of their own: they may have those of another tensor.
-        known = [each for each in alone if each.fit.exact and math.isfinite(each.decay.error)]
+        sure = [each for each in alone if math.isfinite(each.decay.error + each.gain.error)]
+        known = [each for each in sure if each.fit.exact]
         kinds = {(each.decay.short, each.gain.short): each for each in known}
         beside: dict[int, dict[tuple[float, float], Average]] = {}
         for each in known:  # of one update, what is clipped together is one kind

@@ -228,6 +228,8 @@ def convolved(case: Case) -> Reason | None:
         if (arrays := channels_first(x, kernel, got)) is None:
             return None
         given, weights, y = arrays
+        if bias is not None and bias.size != len(weights):
+            return None
         made = y if bias is None else y - bias.reshape(-1, *(1 for _ in y.shape[2:]))
         found.append([*windows(given, weights, made, case.floor)])
     here, there = found

@@ -135,9 +135,10 @@ class Steps:
         Otherwise "".
         """
         for step in self.of.values():
+            if step.dtype not in HALF or step.name in self.still:
+                continue
             rounds = unit(step.dtype) * (abs(step.before) + abs(step.after))
-            by = float(np.linalg.norm(step.after - step.before))
-            if step.dtype in HALF and step.name not in self.still and by < np.linalg.norm(rounds):
+            if np.linalg.norm(step.after - step.before) < np.linalg.norm(rounds):
                 return step.dtype
         return ""
 

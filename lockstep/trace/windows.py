@@ -20,10 +20,13 @@ SKIPPED = "windows left out"
 
 def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     """A window that one of the runs takes no step for."""
+    excused = 0
     for update in sorted(mine.left_out.keys() & theirs.left_out.keys()):
-        more = theirs.left_out[update] - mine.left_out[update]
+        more = theirs.left_out[update] - mine.left_out[update] - excused
         runs = (theirs, mine) if more > 0 else (mine, theirs)
-        if more and not of_other_losses(*runs, update):
+        if more and of_other_losses(*runs, update):
+            excused += more
+        elif more:
             run, which = (theirs, "") if more > 0 else (mine, "the first run left out, ")
             why = (
                 ", as a loss scaler does after a gradient that is not finite"
@@ -45,6 +48,8 @@ def of_other_losses(run: Identified, other: Identified, update: int) -> bool:
     taken = [data for each in other.steps.trace.updates for data in data_of(each)]
     return bool(
         window.lost
+        and window.kept
+        and taken
         and all(window.kept)
         and all(taken)
         and not any(shared(lost, each) for lost in window.data[: window.lost] for each in taken)

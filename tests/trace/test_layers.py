@@ -339,3 +339,15 @@ def test_the_windows_of_a_convolution_are_found(numbers, dtype, places, groups, 
         elif begin == other:
             assert "it pads its input with" in reason.said
     assert told > 10
+
+
+def test_layers_of_an_ensemble_in_one_tensor_are_no_convolution(numbers):
+    """(ensemble, in, out), with a bias of each."""
+    kernel, bias = numbers.standard_normal((3, 6, 4)), numbers.standard_normal((3, 1, 4))
+    x = numbers.standard_normal((3, 7, 6))
+    made = x @ kernel + bias
+    own = {"weight": kernel, "bias": bias}
+    assert (
+        explained(case("inside", Module("critics", (x,), ()), (made, np.tanh(made)), own=own))
+        is None
+    )
