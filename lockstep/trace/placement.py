@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -72,16 +73,19 @@ def is_adamax(run: Steps) -> bool:
 def with_eps(run: Steps) -> Steps:
     """The same run of Keras' Adamax, whose eps is added to the norm where the rule divides by it.
 
-    In torch.optim and optax it is in what is kept of the norm.
+    In torch.optim and optax it is in what is kept of the norm, of which beta2 is left an update on.
     """
-    eps = next((float(group["epsilon"]) for group in run.trace.groups if group.get("epsilon")), 0.0)
+    group: Mapping[str, Any] = next((g for g in run.trace.groups if g.get("epsilon")), {})
+    eps, beta = float(group.get("epsilon", 0.0)), float(group.get("beta_2") or 1.0)
 
-    def added(kept: Mapping[str, Array]) -> Mapping[str, Array]:
+    def added(kept: Mapping[str, Array], more: float) -> Mapping[str, Array]:
         # Both begin at 0.
-        return {name: a + eps if name == "exp_inf" and a.any() else a for name, a in kept.items()}
+        return {name: a + more if name == "exp_inf" and a.any() else a for name, a in kept.items()}
 
     of = {
-        key: replace(step, kept=added(step.kept), kept_before=added(step.kept_before))
+        key: replace(
+            step, kept=added(step.kept, eps), kept_before=added(step.kept_before, eps / beta)
+        )
         for key, step in run.of.items()
     }
     return replace(run, of=of)

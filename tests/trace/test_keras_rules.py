@@ -102,6 +102,7 @@ def test_the_eps_of_adamax_is_where_keras_has_it(tmp_path, monkeypatch):
     """Which shows in small gradients, and was no known rule."""
     monkeypatch.setitem(globals(), "Y", Y * 0 + np.float32(1e-6))
     monkeypatch.setitem(globals(), "START", [array * np.float32(1e-2) for array in START])
+    monkeypatch.setitem(globals(), "X", X * np.float32([1, 1, 1, 1, 0]))
     in_keras(tmp_path / "b", "Adamax", [RATE / 100] * UPDATES, {})
     found = check_trace(tmp_path / "b")
     assert (found.verdict, found.names, found.left) == ("same", (), [])
