@@ -149,7 +149,8 @@ class Problem:
             # In C order, whatever it came in: files hold memory as it lies.
             kind = np.asarray(value).dtype.kind
             require(kind not in "bcMm", f"{where}: must hold real numbers")
-            array: Array = np.array(value, dtype=self.dtype, order="C")
+            with np.errstate(over="ignore"):  # what the dtype does not hold is refused below
+                array: Array = np.array(value, dtype=self.dtype, order="C")
         except ProblemError:
             raise
         except (TypeError, ValueError, OverflowError) as error:
