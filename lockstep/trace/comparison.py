@@ -241,7 +241,8 @@ def gradient_findings(
 ) -> tuple[list[Pair], list[Finding], bool]:
     """The gradients that can be compared, and what is different up to their sum.
 
-    And whether both rules get the same all the same, as where one run clips before its sum is seen.
+    And whether clipping is told with them: where both rules get the same, or a run clips before its
+    sum is seen.
     rounding: how far that alone takes gradients apart, of their norm.
     """
     mine, theirs = first.steps.trace, second.steps.trace
@@ -289,8 +290,8 @@ def update_findings(
 ) -> tuple[list[Finding], list[str], list[str]]:
     """What is different from clipping on, what no rule explains, and what clipping did not show.
 
-    skipped: whether one of the runs takes no step for a window; by_hand: whether one clips before
-    its sum is seen, and the other as much.
+    skipped: whether one of the runs takes no step for a window; by_hand:
+    whether clipping is told already, with the gradients.
     """
     mine, theirs = first.steps.trace, second.steps.trace
     accumulation = max(each.micro_batches for each in (*mine.updates, *theirs.updates))
