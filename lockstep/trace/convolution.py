@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
 # What is around an input, by numpy.pad's names.
-AROUND = {
+Around = Literal["constant", "edge", "reflect", "wrap"]
+AROUND: dict[Around, str] = {
     "constant": "zeros", "edge": "its edge", "reflect": "its reflection", "wrap": "its other end",
 }  # fmt: skip
 # How many places are made at once.
@@ -28,7 +29,7 @@ class Windows(NamedTuple):
 
     strides: tuple[int, ...]
     ahead: tuple[int, ...]
-    around: str
+    around: Around
 
 
 def channels_first(x: Array, kernel: Array, y: Array) -> tuple[Array, Array, Array] | None:
@@ -67,7 +68,7 @@ def windows(x: Array, kernel: Array, y: Array, floor: float) -> Iterator[Windows
     for around in AROUND:
         if around == "reflect" and np.any(np.greater_equal(wide, given.shape[1:])):
             continue  # a reflection is shorter than what it is of
-        padded = np.pad(given, [(0, 0), *((w, w) for w in wide)], around)  # type: ignore[call-overload]
+        padded = np.pad(given, [(0, 0), *((w, w) for w in wide)], around)
         for each in product(*map(steps, given.shape[1:], kernel.shape[2:], got.shape[1:])):
             strides, ahead = zip(*each, strict=True)
             form = Windows(strides, ahead, around)
