@@ -201,11 +201,6 @@ def rate_name(
         return None
     name, said = schedule_name(rates, expected, accumulation_steps)
     other, of_first = schedule_name(expected, rates, accumulation_steps)
-    own, right = (agreed(list(each.values())) for each in (rates, expected))
-    if own is not None and name == "sched-per-epoch":
-        name = ""  # it never changes
-    if right is not None and other == "sched-per-epoch":
-        other = ""
     if other == "sched-per-epoch":
         return turned(other, of_first)
     if name:
@@ -220,6 +215,7 @@ def rate_name(
             name = "sign-flipped"
         said = f"the learning rate of update {first} is {rates[first]} instead of {expected[first]}"
         return name, f"{said}, and {factor} times the right one in all"
+    own, right = (agreed(list(each.values())) for each in (rates, expected))
     constant = "the learning rate is {} in all updates"
     if own is not None and len(both) > 1:
         return "schedule-ignored", constant.format(own)
@@ -254,7 +250,9 @@ def schedule_name(
     for at, words in ((lambda u: u + 1, "one update early"), (lambda u: u - 1, "one update late")):
         if are(at, 2):
             return "sched-off-by-one", f"the learning rate comes {words}"
-    for n in range(2, len(rates)):
+    # A rate that never changes does so after no number of updates.
+    changes = agreed(list(rates.values())) is None
+    for n in range(2, len(rates) if changes else 0):
         if are(partial(every, n), len(rates)):
             said = f"the learning rate changes every {n} updates, as a schedule of epochs does"
             return "sched-per-epoch", said
