@@ -286,7 +286,7 @@ def in_parts(clips: Sequence[Clip]) -> str | None:
     to = agreed(limits)
     if to is None or not 1 < len(parts) < len(names):
         return None
-    each = "; ".join(f"{listed(part, 2)}" for part in parts[:3])
+    each = "; ".join(listed(part, 2) for part in parts[:3])
     more = f"; and {len(parts) - 3} more" if len(parts) > 3 else ""
     return f"tensors are clipped to {to} in {len(parts)} parts, not all together: {each}{more}"
 

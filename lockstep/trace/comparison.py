@@ -343,7 +343,6 @@ def parameters_matched(
 
     A run that was resumed begins where the first one was.
     """
-    runs = mine, theirs
     others, hint = theirs.begins, theirs.first("accumulated")
     for number in range(1, len(mine.updates) + 1):
         begins = mine if number == 1 else mine.since(number)
@@ -354,7 +353,9 @@ def parameters_matched(
         drawn = [name for name, array in values.items() if not constant(array)]
         if not drawn or any(name not in found.left for name in drawn):
             return begins, found
-    first, second = ({run.updates[0].dtype("before", n) for n in run.begins} for run in runs)
+    first, second = (
+        {run.updates[0].dtype("before", n) for n in run.begins} for run in (mine, theirs)
+    )
     if first != second and {*first, *second} & {*HALF}:
         raise TraceError(
             f"the parameters of {mine.folder} are in {listed(sorted(first))}, and those of"
