@@ -6,6 +6,7 @@ one factor. Of numbers that were clipped less is left, and of all of them the sa
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -73,21 +74,11 @@ def limit_read(steps: Steps, rounding: float) -> float | None:
         if (limit := limit_of(every, rounding)) is not None:
             return limit
         if not decay:
-            factor = factor_of(every, rounding)
+            factor = made_with(every, math.inf, rounding)
             if factor is None or steps.family not in MEANS:
                 return None
             decay = 1 - factor if steps.family in FIRST else 1 - factor**2
     return None
-
-
-def factor_of(every: Left, rounding: float) -> float | None:
-    """What all numbers' sizes are multiplied with, if nothing is clipped."""
-    sure = (every.gradient > 0) & (every.error < UNSURE * every.size)
-    if not sure.any():
-        return None
-    factor = float(np.median(every.size[sure] / every.gradient[sure]))
-    bound = ROUNDINGS * rounding * factor * every.gradient + 2 * every.error
-    return factor if (abs(every.size - factor * every.gradient) <= bound).all() else None
 
 
 def sizes(steps: Steps, number: int, decay: float = 0.0) -> Left | None:
@@ -139,15 +130,15 @@ def limit_of(every: Left, rounding: float) -> float | None:
     return Number(limit, error).short if made_with(every, limit, rounding) else None
 
 
-def made_with(every: Left, limit: float, rounding: float) -> bool:
-    """Whether a clip to a value, times one factor, explains all sizes."""
+def made_with(every: Left, limit: float, rounding: float) -> float | None:
+    """The factor that explains all sizes, behind a clip to a value; None if none does."""
     clipped = np.minimum(every.gradient, limit)
     sure = (every.error < KNOWN * every.size) & (clipped > 0)
     if not sure.any():
-        return False
-    made = clipped * float(np.median(every.size[sure] / clipped[sure]))
-    bound = ROUNDINGS * rounding * made + 2 * every.error
-    return bool((abs(every.size - made) <= bound).all())
+        return None
+    factor = float(np.median(every.size[sure] / clipped[sure]))
+    bound = ROUNDINGS * rounding * factor * clipped + 2 * every.error
+    return factor if (abs(every.size - factor * clipped) <= bound).all() else None
 
 
 def limit_shown(steps: Steps) -> float | None:
