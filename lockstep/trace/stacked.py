@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lockstep.trace.pieces import without
+
 Array = np.ndarray[Any, Any]
 
 
@@ -36,8 +38,7 @@ def stacks(
         for axis, length in enumerate(array.shape)
         if length == len(layers) and (array == array.flat[0]).all()
         if all(
-            other[each].shape == array.shape[:axis] + array.shape[axis + 1 :]
-            and (other[each] == array.flat[0]).all()
+            axis in without(array.shape, other[each].shape) and (other[each] == array.flat[0]).all()
             for each in layers
         )
     ]
