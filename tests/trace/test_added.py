@@ -56,7 +56,9 @@ def test_two_biases_that_both_move_are_told_and_nothing_else(tmp_path, begin):
     for each, tensors in ((found, {"bias"}), (back, {"bias_ih", "bias_hh"})):
         assert (each.names, each.left, set(each.findings[0].tensors)) == ((NAME,), [], tensors)
         assert "their sum twice as far" in each.findings[0].said
-        assert "no counterpart" not in html(each)
+        page = html(each)
+        assert "no counterpart" not in page
+        assert (page.count("<tr>"), page.count('<tr class="differs">')) == (1 + 2, 1)
 
 
 def test_one_of_two_biases_that_never_moves_is_no_difference(tmp_path):
