@@ -15,6 +15,7 @@ from lockstep.trace.comparison import Comparison, size
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import ordered
 from lockstep.trace.floor import coarse_notes
+from lockstep.trace.frozen import skipped, without
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy
 from lockstep.trace.matching import Match, Matching
@@ -51,7 +52,8 @@ def check_trace(folder: str | Path) -> Comparison:
             " hold the run against; name a second run"
         )
     whole = clipped_by_value(as_torch_keeps(steps(trace)))
-    run = Identified(awake(whole, lazy(whole)), Optimizer(), eps=trace.by_tensor("eps"))
+    moved = without(awake(whole, lazy(whole)), skipped(whole))
+    run = Identified(moved, Optimizer(), eps=trace.by_tensor("eps"))
     run.optimizer = settings_of(run.steps, run)
     accumulation = max(update.micro_batches for update in trace.updates)
     expected = rates_of(run, None)

@@ -44,6 +44,7 @@ from lockstep.trace.floor import (
     seen,
 )
 from lockstep.trace.forward import LOSS
+from lockstep.trace.frozen import counted_findings, skipped, skipped_findings, without
 from lockstep.trace.gradients import Pair, got_alike, pairs, pulls_of
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy, lazy_findings
@@ -193,8 +194,9 @@ def compared(
     both = [as_torch_keeps(steps(run, taken)) for run in (mine, theirs)]
     whole, other_whole = (clipped_by_value(*each) for each in (both, both[::-1]))
     still, other_still = lazy(whole), lazy(other_whole)
-    first = Identified(awake(whole, still), Optimizer())
-    second = Identified(awake(other_whole, other_still), Optimizer())
+    alone, other_alone = skipped(whole), skipped(other_whole)
+    first = Identified(without(awake(whole, still), alone), Optimizer())
+    second = Identified(without(awake(other_whole, other_still), other_alone), Optimizer())
     first.optimizer = settings_of(first.steps, first)
     second.optimizer = settings_of(second.steps, second, first.optimizer)
     gradients, found, by_hand = gradient_findings(first, second, matching, floor.relative)
@@ -207,8 +209,11 @@ def compared(
         else:
             first.in_loss[name] = decay
     found += lazy_findings(still, other_still, matching)
-    skipped = any(each.name == SKIPPED for each in found)
-    more, left, said = update_findings(first, second, matching, skipped, by_hand)
+    cut = any(each.name == SKIPPED for each in found)
+    if not cut:
+        found += skipped_findings(whole, other_whole, alone, other_alone, matching)
+        found += counted_findings(whole, other_whole, matching)
+    more, left, said = update_findings(first, second, matching, cut, by_hand)
     found += more
     masked = {*turned(MASKED, "")[:1], MASKED}
     if masked <= {each.name for each in found} and got_alike(first, second, matching, gradients):
@@ -311,7 +316,8 @@ def update_findings(
         found += average_findings(moments(first), second)
         found += unexplained_findings(*off)
         if first.betas or second.betas:
-            found += differing(first, second, matching)
+            known = {each.name for each in found}
+            found += (e for e in differing(first, second, matching) if e.name not in known)
     if skipped or second.steps.anew:
         expected = as_counted(expected, first, second)
     rule = rule_of(second, expected, accumulation)

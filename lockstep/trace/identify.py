@@ -366,25 +366,26 @@ class Identified:
         return found
 
     @cached_property
-    def betas(self) -> dict[str, tuple[float, float]]:
-        """By tensor, the decays of its moments, where they are not those of all."""
-        decays: dict[str, tuple[list[Number], list[Number]]] = {}
+    def betas(self) -> dict[tuple[int, str], tuple[Number, Number]]:
+        """By update and tensor, the decays of its moments, where they are not those of all."""
+        decays: dict[str, tuple[dict[int, Average], dict[int, Average]]] = {}
         if self.steps.family not in ("adam", "adamax"):
             return {}
         for index, averages in enumerate((self.averages, self.squares)):
             for each in averages:
                 if each.fit.exact:
-                    decays.setdefault(each.step.name, ([], []))[index].append(each.decay)
+                    of_tensor = decays.setdefault(each.step.name, ({}, {}))
+                    of_tensor[index][each.step.update] = each
         recorded, found = self.steps.trace.by_tensor("betas"), {}
         for name, both in decays.items():
             given = recorded.get(name, self.optimizer.betas)
-            first, second = (
-                beta if read is None or read.equals(beta) else read.short
-                for read, beta in zip(map(agreed, both), given, strict=True)
-            )
-            known = min(first, second) >= 0 and max(first, second) < 1
-            if known and (first, second) != self.optimizer.betas:
-                found[name] = first, second
+            for update in both[0].keys() | both[1].keys():
+                first, second = (
+                    decay_at(update, each, beta) for each, beta in zip(both, given, strict=True)
+                )
+                known = min(first.value, second.value) >= 0 and max(first.value, second.value) < 1
+                if known and (first.value, second.value) != self.optimizer.betas:
+                    found[update, name] = first, second
         return found
 
     @cached_property
@@ -474,6 +475,31 @@ def summed(step: Step) -> Array:
     assert step.clipped is not None
     size = abs(step.clipped)
     return SUMMED * unit(step.dtype) * (size + float(size.mean()))
+
+
+def decay_at(update: int, averages: Mapping[int, Average], given: float) -> Number:
+    """The decay of a moment in an update: as it was given, unless another one was read off.
+
+    It is one in all updates, if it can be, and may otherwise follow a schedule. Where there was
+    nothing to decay yet, it is what the gain of the gradient leaves.
+    """
+    one = agreed([each.decay for each in averages.values()])
+    if one is not None:
+        return Number(given if one.equals(given) else one.short, 0.0)
+    each = averages.get(update)
+    if each is None or (not math.isfinite(each.decay.error) and each.step.clipped is None):
+        return Number(given, 0.0)
+    left = Number(1.0 - each.gain.value, each.gain.error)
+    read = each.decay if math.isfinite(each.decay.error) else left
+    return Number(given, 0.0) if read.equals(given) else read
+
+
+def uncorrected(betas: tuple[Number, Number], count: int) -> float:
+    """What an error of the decays leaves in a direction that is corrected for so many updates."""
+    first, second = (
+        count * beta.value ** (count - 1) * beta.error / (1 - beta.value**count) for beta in betas
+    )
+    return first + second / 2
 
 
 def average(step: Step, slot: str, gradient: Array) -> Average:
@@ -603,8 +629,9 @@ def move_by(
     if gradient is None and not isolated:
         return None
     given = np.zeros_like(step.before) if gradient is None else gradient
-    if betas := run.betas.get(step.name):
-        settings = replace(settings, betas=betas)
+    if betas := run.betas.get((step.update, step.name)):
+        settings = replace(settings, betas=(betas[0].value, betas[1].value))
+        off = off + uncorrected(betas, step.taken + 1)
     if settings.eps == run.optimizer.eps and step.name in run.eps:
         settings = replace(settings, eps=run.eps[step.name])
     if run.steps.family in RAW and step.name in run.coupled:

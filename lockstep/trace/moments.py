@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from lockstep.trace.findings import Finding, listed
 from lockstep.trace.identify import FIRST, SECOND, Average, Identified
@@ -15,12 +15,14 @@ from lockstep.trace.numbers import Number, agreed, unit
 class Moment:
     """How a moment goes on in all tensors: its decay, and the gain of the gradient; or unknown.
 
-    first: the gain in an optimizer's first update, which has no dampening in PyTorch.
+    first: the gain in an optimizer's first update, which has no dampening in PyTorch; by_update:
+    the decay of each, which a schedule may change.
     """
 
     decay: Number | None
     gain: Number | None
     first: Number | None = None
+    by_update: Mapping[int, Number] = field(default_factory=dict)
 
 
 def moments(run: Identified, tensor: str | None = None) -> tuple[Moment, Moment]:
@@ -34,12 +36,21 @@ def moments(run: Identified, tensor: str | None = None) -> tuple[Moment, Moment]
         # Where what was clipped is not shown, the gain has that in it.
         shown = [each for each in exact if each.step.clipped is not None]
         first = agreed([each.gain for each in shown if not each.step.taken])
-        found.append(Moment(decay, gain, first))
+        found.append(Moment(decay, gain, first, decays_of(exact)))
     if "momentum_buffer" not in run.steps.slots and run.steps.family in ("sgd", "rmsprop"):
         found[0] = Moment(NONE, None)
     elif run.steps.family == "rmsprop":
         found[0] = Moment(run.steps.momentum, None)
     return found[0], found[1]
+
+
+def decays_of(averages: Iterable[Average]) -> dict[int, Number]:
+    """By update, the decay of its tensors' moments, where they have one."""
+    found: dict[int, list[Number]] = {}
+    for each in averages:
+        found.setdefault(each.step.update, []).append(each.decay)
+    every = {update: agreed(each) for update, each in found.items()}
+    return {update: decay for update, decay in every.items() if decay is not None}
 
 
 # Without a momentum.
@@ -115,6 +126,12 @@ def moment_finding(right: Moment, own: Moment, name: str, slot: str, at: int) ->
     if own.decay is not None and right.decay is not None and not own.decay.equals(right.decay):
         said = f"{name} is {own.decay} instead of {right.decay}"
         return Finding(f"another {name}", "rule", said, at + 1, phase=f"state.{slot}")
+    both = sorted(own.by_update.keys() & right.by_update.keys())
+    off = [n for n in both if not own.by_update[n].equals(right.by_update[n])]
+    if off and (own.decay is None or right.decay is None):
+        each = [f"{own.by_update[n]} instead of {right.by_update[n]} in update {n}" for n in off]
+        said = f"{name} is {listed(each)}"
+        return Finding(f"another {name}", "rule", said, off[0], phase=f"state.{slot}")
     if own.gain is None or right.gain is None or own.gain.equals(right.gain):
         if own.first is None or right.first is None or own.first.equals(right.first):
             return None

@@ -215,8 +215,10 @@ def steps(trace: Trace, taken: int | None = None) -> Steps:
         if previous is not None and emptied(update, previous):
             found.anew.append(update.number)
             previous, taken = None, 0
+        behind = fewer(update)
         for name in trace.parameters:
-            step = step_of(update, previous, taken, name, keeps)
+            own = max(taken - behind.get(name, 0), 0)
+            step = step_of(update, previous, own, name, keeps)
             if step is not None:
                 found.of[update.number, name] = step
         previous, taken = update, taken + 1
@@ -230,6 +232,21 @@ def counts(update: Update) -> dict[str, int]:
         for phase, names in update.phases.items()
         if phase.startswith("state.") and phase.split(".")[-1] in COUNTS
     }
+
+
+def fewer(update: Update) -> dict[str, int]:
+    """By tensor, how many updates fewer it was taken along than others, as its own state counts.
+
+    PyTorch's optimizers begin to count with its first gradient, and those of others at once.
+    """
+    own = {
+        name: int(update.stored(phase, name))
+        for phase, names in update.phases.items()
+        if phase == "state.step"
+        for name in names
+    }
+    most = max(own.values(), default=0)
+    return {name: most - count for name, count in own.items()}
 
 
 def begun(trace: Trace) -> int:

@@ -1,0 +1,70 @@
+"""Tensors that are frozen for a time, and how many updates an optimizer has counted of them."""
+
+import pytest
+import torch
+from torch import nn
+
+import lockstep.record
+from lockstep.trace import check_trace, compare_traces
+from lockstep.trace.frozen import COUNTED, NAME
+
+UPDATES, FREE_FROM = 6, 3
+
+
+def run(folder, *, free_from=FREE_FROM, zeros=False, rule=torch.optim.AdamW):
+    """Train a network whose first layer is frozen at first; zeros: its gradient is 0, not none."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    frozen = [*model[0].parameters()]
+    hooks = [each.register_hook(torch.zeros_like) for each in frozen] if zeros else []
+    optimizer = rule(model.parameters(), lr=0.01, weight_decay=0.0)
+    with lockstep.record.torch(folder, model, optimizer, full=UPDATES):
+        for update in range(UPDATES):
+            for each in frozen if not zeros else ():
+                each.requires_grad_(update >= free_from)
+            if zeros and update == free_from:
+                for hook in hooks:
+                    hook.remove()
+            optimizer.zero_grad()
+            model(torch.randn(8, 4, dtype=torch.float64)).square().mean().backward()
+            optimizer.step()
+    return folder
+
+
+def test_what_is_frozen_for_a_time_in_both_is_no_difference(tmp_path):
+    runs = run(tmp_path / "a"), run(tmp_path / "b")
+    assert compare_traces(*runs).verdict == check_trace(runs[0]).verdict == "same"
+
+
+@pytest.mark.parametrize("rule", [torch.optim.AdamW, torch.optim.SGD])
+def test_what_is_frozen_in_other_updates_is_told_with_the_first(tmp_path, rule):
+    first, later = run(tmp_path / "a", rule=rule), run(tmp_path / "b", free_from=4, rule=rule)
+    never = run(tmp_path / "c", free_from=0, rule=rule)
+    for runs, names, at, which in (
+        ((first, later), (NAME,), 4, "in update 4,"),
+        ((later, first), (f"without {NAME}",), 4, "in update 4,"),
+        ((first, never), (f"without {NAME}",), 1, "in updates 1, 2, 3,"),
+        ((never, first), (NAME,), 1, "in updates 1, 2, 3,"),
+    ):
+        found = compare_traces(*runs)
+        assert (found.names, found.left) == (names, []), found
+        [finding] = found.findings
+        assert (finding.update, finding.tensors) == (at, ("0.weight", "0.bias"))
+        assert which in finding.said
+
+
+def test_updates_that_are_counted_while_a_tensor_is_frozen_are_told(tmp_path):
+    none, zeros = run(tmp_path / "a"), run(tmp_path / "b", zeros=True)
+    for runs, own, right in (((none, zeros), 4, 1), ((zeros, none), 1, 4)):
+        found = compare_traces(*runs)
+        assert (found.names, found.left) == ((COUNTED,), []), found
+        assert found.findings[0].update == FREE_FROM + 1
+        said = found.findings[0].said
+        assert f"is number {own} to the optimizer" in said
+        assert f"in the first run it is number {right}" in said
+
+
+def test_plain_descent_goes_by_no_count(tmp_path):
+    none = run(tmp_path / "a", rule=torch.optim.SGD)
+    zeros = run(tmp_path / "b", zeros=True, rule=torch.optim.SGD)
+    assert compare_traces(none, zeros).verdict == "same"
