@@ -45,9 +45,8 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         return Finding(name, "clip", said, first.update, tuple(first.factors), "clipped", policy)
 
     if right is None:
-        yield found(
-            "clips", f"it clips a gradient of norm {first.norm:.4g}, the other run does not"
-        )
+        said = f"it clips a gradient of norm {first.norm:.4g}, the other run does not"
+        yield found(*(changed(clips) or ("clips", said)))
         return
     if right.kind == "emptied":
         yield found(*turned(CLIPS["emptied"], SAID["emptied"]))
@@ -55,7 +54,9 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     if right.kind == "unknown":
         if alike(clips_of(mine), clips):
             return
-        if (parts := in_parts(clips_of(mine))) is not None:
+        if own is None and (how := changed(clips_of(mine))) is not None:
+            yield found(*turned(*how))
+        elif (parts := in_parts(clips_of(mine))) is not None:
             yield found(*turned(PARTS, parts))
         else:
             said = f"a gradient of norm {first.norm:.4g} is clipped otherwise than in the first run"
@@ -96,11 +97,42 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
             name = CLIPS.get(own.kind, f"without {CLIPS.get(right.kind)}")
             yield found(name, SAID[own.kind].format(own.to))
         yield found(f"clips to {own.to}", f"a gradient is clipped to {own.to}, not {right.to}")
+    elif (how := changed(clips)) is not None:
+        yield found(*how)
     elif (parts := in_parts(clips)) is not None:
         yield found(PARTS, parts)
     else:
         said = f"a gradient of norm {first.norm:.4g} is clipped in no known way"
         yield found("clips in another way", said)
+
+
+def changed(clips: Sequence[Clip]) -> tuple[str, str] | None:
+    """How gradients are changed by what is no clip: that makes no number larger. None if it may."""
+    every = [(n, f.coefficients[0]) for c in clips for n, f in c.factors.items() if f.exact]
+    emptied = sorted({name for name, factor in every if factor.value == 0.0})
+    if emptied and all(factor.value == 0.0 or factor.equals(1.0) for _, factor in every):
+        return MASKED, f"the gradients of {listed(emptied)} are emptied before the rule gets them"
+    if all(each.shrinks for each in clips):
+        return None
+    known = [each.factor for each in clips if each.factor is not None]
+    if len(known) == len(clips):
+        times = agreed(known)
+        norms = (agreed([c.threshold(e) or NOTHING for c in clips]) for e in EPSILONS)
+        to = next(filter(None, norms), None)
+        how = f"scaled to a norm of {to}, whatever it was" if times is None and to else "scaled"
+        said = f"{times} times what was accumulated" if times else f"{how}, and not clipped"
+        return "gradient scaled", f"the gradient that the rule gets is {said}"
+    first = next(each for each in clips if each.factor is None)
+    rest = {name: each.relative for name, each in first.factors.items() if not each.exact}
+    if not rest:
+        return "gradient scaled", "each tensor's gradient is scaled by a number of its own, above 1"
+    worst = max(rest, key=rest.__getitem__)
+    said = (
+        "the gradient that the rule gets is no multiple of what was accumulated, in"
+        f" {len(rest)} of {len(first.factors)} tensors: {rest[worst]:.1g} of {worst} is something"
+        " else"
+    )
+    return "gradient changed", said
 
 
 def masked_findings(mine: Identified, theirs: Identified, matching: Matching) -> Iterator[Finding]:
@@ -366,6 +398,20 @@ class Clip:
         if not all(fitted.exact for fitted in self.factors.values()):
             return None
         return agreed([fitted.coefficients[0] for fitted in self.factors.values()])
+
+    @cached_property
+    def shrinks(self) -> bool:
+        """Whether no number of a gradient becomes larger, or another one's opposite."""
+        for name, fitted in self.factors.items():
+            step, factor = self.steps[name], fitted.coefficients[0]
+            if step.accumulated is None or step.clipped is None:
+                if fitted.exact and factor.value > 1.0 + factor.error + self.rounding:
+                    return False
+                continue
+            left, bound = step.clipped * np.sign(step.accumulated), summed(step)
+            if (left < -bound).any() or (left > abs(step.accumulated) + bound).any():
+                return False
+        return True
 
     def may_be(self, other: Clip) -> bool:
         """Whether both multiplied all tensors with one number, as far as is known."""

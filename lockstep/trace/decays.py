@@ -13,15 +13,22 @@ from lockstep.trace.rules import KNOWN, Rule
 
 
 def decays(run: Identified, rule: Rule) -> dict[str, tuple[str, Number]]:
-    """How each tensor decays: coupled or decoupled, and with what weight, 0 for not at all."""
-    found: dict[str, tuple[str, Number]] = {
-        name: ("coupled", weight)
-        for name, weight in run.coupled.items()
-        if weight.value and name not in run.steps.still
-    }
-    by_hand = run.pulls | run.in_loss
-    found |= {name: ("coupled", weight) for name, weight in by_hand.items() if name not in found}
+    """How each tensor decays, and with what weight, 0 for not at all.
+
+    Coupled, through the gradient, decoupled, past it, or both; then the weight is the first one's.
+    """
+    found: dict[str, tuple[str, Number]] = {}
+    # In plain descent, what goes through the gradient is what goes past it.
+    through = "coupled" if run.steps.slots or run.steps.family != "sgd" else "decoupled"
+    for kind in (run.coupled, run.pulls, run.in_loss, run.by_hand):
+        for name, weight in kind.items():
+            if weight.value and name not in run.steps.still:
+                before = found[name][1] if name in found else Number(0.0, 0.0)
+                found[name] = through, before.plus(weight)
+            elif kind is not run.coupled:
+                found.setdefault(name, (through, weight))
     shrinks: dict[str, list[Number]] = {}
+    inexact = {move.step.name for move in rule.off}
     for update, each_move in rule.moves.items():
         for name, move in each_move.items():
             if name in run.steps.still:
@@ -30,11 +37,13 @@ def decays(run: Identified, rule: Rule) -> dict[str, tuple[str, Number]]:
             if rate.error < KNOWN * abs(rate.value) and math.isfinite(move.shrink.error):
                 shrinks.setdefault(name, []).append(move.shrink.over(rate))
     for name, numbers in shrinks.items():
-        weight = agreed(numbers)
-        if weight is None:
-            weight = Number(numbers[0].value, math.inf)
+        one = agreed(numbers)
         if name not in found:
-            found[name] = "decoupled", Number(0.0, weight.error) if weight.equals(0.0) else weight
+            past = one or Number(numbers[0].value, math.inf)
+            found[name] = "decoupled", Number(0.0, past.error) if past.equals(0.0) else past
+        elif one is not None and not one.equals(0.0) and name not in inexact:
+            other = found[name][1]
+            found[name] = ("both", other) if through == "coupled" else (through, other.plus(one))
     return found
 
 
@@ -83,6 +92,8 @@ def decay_findings(
                 kinds.setdefault("more", []).append(other)
             elif their_none:
                 kinds.setdefault("less" if len(match.shape) > 1 else "bias", []).append(other)
+            elif "both" in (how, their_how) and how != their_how:
+                kinds.setdefault("twice" if their_how == "both" else "once", []).append(other)
             elif how != their_how:
                 kinds.setdefault(their_how, []).append(other)
             elif rate is not None and theirs_weight.times(rate).equals(weight):
@@ -108,6 +119,10 @@ def decay_findings(
             "bias": (
                 "wd-ignored" if len(others) >= decaying else "without wd-on-bias",
                 f"{count} do not decay, and do in the first run: {which}",
+            ),
+            "twice": ("decays twice", f"{count} decay through the gradient and past it: {which}"),
+            "once": turned(
+                "decays twice", f"{count} decay through the gradient and past it: {which}"
             ),
             "coupled": ("l2-vs-decoupled", f"the decay of {count} goes into the gradient: {which}"),
             "decoupled": (

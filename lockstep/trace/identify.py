@@ -179,7 +179,8 @@ class Identified:
         gradient, begun = (shown(update, phase, name) for phase in ("accumulated", "before"))
         if gradient is None or begun is None:
             return None
-        return float(np.linalg.norm(gradient + self.coupled[name].value * begun))
+        weight = self.by_hand.get(name) or self.coupled[name]
+        return float(np.linalg.norm(gradient + weight.value * begun))
 
     @cached_property
     def whole_gain(self) -> Number | None:
@@ -334,7 +335,10 @@ class Identified:
         What a run clips is seen, or read off its averages.
         """
         if self.steps.shows_clipped:
-            return frozenset()
+            beside: dict[str, list[Number]] = {}
+            for (_, name), fitted in self.beside.items():
+                beside.setdefault(name, []).append(fitted.coefficients[1])
+            return frozenset(n for n in self.by_hand if agreed(beside[n]) is None)
         return frozenset(
             name
             for name, weight in self.coupled.items()
@@ -404,7 +408,8 @@ class Identified:
             key: Fit((Number(mask.factor, SUMMED * unit(self.steps.of[key].dtype)),), 0.0, 0.0)
             for key, mask in self.masks.items()
         }
-        return self.multiples | known
+        kept = {key: self.beside[key].coefficients for key in self.beside if key[1] in self.by_hand}
+        return self.multiples | {key: Fit(both[:1], 0.0, 0.0) for key, both in kept.items()} | known
 
     @cached_property
     def multiples(self) -> dict[tuple[int, str], Fit]:
@@ -418,6 +423,40 @@ class Identified:
             if found[key].exact and both.first.size > step.clipped.size:
                 terms = [both.second, both.first]
                 found[key] = held(found[key], terms, SUMMED * unit(step.dtype))
+        return found
+
+    @cached_property
+    def beside(self) -> dict[tuple[int, str], Fit]:
+        """The same of what is no multiple, with how many times the parameter it is beside that."""
+        found = {}
+        for key, fitted in self.multiples.items():
+            if not fitted.exact and key not in self.masks:
+                step = self.steps.of[key]
+                assert step.accumulated is not None
+                assert step.clipped is not None
+                found[key] = fit(step.clipped, [step.accumulated, step.before], summed(step))
+        return found
+
+    @cached_property
+    def by_hand(self) -> dict[str, Number]:
+        """By tensor: the decay that is added to its gradient before the rule gets it."""
+        off: dict[str, list[Fit]] = {}
+        for (_, name), fitted in self.beside.items():
+            off.setdefault(name, []).append(fitted)
+        found = {}
+        for name, fits in off.items():
+            if all(each.exact for each in fits):
+                alone = agreed([each.coefficients[1] for each in fits])
+                clipped = agreed(
+                    [
+                        each.coefficients[1].over(each.coefficients[0])
+                        for each in fits
+                        if each.coefficients[0].value
+                    ]
+                )
+                weight = alone or clipped
+                if weight is not None and math.isfinite(weight.error):
+                    found[name] = weight
         return found
 
     @cached_property

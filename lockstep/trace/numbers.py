@@ -56,6 +56,10 @@ class Number:
         error = self.error * abs(other.value) + abs(self.value) * other.error
         return Number(self.value * other.value, error)
 
+    def plus(self, other: Number) -> Number:
+        """The sum of two."""
+        return Number(self.value + other.value, self.error + other.error)
+
     @property
     def digits(self) -> int:
         """How many digits a number needs that may be this one."""
