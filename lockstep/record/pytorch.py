@@ -612,10 +612,15 @@ class Recorder:
         ]
 
     def frozen(self) -> list[str]:
-        """Which parameters get no gradient: their values are kept in whole updates."""
+        """Which parameters no optimizer steps: their values are kept in whole updates."""
         if not self.window.whole:
             return []
-        return [name for name, parameter in self.named.items() if not parameter.requires_grad]
+        stepped = {name for optimizer in self.known for name in self.names_of(optimizer)}
+        return [
+            name
+            for name, parameter in self.named.items()
+            if name not in stepped or not parameter.requires_grad
+        ]
 
     def introduce(self, optimizer: Any) -> None:
         """Know an optimizer, and parameters of it that are none of the model's."""

@@ -59,7 +59,7 @@ def check_trace(folder: str | Path) -> Comparison:
     expected = rates_of(run, None)
     if given[0].get("maximize"):
         expected = {update: Number(-each.value, each.error) for update, each in expected.items()}
-    found = list(between(trace))
+    found = list(between(whole))
     found += window_findings((), run)
     found += emptied_findings(run)
     found += average_findings(settings_moments(run, given[0]), run)

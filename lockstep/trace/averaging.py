@@ -7,14 +7,16 @@ of the next says by how much it went on in between: 1 - d, if that is done once 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from lockstep.trace.findings import Finding
+from lockstep.trace.names import likeness
 from lockstep.trace.numbers import Number, fit, unit
-from lockstep.trace.reading import Trace, Update
+from lockstep.trace.reading import Update
+from lockstep.trace.steps import Steps
 
 # By where it was recorded: which parameters it went towards, until the next record. One that is
 # part of an optimizer is recorded after a step, the others before it.
@@ -22,15 +24,22 @@ TOWARDS = {"average": ("after",), "state.average": ("next before", "next after")
 # From which error on what an update keeps of an average says nothing.
 LOOSE = 0.1
 
+# An array that an update has: its phase, and its name.
+Place = tuple[Update, str, str]
 
-def kept(trace: Trace) -> dict[int, Number]:
+
+def kept(steps: Steps) -> dict[int, Number]:
     """By update: how much of the average is left at the next one; nothing where there is none."""
-    found = {}
-    for update, following in pairwise(trace.updates):
-        phase = phase_of(update)
-        if phase is None or following.number != update.number + 1:
+    found, inside = {}, targets(steps)
+    for update, following in pairwise(steps.trace.updates):
+        if following.number != update.number + 1:
             continue
-        left = share(update, following, phase)
+        phase = phase_of(update)
+        if phase is not None:
+            every = [of_phase(update, following, phase, name) for name in update.phases[phase]]
+        else:
+            every = [of_target(update, following, *each) for each in inside.items()]
+        left = share(every)
         if left is not None and left.error < LOOSE:
             found[update.number] = left
     return found
@@ -41,34 +50,61 @@ def phase_of(update: Update) -> str | None:
     return next((each for each in TOWARDS if update.phases.get(each)), None)
 
 
-def share(update: Update, following: Update, phase: str) -> Number | None:
+def of_phase(update: Update, following: Update, phase: str, name: str) -> list[Place]:
+    """An average of a phase of its own, at an update and the next, and what it goes towards."""
+    found = [(update, phase, name), (following, phase, name)]
+    for place in TOWARDS[phase]:
+        later = following if place.startswith("next ") else update
+        found.append((later, place.removeprefix("next "), name))
+    return found
+
+
+def of_target(update: Update, following: Update, name: str, source: str) -> list[Place]:
+    """The same of a parameter that is an average of another one."""
+    return [(update, "before", name), (following, "before", name), (update, "after", source)]
+
+
+def targets(steps: Steps) -> dict[str, str]:
+    """The parameters that are averages of others, as those of a target network, and of which.
+
+    No optimizer moves them, but something does between two updates. They begin as the others.
+    """
+    first, found = steps.trace.updates[0], dict[str, str]()
+    for name in sorted(steps.still & {name for _, name, _ in steps.between}):
+        own = first.stored("before", name)
+        others = (other for other in first.phases["before"] if other not in steps.still)
+        likes = [o for o in others if np.array_equal(first.stored("before", o), own)]
+        if likes:
+            found[name] = max(likes, key=lambda other: likeness(name, other))
+    return found
+
+
+def share(every: Sequence[Sequence[Place]]) -> Number | None:
     """What is left of an average: no number where it is no mean of itself and the parameters.
 
     None where that cannot be told: it was not recorded, or it is the parameters.
+    every: by tensor, the average, where it went, and what it goes towards.
     """
-    places = [(update, phase), (following, phase)]
-    for place in TOWARDS[phase]:
-        later = place.startswith("next ")
-        places.append((following if later else update, place.removeprefix("next ")))
-    targets, columns, bounds = [], [], []
-    for name in update.phases[phase]:
-        found = [each.array(place, name) for each, place in places]
+    moved, columns, bounds = [], [], []
+    for places in every:
+        found = [update.array(phase, name) for update, phase, name in places]
         if any(array is None for array in found):
             continue
         if len({array.size for array in found if array is not None}) > 1:
             # Whole at one of both, and a sketch at the other.
-            found = [each.sketch(place, name) for each, place in places]
+            found = [update.sketch(phase, name) for update, phase, name in places]
         arrays = [array.ravel() for array in found if array is not None]
         average, went, *towards = arrays
-        targets.append(went - average)
+        moved.append(went - average)
         columns.append(np.stack([each - average for each in towards], axis=1))
+        update, phase, name = places[0]
         bounds.append(2 * unit(update.dtype(phase, name)) * np.abs(np.stack(arrays)).sum(axis=0))
-    if not targets:
+    if not moved:
         return None
     matrix = np.concatenate(columns)
     if not matrix.any(axis=0).all():
         return None
-    fitted = fit(np.concatenate(targets), list(matrix.T), np.concatenate(bounds))
+    fitted = fit(np.concatenate(moved), list(matrix.T), np.concatenate(bounds))
     if not fitted.exact:
         return Number(math.nan, 0.0)
     gone = fitted.coefficients
@@ -81,7 +117,7 @@ def power(number: Number, exponent: int) -> Number:
     return Number(value, exponent * abs(number.value) ** (exponent - 1) * number.error)
 
 
-def averaging_findings(mine: Trace, theirs: Trace, accumulation_steps: int) -> Iterator[Finding]:
+def averaging_findings(mine: Steps, theirs: Steps, accumulation_steps: int) -> Iterator[Finding]:
     """An average that goes on otherwise than the first run's."""
     right, own = kept(mine), kept(theirs)
     both = [update for update in own if update in right and math.isfinite(right[update].value)]
@@ -107,9 +143,11 @@ def averaging_findings(mine: Trace, theirs: Trace, accumulation_steps: int) -> I
     yield Finding(name, "average", said, first, phase="average")
 
 
-def averaging_notes(mine: Trace, theirs: Trace) -> Iterator[str]:
+def averaging_notes(mine: Steps, theirs: Steps) -> Iterator[str]:
     """What one run alone has shown."""
     # In JAX it is kept as it is at the next update.
-    shown = [trace for trace in (mine, theirs) if any(map(phase_of, trace.updates))]
+    shown = [
+        run.trace for run in (mine, theirs) if any(map(phase_of, run.trace.updates)) or targets(run)
+    ]
     if len(shown) == 1:
         yield f"an average of the parameters was recorded of {shown[0].folder.name} alone"

@@ -16,7 +16,7 @@ from typing import Literal
 
 from lockstep.problem import Optimizer
 from lockstep.trace.added import added_findings, moving, names_of, others_of
-from lockstep.trace.averaging import averaging_findings, averaging_notes
+from lockstep.trace.averaging import averaging_findings, averaging_notes, targets
 from lockstep.trace.by_value import clipped_by_value
 from lockstep.trace.clipping import (
     CLIPS,
@@ -200,7 +200,7 @@ def compared(
     first.optimizer = settings_of(first.steps, first)
     second.optimizer = settings_of(second.steps, second, first.optimizer)
     gradients, found, by_hand = gradient_findings(first, second, matching, floor.relative)
-    found += between(theirs, mine)
+    found += between(other_whole, whole)
     found += state_findings(first, second)
     for name, weight in pulls_of(gradients).items():
         decay = Number(abs(weight.value), weight.error)
@@ -209,6 +209,7 @@ def compared(
         else:
             first.in_loss[name] = decay
     found += lazy_findings(still, other_still, matching)
+    found += averaging_findings(whole, other_whole, max(first.accumulation, second.accumulation))
     cut = any(each.name == SKIPPED for each in found)
     if not cut:
         found += skipped_findings(whole, other_whole, alone, other_alone, matching)
@@ -220,6 +221,7 @@ def compared(
         # What one run empties in one place, the other does in another.
         found = [each for each in found if each.name not in masked]
     said += notes(first, second, gradients, matching)
+    said += averaging_notes(whole, other_whole)
     said += precision_notes(mine, theirs, dtypes)
     said += rounding_notes(gradients, floor) if again is None else ()
     if left and coincide(mine, theirs, matching, gradients):
@@ -232,7 +234,8 @@ def compared(
     unmoved = {
         name for name, places in matching.free.items() if still_at(theirs.updates, name, places)
     }
-    left += unmatched(matching, frozen | known | unmoved)
+    averages = {*targets(whole), *targets(other_whole)}
+    left += unmatched(matching, {*frozen, *known, *unmoved, *averages})
     coarse = first.steps.coarse or second.steps.coarse
     said += coarse_notes(coarse)
     return Comparison(
@@ -337,7 +340,6 @@ def update_findings(
     one = agreed(list(expected.values()))
     found += clipped_decay_findings(first, second, matching)
     found += decay_findings(decays(first, right), decays(second, rule), matching, one)
-    found += averaging_findings(mine, theirs, accumulation)
     left = [*left_of(rule, right, foreign_rule(mine)), *both_unexplained(*off)]
     return found, left, list(clip_notes(first, second))
 
@@ -424,12 +426,12 @@ def notes(
         yield "its parameters were not recorded: its updates were not looked at"
     alone = mine.steps.still & {*matching.left} | theirs.steps.still & {*matching.other_left}
     if alone:
-        yield f"{listed(sorted(alone))}, which never moves, has no counterpart: it was not compared"
+        which = listed(sorted(alone))
+        yield f"{which}, which no update moves, has no counterpart: it was not compared"
     if not gradients:
         yield "no gradients could be compared: no update begins at the same parameters in both"
     elif all(pair.micro_batch is None for pair in gradients):
         yield "the gradients of single micro-batches were not shown: only their sum was compared"
-    yield from averaging_notes(mine.steps.trace, theirs.steps.trace)
     for run in (mine, theirs):
         for said in run.steps.trace.facts.get("notes", ()):
             yield f"{run.steps.trace.folder.name}: {said}"

@@ -111,7 +111,10 @@ def decay_findings(
         count = f"{len(others)} of {compared} tensors"
         which = listed(list(dict.fromkeys(others)))
         name, said = {
-            "more": ("wd-on-bias", f"{count} decay that should not: {which}"),
+            "more": (
+                "wd-on-bias" if decaying else "another weight decay",
+                f"{count} decay that should not: {which}",
+            ),
             "less": (
                 "wd-ignored" if len(others) >= decaying else "some do not decay",
                 f"{count} do not decay and should: {which}",

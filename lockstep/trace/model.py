@@ -15,14 +15,14 @@ from lockstep.trace.losses import loss_reason
 from lockstep.trace.masked import MASKED, mask_of, masked_words
 from lockstep.trace.matching import Matching
 from lockstep.trace.reading import Trace, Update
-from lockstep.trace.whole import whole
+from lockstep.trace.whole import stored, whole
 
 
 def model_findings(
     mine: Trace, theirs: Trace, gradients: Sequence[Pair], matching: Matching
 ) -> Iterator[Finding]:
     """Gradients that are other ones from the same parameters: the model, its loss or the data."""
-    untied = list(untied_findings(matching))
+    untied = list(untied_findings(mine, theirs, matching))
     yield from untied
     pair = next((each for each in gradients if each.off and not each.nothing), None)
     if pair is None or (untied and only_untied(pair, mine, theirs, matching)):
@@ -123,12 +123,20 @@ def only_untied(pair: Pair, mine: Trace, theirs: Trace, matching: Matching) -> b
     return True
 
 
-def untied_findings(matching: Matching) -> Iterator[Finding]:
+def untied_findings(mine: Trace, theirs: Trace, matching: Matching) -> Iterator[Finding]:
     """Parameters of their own that are one in the other run."""
-    for copies in (matching.copies, matching.own_copies):
+    for copies, trace in ((matching.copies, theirs), (matching.own_copies, mine)):
         for copy, name in copies.items():
+            if not any(has_gradient(update, copy) for update in trace.updates):
+                continue  # a copy that stands beside the model, as a target network does
             called = "untied", f"{copy} begins as a copy of {name}, and is trained on its own"
             own = copies is matching.copies
             name, said = called if own else turned(*called)
             said += ": they are one in the other"
             yield Finding(name, "model", said, 1, (copy,), "before")
+
+
+def has_gradient(update: Update, name: str) -> bool:
+    """Whether a parameter has a gradient in an update, and not of zeros."""
+    gradient = stored(update, "accumulated", name)
+    return gradient is not None and bool(gradient.any())

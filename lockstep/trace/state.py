@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from lockstep.trace.averaging import targets
 from lockstep.trace.findings import Finding, listed, turned
 from lockstep.trace.identify import Identified
-from lockstep.trace.reading import Trace
-from lockstep.trace.steps import Steps, goes_on, parameters_between
+from lockstep.trace.steps import Steps, goes_on
 
 
-def between(theirs: Trace, mine: Trace | None = None) -> Iterator[Finding]:
-    """Parameters that changed between two updates, and did not in the first run."""
-    own, right = (changes(trace) if trace else {} for trace in (theirs, mine))
+def between(theirs: Steps, mine: Steps | None = None) -> Iterator[Finding]:
+    """Parameters that changed between two updates, and did not in the first run.
+
+    But for those that are averages of others.
+    """
+    own, right = (changes(run) if run else {} for run in (theirs, mine))
     for update in sorted(own.keys() ^ right.keys()):
         name, found = "changed between updates", own.get(update) or right[update]
         of, most = tuple(found), max(found.values())
@@ -27,11 +30,13 @@ def between(theirs: Trace, mine: Trace | None = None) -> Iterator[Finding]:
         return
 
 
-def changes(trace: Trace) -> dict[int, dict[str, float]]:
+def changes(run: Steps) -> dict[int, dict[str, float]]:
     """By update, which parameters changed since the one before, and by how much at most."""
     found: dict[int, dict[str, float]] = {}
-    for number, name, by in parameters_between(trace):
-        found.setdefault(number, {})[name] = by
+    averages = targets(run)
+    for number, name, by in run.between:
+        if name not in averages:
+            found.setdefault(number, {})[name] = by
     return found
 
 

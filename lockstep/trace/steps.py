@@ -149,6 +149,11 @@ class Steps:
         return self.still & pushed
 
     @cached_property
+    def between(self) -> list[tuple[int, str, float]]:
+        """Where a parameter changed between two updates: the later one, its name, by how much."""
+        return parameters_between(self.trace)
+
+    @cached_property
     def shows_clipped(self) -> bool:
         """Whether what the rule got was recorded."""
         return any(step.clipped is not None for step in self.of.values())
@@ -341,20 +346,24 @@ def slot_of(phase: str, own: Mapping[str, str]) -> str | None:
 def parameters_between(trace: Trace) -> list[tuple[int, str, float]]:
     """Where a parameter changed between two updates: the later one, its name, by how much.
 
-    What is added up inside of a compiled step may be added up outside again, and round otherwise.
+    What is added up inside of a compiled step may be added up outside again, and round otherwise;
+    what is added to all parameters and taken away again, as for a gradient beside them, rounds as
+    the largest of them.
     """
     found: list[tuple[int, str, float]] = []
     for earlier, later in pairwise(trace.updates):
+        moved, largest = dict[str, float](), 0.0
         for name in trace.parameters:
             left, begun = stored(earlier, "after", name), stored(later, "before", name)
             if left is None or begun is None:
                 continue
             if left.shape != begun.shape:
                 left, begun = sketch(left), sketch(begun)
-            by = largest = 0.0
+            moved[name] = 0.0
             for ended, begins in parts(left, begun):
-                by = max(by, float(abs(ended - begins).max(initial=0.0)))
+                moved[name] = max(moved[name], float(abs(ended - begins).max(initial=0.0)))
                 largest = max(largest, float(abs(ended).max(initial=0.0)))
+        for name, by in moved.items():
             if by > unit(later.dtype("before", name)) * largest:
                 found.append((later.number, name, by))
     return found

@@ -9,7 +9,7 @@ from itertools import chain
 from lockstep.trace.clipping import clipped_within, way_of
 from lockstep.trace.data import data_of, shared, window_of
 from lockstep.trace.findings import Finding, turned
-from lockstep.trace.gradients import Pair
+from lockstep.trace.gradients import Pair, near
 from lockstep.trace.identify import NOTHING, Identified
 from lockstep.trace.numbers import Number, worded
 from lockstep.trace.sums import Told, other_sums
@@ -76,6 +76,10 @@ def window_findings(
         if any(update in run.by_tensor for run in (theirs, mine) if run):
             continue  # what else is in the accumulator is said below
         values = [pair.coefficient for pair in each]
+        if any(pair.off for pair in each):
+            # Of another model, each weight may be as far off as that of any micro-batch.
+            error = max(value.error for value in values)
+            values = [near(value.value, error) for value in values]
         if all(value.equals(1.0) for value in values):
             continue
         if update in sometimes:

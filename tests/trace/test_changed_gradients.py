@@ -74,7 +74,7 @@ def test_a_decay_by_hand_is_that_of_the_optimizer(tmp_path):
     found = compare_traces(own, both)
     assert found.names == ("another weight decay",)
     assert "of 4 of 4 tensors is 0.2 instead of 0.1" in found.findings[0].said
-    assert compare_traces(run(tmp_path / "d"), both).names == ("wd-on-bias",)
+    assert compare_traces(run(tmp_path / "d"), both).names == ("another weight decay",)
 
 
 def test_a_decay_by_hand_stands_before_the_clip_or_behind_it(tmp_path):

@@ -183,7 +183,7 @@ def test_an_average_is_kept_as_it_is_at_the_next_update(
         carry = start(), optimizer.init(start()), start()
         for x in data():
             carry = step(*carry, x)
-    found = lockstep.trace.averaging.kept(lockstep.trace.read(tmp_path / "run"))
+    found = lockstep.trace.averaging.kept(steps_of(lockstep.trace.read(tmp_path / "run")))
     assert set(found) == {1, 2}
     assert all(each.equals(0.9**often) for each in found.values())
 

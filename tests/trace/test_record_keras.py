@@ -20,6 +20,7 @@ from benchmarks.real import common  # noqa: E402
 from benchmarks.real import keras as real  # noqa: E402
 from lockstep.record.writer import RecordError, fingerprint, norm, sketch  # noqa: E402
 from lockstep.trace.averaging import kept  # noqa: E402
+from lockstep.trace.steps import steps as steps_of  # noqa: E402
 
 MODES = ("eager", "graph", "jit")
 BATCHES, SIZE = 8, 4
@@ -283,7 +284,7 @@ def test_an_average_frozen_and_embedded_parameters_are_seen(tmp_path) -> None:
 @pytest.mark.parametrize("steps", [None, 2])
 def test_keras_takes_its_average_at_every_micro_step(tmp_path, steps) -> None:
     fit(adam(use_ema=True, ema_momentum=0.9, gradient_accumulation_steps=steps), tmp_path, full=9)
-    found = kept(lockstep.trace.read(tmp_path))
+    found = kept(steps_of(lockstep.trace.read(tmp_path)))
     # In the first update it is a copy of the parameters, beside which nothing of it can be told.
     assert set(found) == set(range(2, BATCHES // (steps or 1)))
     assert all(each.equals(0.9 ** (steps or 1)) for each in found.values())
