@@ -312,10 +312,12 @@ def pulled(pair: Pair, both: Contributions, begun: Mapping[str, Array]) -> Pair 
 def pulls_of(gradients: Sequence[Pair]) -> dict[str, Number]:
     """By tensor: with what weight the parameter is in the second run's updates through its loss.
 
-    Below 0 it is in those of the first run.
+    Below 0 it is in those of the first run. From where the model is another one, what is left over
+    may look like a parameter that has moved by little else.
     """
     found: dict[str, list[Number]] = {}
-    for update in dict.fromkeys(pair.update for pair in gradients if pair.pulls):
+    until = min((pair.update for pair in gradients if pair.off), default=math.inf)
+    for update in dict.fromkeys(e.update for e in gradients if e.pulls and e.update < until):
         window = [pair.pulls for pair in gradients if pair.update == update]
         for name in set().union(*window):
             each = [pulls[name] for pulls in window if name in pulls]

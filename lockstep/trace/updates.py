@@ -82,16 +82,17 @@ def still_findings(mine: Steps, theirs: Steps, matching: Matching) -> Iterator[F
     )
     known = {other for _, name in mine.of for other in matching.others([name])} & every
     for names, name, said in (
-        (theirs.left_alone & known - here, "params-not-in-optimizer", "{} never moves"),
+        (theirs.left_alone & known - here, "params-not-in-optimizer", "{} never {}"),
         (
             left - theirs.still,
             "without params-not-in-optimizer",
-            "{} moves, which never does in the first run",
+            "{} {}, and never in the first run",
         ),
     ):
         if names:
             which = tuple(sorted(names))
-            yield Finding(name, "rule", said.format(listed(which)), 1, which, "after")
+            does = "moves" if len(which) == 1 else "move"
+            yield Finding(name, "rule", said.format(listed(which), does), 1, which, "after")
 
 
 def placement_findings(

@@ -1,6 +1,7 @@
 """What a loop adds up that is not its micro-batches' gradients, each with one weight."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from lockstep import record
 from lockstep.trace import check_trace, compare_traces
+from lockstep.trace.gradients import Pair, pulls_of
+from lockstep.trace.numbers import Number
 
 jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")
@@ -173,3 +176,13 @@ def test_numbers_that_are_cut_by_hand_are_those_of_a_chain(tmp_path) -> None:
     for pair in ((cut, chain), (chain, cut)):
         assert compare_traces(*pair).verdict == "same"
     assert compare_traces(train(tmp_path / "plain"), cut).names == ("another sum",)
+
+
+def test_what_is_left_over_of_another_model_is_no_decay_in_the_loss() -> None:
+    """A bias that began at 0 is a multiple of the gradient that has moved it."""
+    pull, floor = {"bias": Number(0.1, 1e-4)}, 1e-5
+    explained = Pair(1, 0, Number(1.0, 0.0), {"bias": 0.0}, floor, pull)
+    another = replace(explained, update=2, rest={"bias": 0.1}, pulls={})
+    later = replace(explained, update=3)
+    assert pulls_of([explained, another, later]).keys() == {"bias"}
+    assert pulls_of([replace(another, update=1), explained, later]) == {}
