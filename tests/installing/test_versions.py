@@ -1,6 +1,7 @@
 """The versions that are allowed, those that were tested, and those that are here agree."""
 
 import importlib.metadata
+import sysconfig
 
 import tomllib
 from conftest import ROOT, pinned
@@ -24,9 +25,11 @@ def test_what_was_tested_is_allowed_and_here() -> None:
     tested, compared = pinned(), 0
     allowed = requirements(*EXTRAS)
     assert set(tested) == set(allowed)
+    # Not what setuptools carries along, which it puts on the path once somebody imports it.
+    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     here = {
         canonicalize_name(each.metadata["Name"]): each.version
-        for each in importlib.metadata.distributions()
+        for each in importlib.metadata.distributions(path=folders)
     }
     for name, version in tested.items():
         assert version in allowed[name].specifier
