@@ -210,24 +210,35 @@ def steps(trace: Trace, taken: int | None = None) -> Steps:
     taken: how many updates the optimizer had taken before, if it has any in its state; as many as
     that counts, if None.
     """
-    found = Steps(trace)
-    keeps = Keeping.of(trace)
+    found, owner, keeps = Steps(trace), owners(trace), Keeping.of(trace)
     taken = begun(trace) if taken is None else taken
-    if not goes_on(trace):
-        taken = 0
-    previous = trace.earlier
+    counted = dict.fromkeys([*owner.values(), None], taken if goes_on(trace) else 0)
+    previous, last = trace.earlier, dict[str, Update]()
     for update in trace.updates:
         if previous is not None and emptied(update, previous):
             found.anew.append(update.number)
-            previous, taken = None, 0
-        behind = fewer(update)
+            counted, previous, last = dict.fromkeys(counted, 0), None, {}
+        behind = fewer(update, owner)
         for name in trace.parameters:
-            own = max(taken - behind.get(name, 0), 0)
-            step = step_of(update, previous, own, name, keeps)
+            own = max(counted[owner.get(name)] - behind.get(name, 0), 0)
+            step = step_of(update, last.get(name, previous), own, name, keeps)
             if step is not None:
                 found.of[update.number, name] = step
-        previous, taken = update, taken + 1
+                last[name] = update
+        for each in {owner.get(name) for name in update.phases.get("after", trace.parameters)}:
+            counted[each] += 1
+        previous = update
     return found
+
+
+def owners(trace: Trace) -> dict[str, int]:
+    """By tensor, which of a run's optimizers steps it, as far as that was recorded."""
+    return {
+        name: index
+        for index, optimizer in enumerate(trace.facts.get("optimizers", ()))
+        for group in optimizer.get("groups", ())
+        for name in group.get("parameters", ())
+    }
 
 
 def counts(update: Update) -> dict[str, int]:
@@ -239,19 +250,17 @@ def counts(update: Update) -> dict[str, int]:
     }
 
 
-def fewer(update: Update) -> dict[str, int]:
-    """By tensor, how many updates fewer it was taken along than others, as its own state counts.
+def fewer(update: Update, owner: Mapping[str, int]) -> dict[str, int]:
+    """By tensor, how many updates fewer than others of its optimizer it was taken along.
 
     PyTorch's optimizers begin to count with its first gradient, and those of others at once.
     """
-    own = {
-        name: int(update.stored(phase, name))
-        for phase, names in update.phases.items()
-        if phase == "state.step"
-        for name in names
-    }
-    most = max(own.values(), default=0)
-    return {name: most - count for name, count in own.items()}
+    recorded = update.phases.get("state.step", ())
+    own = {name: int(update.stored("state.step", name)) for name in recorded}
+    most: dict[int | None, int] = {}
+    for name, count in own.items():
+        most[owner.get(name)] = max(count, most.get(owner.get(name), 0))
+    return {name: most[owner.get(name)] - count for name, count in own.items()}
 
 
 def begun(trace: Trace) -> int:

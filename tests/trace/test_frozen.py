@@ -68,3 +68,19 @@ def test_plain_descent_goes_by_no_count(tmp_path):
     none = run(tmp_path / "a", rule=torch.optim.SGD)
     zeros = run(tmp_path / "b", zeros=True, rule=torch.optim.SGD)
     assert compare_traces(none, zeros).verdict == "same"
+
+
+def test_each_of_two_optimizers_counts_its_own_updates(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    often, seldom = (torch.optim.Adam(model[i].parameters(), lr=0.01) for i in (0, 2))
+    with lockstep.record.torch(tmp_path, model, often, seldom, full=2 * UPDATES):
+        for number in range(2 * UPDATES):
+            stepped = (often, seldom) if number % 3 == 0 else (often,)
+            for optimizer in (often, seldom):
+                optimizer.zero_grad()
+            model(torch.randn(8, 4, dtype=torch.float64)).square().mean().backward()
+            for optimizer in stepped:
+                optimizer.step()
+    found = check_trace(tmp_path)
+    assert (found.verdict, found.names, found.left) == ("same", (), [])
