@@ -200,7 +200,7 @@ def compared(
     first.optimizer = settings_of(first.steps, first)
     second.optimizer = settings_of(second.steps, second, first.optimizer)
     gradients, found, by_hand = gradient_findings(first, second, matching, floor.relative)
-    found += between(other_whole, whole)
+    found += between(other_whole, whole, {*matching.left, *matching.other_left})
     found += state_findings(first, second)
     for name, weight in pulls_of(gradients).items():
         decay = Number(abs(weight.value), weight.error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from lockstep.trace.averaging import targets
 from lockstep.trace.findings import Finding, listed, turned
@@ -11,12 +11,18 @@ from lockstep.trace.identify import Identified
 from lockstep.trace.steps import Steps, goes_on
 
 
-def between(theirs: Steps, mine: Steps | None = None) -> Iterator[Finding]:
+def between(
+    theirs: Steps, mine: Steps | None = None, alone: Collection[str] = ()
+) -> Iterator[Finding]:
     """Parameters that changed between two updates, and did not in the first run.
 
-    But for those that are averages of others.
+    But for those that are averages of others, in both or without a counterpart: alone.
     """
-    own, right = (changes(run) if run else {} for run in (theirs, mine))
+    known = targets(theirs).keys(), (targets(mine) if mine else targets(theirs)).keys()
+    own, right = (
+        changes(run, each if all(known) else {*each} & {*alone}) if run else {}
+        for run, each in zip((theirs, mine), known, strict=True)
+    )
     for update in sorted(own.keys() ^ right.keys()):
         name, found = "changed between updates", own.get(update) or right[update]
         of, most = tuple(found), max(found.values())
@@ -30,12 +36,11 @@ def between(theirs: Steps, mine: Steps | None = None) -> Iterator[Finding]:
         return
 
 
-def changes(run: Steps) -> dict[int, dict[str, float]]:
-    """By update, which parameters changed since the one before, and by how much at most."""
+def changes(run: Steps, but: Collection[str]) -> dict[int, dict[str, float]]:
+    """By update, which parameters changed since the one before, but for some, and by how much."""
     found: dict[int, dict[str, float]] = {}
-    averages = targets(run)
     for number, name, by in run.between:
-        if name not in averages:
+        if name not in but:
             found.setdefault(number, {})[name] = by
     return found
 

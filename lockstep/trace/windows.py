@@ -144,7 +144,9 @@ def either_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, 
 
 
 def inverse(number: Number) -> Number:
-    """The weight the other way round, 0 for what is all that there is."""
+    """The weight the other way round, 0 for what is all that there is, which is so for 0."""
+    if not number.value:
+        return Number(math.inf, 0.0)
     return Number(0.0, 0.0) if math.isinf(number.value) else NOTHING.over(number)
 
 

@@ -1,5 +1,6 @@
 """What a loop adds up that is not its micro-batches' gradients, each with one weight."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from lockstep import record
 from lockstep.trace import check_trace, compare_traces
 from lockstep.trace.gradients import Pair, pulls_of
 from lockstep.trace.numbers import Number
+from lockstep.trace.windows import either_name, inverse
 
 jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")
@@ -186,3 +188,12 @@ def test_what_is_left_over_of_another_model_is_no_decay_in_the_loss() -> None:
     later = replace(explained, update=3)
     assert pulls_of([explained, another, later]).keys() == {"bias"}
     assert pulls_of([replace(another, update=1), explained, later]) == {}
+
+
+def test_a_micro_batch_of_the_first_run_alone_beside_one_of_the_second_has_a_name() -> None:
+    """As where each of them takes one of two gradients: either weight has no inverse."""
+    assert either_name([Number(math.inf, 0.0), Number(0.0, 0.0)], 2, 2)[0] not in (
+        "",
+        "never-updates",
+    )
+    assert inverse(inverse(Number(0.0, 0.0))).value == 0.0

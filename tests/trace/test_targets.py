@@ -88,6 +88,13 @@ def test_a_target_network_goes_on_as_an_average_does(tmp_path, grad):
         assert said in found.findings[0].said
 
 
+def test_a_target_network_that_never_follows_is_told(tmp_path):
+    first, second = run_torch(tmp_path / "a"), run_jax(tmp_path / "b", left=1.0)
+    for runs, less in (((first, second), "without "), ((second, first), "")):
+        found = compare_traces(*runs)
+        assert (found.names, found.left) == ((f"{less}changed between updates",), []), found
+
+
 def forgetful(folder, *, forgets=False, beside=0.0):
     """Train; the optimizer may not know a bias, and gradients may be taken beside the weights."""
     torch.manual_seed(0)
