@@ -107,9 +107,11 @@ class Recorder:
         if not callable(getattr(transformation, "update", None)):
             raise RecordError("recorder.wrap() takes an optax transformation or optax.MultiSteps")
         several = _multi_steps(transformation)
-        inner = optax.with_extra_args_support(
-            optax.GradientTransformation(transformation.init, transformation.update)
-        ) if several is None else several  # fmt: skip
+        inner = several or transformation
+        if not isinstance(inner, (optax.MultiSteps, optax.GradientTransformationExtraArgs)):
+            # Whatever has both is one.
+            inner = optax.GradientTransformation(transformation.init, transformation.update)
+            inner = optax.with_extra_args_support(inner)
         found = optax_names.links(transformation)
 
         def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:

@@ -487,3 +487,22 @@ def test_sharded_arrays_and_no_close(tmp_path: Path) -> None:
     assert len(updates) == 3
     assert (updates[0][0]["before|w"] == np.arange(64.0).reshape(8, 8) + 1).all()
     assert (updates[2][0]["after|w"] == np.load(paths[1])).all()
+
+
+def test_a_rule_gets_what_else_its_update_is_given(tmp_path) -> None:
+    """As the loss, by which optax' reduce_on_plateau goes."""
+    from optax.contrib import reduce_on_plateau
+
+    rule = optax.chain(optax.sgd(0.1), reduce_on_plateau(factor=0.5, patience=1))
+    ends = []
+    for recorder in (None, lockstep.record.jax(tmp_path)):
+        optimizer = recorder.wrap(rule) if recorder else rule
+        parameters = {"w": jax.numpy.ones(3)}
+        state = optimizer.init(parameters)
+        for _ in range(4):  # of a loss that does not fall, the rate is halved
+            updates, state = optimizer.update(parameters, state, parameters, value=1.0)
+            parameters = optax.apply_updates(parameters, updates)
+        ends.append(np.asarray(parameters["w"]))
+    recorder.close()
+    assert ends[0].tobytes() == ends[1].tobytes()
+    assert ends[0][0] > 0.9**4 + 0.01
