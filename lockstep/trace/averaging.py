@@ -13,7 +13,6 @@ from itertools import pairwise
 import numpy as np
 
 from lockstep.trace.findings import Finding
-from lockstep.trace.names import likeness
 from lockstep.trace.numbers import Number, fit, unit
 from lockstep.trace.reading import Update
 from lockstep.trace.steps import Steps
@@ -30,7 +29,7 @@ Place = tuple[Update, str, str]
 
 def kept(steps: Steps) -> dict[int, Number]:
     """By update: how much of the average is left at the next one; nothing where there is none."""
-    found, inside = {}, targets(steps)
+    found, inside = {}, steps.targets
     for update, following in pairwise(steps.trace.updates):
         if following.number != update.number + 1:
             continue
@@ -62,21 +61,6 @@ def of_phase(update: Update, following: Update, phase: str, name: str) -> list[P
 def of_target(update: Update, following: Update, name: str, source: str) -> list[Place]:
     """The same of a parameter that is an average of another one."""
     return [(update, "before", name), (following, "before", name), (update, "after", source)]
-
-
-def targets(steps: Steps) -> dict[str, str]:
-    """The parameters that are averages of others, as those of a target network, and of which.
-
-    No optimizer moves them, but something does between two updates. They begin as the others.
-    """
-    first, found = steps.trace.updates[0], dict[str, str]()
-    for name in sorted(steps.still & {name for _, name, _ in steps.between}):
-        own = first.stored("before", name)
-        others = (other for other in first.phases["before"] if other not in steps.still)
-        likes = [o for o in others if np.array_equal(first.stored("before", o), own)]
-        if likes:
-            found[name] = max(likes, key=lambda other: likeness(name, other))
-    return found
 
 
 def share(every: Sequence[Sequence[Place]]) -> Number | None:
@@ -147,7 +131,7 @@ def averaging_notes(mine: Steps, theirs: Steps) -> Iterator[str]:
     """What one run alone has shown."""
     # In JAX it is kept as it is at the next update.
     shown = [
-        run.trace for run in (mine, theirs) if any(map(phase_of, run.trace.updates)) or targets(run)
+        run.trace for run in (mine, theirs) if any(map(phase_of, run.trace.updates)) or run.targets
     ]
     if len(shown) == 1:
         yield f"an average of the parameters was recorded of {shown[0].folder.name} alone"

@@ -117,8 +117,8 @@ def changed(clips: Sequence[Clip]) -> tuple[str, str] | None:
     known = [each.factor for each in clips if each.factor is not None]
     if len(known) == len(clips):
         times = agreed(known)
-        norms = (agreed([c.threshold(e) or NOTHING for c in clips]) for e in EPSILONS)
-        to = next(filter(None, norms), None)
+        norms = ([to for each in clips if (to := each.threshold(e))] for e in EPSILONS)
+        to = next(filter(None, map(agreed, norms)), None)
         how = f"scaled to a norm of {to}, whatever it was" if times is None and to else "scaled"
         said = f"{times} times what was accumulated" if times else f"{how}, and not clipped"
         return "gradient scaled", f"the gradient that the rule gets is {said}"

@@ -16,7 +16,7 @@ from typing import Literal
 
 from lockstep.problem import Optimizer
 from lockstep.trace.added import added_findings, moving, names_of, others_of
-from lockstep.trace.averaging import averaging_findings, averaging_notes, targets
+from lockstep.trace.averaging import averaging_findings, averaging_notes
 from lockstep.trace.by_value import clipped_by_value
 from lockstep.trace.clipping import (
     CLIPS,
@@ -234,7 +234,7 @@ def compared(
     unmoved = {
         name for name, places in matching.free.items() if still_at(theirs.updates, name, places)
     }
-    averages = {*targets(whole), *targets(other_whole)}
+    averages = {*whole.targets, *other_whole.targets}
     left += unmatched(matching, {*frozen, *known, *unmoved, *averages})
     coarse = first.steps.coarse or second.steps.coarse
     said += coarse_notes(coarse)

@@ -13,7 +13,6 @@ import numpy as np
 
 from lockstep.trace.findings import Finding, listed, turned
 from lockstep.trace.matching import Matching
-from lockstep.trace.numbers import unit
 from lockstep.trace.steps import HALF, Step, Steps
 
 NAME, COUNTED = "frozen", "counts while frozen"
@@ -33,15 +32,9 @@ def skipped(steps: Steps) -> Keys:
             found |= {
                 (step.update, name)
                 for name, step in each.items()
-                if step.gradient is None and name not in steps.still and stands(step)
+                if step.gradient is None and name not in steps.still and step.stands
             }
     return frozenset(found)
-
-
-def stands(step: Step) -> bool:
-    """Whether an update leaves a tensor, and its state, as they are."""
-    pairs = [(step.before, step.after), *((step.kept_before[n], a) for n, a in step.kept.items())]
-    return all(np.array_equal(before, after) for before, after in pairs)
 
 
 def without(steps: Steps, keys: Keys) -> Steps:
@@ -84,9 +77,8 @@ def numbered(updates: Collection[int]) -> str:
 
 def moves(step: Step) -> bool:
     """Whether a tensor is moved by more than what its numbers round."""
-    rounds = unit(step.dtype) * (abs(step.before) + abs(step.after))
     moved = step.after - step.before
-    return step.dtype not in HALF and bool(np.linalg.norm(moved) > np.linalg.norm(rounds))
+    return step.dtype not in HALF and bool(np.linalg.norm(moved) > np.linalg.norm(step.rounding))
 
 
 def counted_findings(mine: Steps, theirs: Steps, matching: Matching) -> Iterator[Finding]:

@@ -335,10 +335,8 @@ class Identified:
         What a run clips is seen, or read off its averages.
         """
         if self.steps.shows_clipped:
-            beside: dict[str, list[Number]] = {}
-            for (_, name), fitted in self.beside.items():
-                beside.setdefault(name, []).append(fitted.coefficients[1])
-            return frozenset(n for n in self.by_hand if agreed(beside[n]) is None)
+            weights = {n: [e.coefficients[1] for e in self.beside_of[n]] for n in self.by_hand}
+            return frozenset(name for name, each in weights.items() if agreed(each) is None)
         return frozenset(
             name
             for name, weight in self.coupled.items()
@@ -438,25 +436,24 @@ class Identified:
         return found
 
     @cached_property
+    def beside_of(self) -> dict[str, list[Fit]]:
+        """The same by tensor."""
+        found: dict[str, list[Fit]] = {}
+        for (_, name), fitted in self.beside.items():
+            found.setdefault(name, []).append(fitted)
+        return found
+
+    @cached_property
     def by_hand(self) -> dict[str, Number]:
         """By tensor: the decay that is added to its gradient before the rule gets it."""
-        off: dict[str, list[Fit]] = {}
-        for (_, name), fitted in self.beside.items():
-            off.setdefault(name, []).append(fitted)
         found = {}
-        for name, fits in off.items():
-            if all(each.exact for each in fits):
-                alone = agreed([each.coefficients[1] for each in fits])
-                clipped = agreed(
-                    [
-                        each.coefficients[1].over(each.coefficients[0])
-                        for each in fits
-                        if each.coefficients[0].value
-                    ]
-                )
-                weight = alone or clipped
-                if weight is not None and math.isfinite(weight.error):
-                    found[name] = weight
+        for name, fits in self.beside_of.items():
+            both = [each.coefficients for each in fits]
+            clipped = [weight.over(factor) for factor, weight in both if factor.value]
+            # What is added before a clip is clipped with the gradient.
+            weight = agreed([weight for _, weight in both]) or agreed(clipped)
+            if all(e.exact for e in fits) and weight is not None and math.isfinite(weight.error):
+                found[name] = weight
         return found
 
     @cached_property
@@ -692,10 +689,9 @@ def move_by(
 def move_of(step: Step, direction: Array, error: Array, rate: Number | None = None) -> Move:
     """How far a tensor moved in a direction, and how it shrank; at a rate, if that is known."""
     change = step.after - step.before
-    rounding = unit(step.dtype) * (abs(step.before) + abs(step.after))
     scale = abs(rate.value) if rate else float(np.median(ratio(change, direction)))
     with np.errstate(invalid="ignore"):  # of what may be anything, at a rate of 0
-        bound = rounding + scale * (error + unit(step.dtype) * abs(direction))
+        bound = step.rounding + scale * (error + unit(step.dtype) * abs(direction))
     if rate is not None:
         bound = bound + rate.error * abs(direction)
         fitted = fit(change + rate.value * direction, [-step.before], bound)

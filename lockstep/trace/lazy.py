@@ -48,8 +48,7 @@ def stands_still(step: Step) -> bool | None:
     )
     if not asleep.any() or not step.gradient.any():  # a whole tensor may be frozen
         return None
-    pairs = [(step.before, step.after), *((step.kept_before[n], a) for n, a in step.kept.items())]
-    return all(np.array_equal(before[asleep], after[asleep]) for before, after in pairs)
+    return narrowed(step, asleep).stands
 
 
 def awake(steps: Steps, known: Mapping[str, Still]) -> Steps:

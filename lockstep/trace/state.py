@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 
-from lockstep.trace.averaging import targets
 from lockstep.trace.findings import Finding, listed, turned
 from lockstep.trace.identify import Identified
 from lockstep.trace.steps import Steps, goes_on
@@ -18,10 +17,10 @@ def between(
 
     But for those that are averages of others, in both or without a counterpart: alone.
     """
-    known = targets(theirs).keys(), (targets(mine) if mine else targets(theirs)).keys()
+    both = theirs.targets and (mine is None or mine.targets)
     own, right = (
-        changes(run, each if all(known) else {*each} & {*alone}) if run else {}
-        for run, each in zip((theirs, mine), known, strict=True)
+        changes(run, run.targets if both else run.targets.keys() & {*alone}) if run else {}
+        for run in (theirs, mine)
     )
     for update in sorted(own.keys() ^ right.keys()):
         name, found = "changed between updates", own.get(update) or right[update]

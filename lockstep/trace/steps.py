@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.record.writer import sketch
+from lockstep.trace.names import likeness
 from lockstep.trace.numbers import Number, stored_as, unit
 from lockstep.trace.reading import Array, Trace, Update
 from lockstep.trace.whole import parts, stored
@@ -82,6 +83,20 @@ class Step:
         return self.dtypes.get(slot, self.dtype)
 
     @property
+    def rounding(self) -> Array:
+        """What the numbers of the parameter round, at most, before and after."""
+        return unit(self.dtype) * (abs(self.before) + abs(self.after))
+
+    @property
+    def stands(self) -> bool:
+        """Whether the update leaves the parameter, and its state, as they are."""
+        pairs = [
+            (self.before, self.after),
+            *((self.kept_before[n], a) for n, a in self.kept.items()),
+        ]
+        return all(np.array_equal(before, after) for before, after in pairs)
+
+    @property
     def gradient(self) -> Array | None:
         """The gradient that is nearest to what the rule got."""
         return self.clipped if self.clipped is not None else self.accumulated
@@ -137,8 +152,7 @@ class Steps:
         for step in self.of.values():
             if step.dtype not in HALF or step.name in self.still:
                 continue
-            rounds = unit(step.dtype) * (abs(step.before) + abs(step.after))
-            if np.linalg.norm(step.after - step.before) < np.linalg.norm(rounds):
+            if np.linalg.norm(step.after - step.before) < np.linalg.norm(step.rounding):
                 return step.dtype
         return ""
 
@@ -152,6 +166,21 @@ class Steps:
     def between(self) -> list[tuple[int, str, float]]:
         """Where a parameter changed between two updates: the later one, its name, by how much."""
         return parameters_between(self.trace)
+
+    @cached_property
+    def targets(self) -> dict[str, str]:
+        """The parameters that are averages of others, as those of a target network, and of which.
+
+        No optimizer moves them, but something does between two updates. They begin as the others.
+        """
+        first, found = self.trace.updates[0], dict[str, str]()
+        for name in sorted(self.still & {name for _, name, _ in self.between}):
+            own = first.stored("before", name)
+            others = (other for other in first.phases["before"] if other not in self.still)
+            likes = [o for o in others if np.array_equal(first.stored("before", o), own)]
+            if likes:
+                found[name] = max(likes, key=lambda other: likeness(name, other))
+        return found
 
     @cached_property
     def shows_clipped(self) -> bool:
