@@ -34,7 +34,7 @@ from lockstep.trace.settings import settings_of
 from lockstep.trace.state import between
 from lockstep.trace.steps import Steps, steps
 from lockstep.trace.updates import foreign_rule, left_of, rule_findings
-from lockstep.trace.windows import window_findings
+from lockstep.trace.windows import clipped_within_findings, window_findings
 
 
 def check_trace(folder: str | Path) -> Comparison:
@@ -61,6 +61,7 @@ def check_trace(folder: str | Path) -> Comparison:
         expected = {update: Number(-each.value, each.error) for update, each in expected.items()}
     found = list(between(whole))
     found += window_findings((), run)
+    found += clipped_within_findings(run)
     found += emptied_findings(run)
     found += average_findings(settings_moments(run, given[0]), run)
     found += unexplained_findings(unexplained_averages(run), {})

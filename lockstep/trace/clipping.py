@@ -209,13 +209,34 @@ def limit_of_sums(run: Identified) -> Number | None:
     """The norm that several of a run's sums have, which are others, if none has more."""
     every = [each for each in run.norms.values() if each]
     limit = max(map(norm_of, every), default=0.0)
-    at = [each for each in every if norm_of(each) > (1 - NEAR) * limit]
+    at = [each for each in every if at_limit(each, limit)]
     several = any(
         abs(each.get(name, 0.0) - norm) > NEAR * limit
         for each in at[1:]
         for name, norm in at[0].items()
     )
     return Number(limit, NEAR * limit) if several else None
+
+
+def at_limit(norms: Mapping[str, float], limit: float) -> bool:
+    """Whether a sum of these norms, by tensor, may have been clipped to a limit."""
+    return norm_of(norms) > (1 - NEAR) * limit
+
+
+def cut_sums(*runs: Identified) -> dict[int, bool]:
+    """The updates before whose sum is seen it was clipped, in any of some runs.
+
+    Whether each run that clips did so there: a factor that all of a sum has is then hidden, too.
+    """
+    hidden = [limit_of_sums(run) for run in runs]
+    limits = [h or (way.to if (way := way_of(run)) else None)
+              for run, h in zip(runs, hidden, strict=True)]  # fmt: skip
+    cut = [
+        {n for n, each in run.norms.items() if limit is None or at_limit(each, limit.value)}
+        for run, limit in zip(runs, limits, strict=True)
+    ]
+    some = [each for each, limit in zip(cut, hidden, strict=True) if limit is not None]
+    return {update: all(update in each for each in cut) for update in set().union(*some)}
 
 
 def update_finding(

@@ -23,6 +23,7 @@ from lockstep.trace.clipping import (
     by_hand_findings,
     clip_findings,
     clips_of,
+    cut_sums,
     frozen_findings,
     limit_of_sums,
     masked_findings,
@@ -45,7 +46,7 @@ from lockstep.trace.floor import (
 )
 from lockstep.trace.forward import LOSS
 from lockstep.trace.frozen import counted_findings, skipped, skipped_findings, without
-from lockstep.trace.gradients import Pair, got_alike, pairs, pulls_of
+from lockstep.trace.gradients import Pair, beside_each_other, got_alike, pairs, pulls_of
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy, lazy_findings
 from lockstep.trace.masked import MASKED
@@ -260,6 +261,9 @@ def gradient_findings(
     # From there on, an update of both is not one of the same data.
     until = min((each.update for each in skips + cuts), default=len(mine.updates) + 1)
     gradients = list(pairs(first, second, matching, rounding, until, bool(cuts)))
+    clipped = by_hand_findings(first, second)
+    if clipped is not None:
+        gradients = list(beside_each_other(gradients, cut_sums(first, second)))
     found = skips + cuts
     for each in model_findings(mine, theirs, gradients, matching):
         found.append(replace(each, said=each.said + left_of_epoch(windows, each.update)))
@@ -281,16 +285,14 @@ def gradient_findings(
     if any(each.modules == LOSS for each in found):
         # Of another loss, the gradient may be of another size, too.
         weighed = [each for each in weighed if each.name not in unnamed]
-    if {each.name for each in weighed} <= unnamed:
-        if weighed and got_alike(first, second, matching, gradients):
-            return gradients, found, True
-        clipped = by_hand_findings(first, second)
-        if clipped is not None:
-            return gradients, found + clipped, True
+    by_hand = clipped is not None
+    nameless = bool(weighed) and {each.name for each in weighed} <= unnamed
+    if nameless and not by_hand and got_alike(first, second, matching, gradients):
+        return gradients, found, True
     if any(each.name.endswith(REUSED) for each in weighed):
         found = [each for each in found if each.stage != "data"]
-    found += weighed
-    return gradients, found, False
+    found += [*(clipped or ()), *weighed]
+    return gradients, found, by_hand
 
 
 def update_findings(
@@ -400,6 +402,12 @@ def clip_notes(mine: Identified, theirs: Identified) -> Iterator[str]:
         yield f"clipping never acted in these {count} updates: its threshold is not known"
     if not shown:
         yield "what clipping did was not shown: clipping was not looked at"
+    cut = cut_sums(mine, theirs)
+    if all(cut.get(update) for update in theirs.steps.numbers):
+        yield (
+            "each sum is clipped, and seen behind that alone: what all its gradients are multiplied"
+            " with, as a missing 1 / K, would not show"
+        )
 
 
 def notes(

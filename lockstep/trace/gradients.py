@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import numpy as np
 
 from lockstep.trace.data import data_of, strangers
-from lockstep.trace.identify import Identified
+from lockstep.trace.identify import NOTHING, Identified
 from lockstep.trace.matching import Matching
 from lockstep.trace.numbers import Number, agreed
 from lockstep.trace.reading import Array, Trace, Update
@@ -167,6 +168,30 @@ def aligned(
         else:
             return []
     return found
+
+
+def beside_each_other(gradients: Sequence[Pair], updates: Mapping[int, bool]) -> Iterator[Pair]:
+    """The same, in some updates with weights beside the one that most have, where that is hidden.
+
+    As by a clip of the sum before it is seen. updates: whether what all have is hidden, too.
+    """
+    for update, window in groupby(gradients, key=lambda pair: pair.update):
+        each = list(window)
+        weights = [pair.coefficient for pair in each]
+        alike = all(weight.equals(weights[0]) for weight in weights)
+        hidden = updates.get(update, False) or (update in updates and not alike)
+        common = in_common(weights) if hidden else NOTHING
+        for pair in each:
+            pulls = {name: weight.over(common) for name, weight in pair.pulls.items()}
+            if math.isfinite(pair.coefficient.value):
+                pair = replace(pair, coefficient=pair.coefficient.over(common), pulls=pulls)
+            yield pair
+
+
+def in_common(weights: Sequence[Number]) -> Number:
+    """The weight that most of some have, of those that are any; of as many, the last one."""
+    known = [each for each in weights if each.value and math.isfinite(each.value)]
+    return max(known[::-1], key=lambda each: sum(map(each.equals, known)), default=NOTHING)
 
 
 def moved(trace: Trace, names: Sequence[str], update: Update) -> float:

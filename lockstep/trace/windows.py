@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from lockstep.trace.clipping import clipped_within, way_of
+from lockstep.trace.clipping import clipped_within, cut_sums, limit_of_sums, way_of
 from lockstep.trace.data import data_of, shared, window_of
 from lockstep.trace.findings import Finding, turned
-from lockstep.trace.gradients import Pair, near
+from lockstep.trace.gradients import Pair, in_common, near
 from lockstep.trace.identify import NOTHING, Identified
 from lockstep.trace.numbers import Number, worded
 from lockstep.trace.sums import Told, other_sums
@@ -110,15 +110,58 @@ def clipped_name(
     values: Sequence[Number], update: int, theirs: Identified, mine: Identified
 ) -> str | None:
     """The name of clipping in mid-window that gives micro-batches these weights, in either run."""
-    way = way_of(mine) or way_of(theirs)
-    if way is None or way.kind != "together" or not all(each.value for each in values):
+    limit = limit_of(mine) or limit_of(theirs)
+    if limit is None or not all(each.value and math.isfinite(each.value) for each in values):
         return None
-    for run, less in ((theirs, ""), (mine, "without ")):
-        for name, weights in clipped_within(run, update, way.to.value).items():
-            own = [inverse(each) for each in values] if less else values
-            if len(weights) == len(own) and all(map(Number.equals, own, weights)):
-                return f"{less}{name}"
+    hidden = update in cut_sums(mine, theirs)
+    name = clipped_as(values, update, theirs, limit, hidden)
+    if name is None:
+        less = clipped_as([inverse(each) for each in values], update, mine, limit, hidden)
+        return less and turned(less, "")[0]
+    return name
+
+
+def limit_of(run: Identified) -> Number | None:
+    """To what norm a run clips all tensors together, where that shows."""
+    way = way_of(run)
+    return way.to if way is not None and way.kind == "together" else limit_of_sums(run)
+
+
+def clipped_as(
+    values: Sequence[Number], update: int, run: Identified, limit: Number, hidden: bool
+) -> str | None:
+    """The name of clipping in mid-window that gives the micro-batches of a run these weights.
+
+    hidden: whether they are only known beside each other, as their sum is clipped before it shows.
+    """
+    for name, each in clipped_within(run, update, limit.value).items():
+        weights = [Number(weight, limit.error / limit.value * weight) for weight in each]
+        if hidden:
+            weights, values = (
+                [w.over(in_common(some)) for w in some] for some in (weights, values)
+            )
+        if len(weights) == len(values) and all(map(Number.equals, values, weights)):
+            return name
     return None
+
+
+def clipped_within_findings(run: Identified) -> Iterator[Finding]:
+    """That a run clips in mid-window, as the weights of its own micro-batches say."""
+    limit = limit_of(run)
+    if limit is None:
+        return
+    for update, (fitted, count) in run.window.items():
+        weights = fitted.coefficients[:count]
+        if not fitted.exact or all(each.equals(weights[0]) for each in weights):
+            continue
+        name = clipped_as(weights, update, run, limit, update in cut_sums(run))
+        if name is not None:
+            said = ", ".join(worded(each.value, each.error) for each in weights)
+            said = (
+                f"its micro-batches enter with the weights {said}, as a clip to {limit} gives them"
+            )
+            yield Finding(name, "window", said, update, phase="gradient")
+            return
 
 
 def entering(run: Identified) -> dict[int, int]:
