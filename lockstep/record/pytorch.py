@@ -143,7 +143,7 @@ class Recorder:
         folder = Path(folder) / f"rank-{rank}" if ranks == "all" else folder
         self.learn_names()
         self.average = average
-        if average is not None and not self.averages().keys() & self.named.keys():
+        if average is not None and not self.averages.keys() & self.named.keys():
             raise RecordError("average: it has no parameter by a name of the model's")
         self.modules = self.chosen(activations)
         self.writer = Writer(folder, "pytorch", full, every, at)
@@ -248,6 +248,7 @@ class Recorder:
         self.names[id(parameter)] = name
         self.named[name] = parameter
 
+    @functools.cached_property
     def averages(self) -> Mapping[str, Any]:
         """The averages that are kept beside the parameters, by their names."""
         if self.average is None or isinstance(self.average, Mapping):
@@ -349,6 +350,7 @@ class Recorder:
             # Who called the engine itself: the end of this pass shows nothing of the loss.
             self.queued = True
             torch.autograd.Variable._execution_engine.queue_callback(self.unseen_backward_done)
+        self.take_average(name)
         parameter = self.named[name]
         # Other hooks, and an average over processes, may make it something else.
         hooks = len(parameter._backward_hooks) + len(parameter._post_accumulate_grad_hooks)
@@ -448,9 +450,8 @@ class Recorder:
                     window.decays[name] = number(group["weight_decay"])
         for name in names + self.frozen():
             self.take("before", name, self.named[name])
-        averages = self.averages()
         for name in names:
-            self.take("average", name, averages.get(name))
+            self.take_average(name)
         kept = any(optimizer.state.get(self.named[name]) for name in names)
         if self.stateful & set(names) and not kept:
             window.facts["emptied"] = True
@@ -590,6 +591,14 @@ class Recorder:
         if tensor is not None:
             key = f"{phase}|{name}"
             self.window.arrays[key] = held(tensor, self.window.whole, key.startswith(MEASURED))
+
+    def take_average(self, name: str) -> None:
+        """Keep a parameter's average as it is when the first gradient of a window comes.
+
+        Some loops take it before the step, which it is then behind.
+        """
+        if f"average|{name}" not in self.window.arrays:
+            self.take("average", name, self.averages.get(name))
 
     # The run.
 

@@ -7,82 +7,110 @@ of the next says by how much it went on in between: 1 - d, if that is done once 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from lockstep.trace.findings import Finding
+from lockstep.trace.findings import Finding, turned
 from lockstep.trace.numbers import Number, fit, unit
 from lockstep.trace.reading import Update
 from lockstep.trace.steps import Steps
 
-# By where it was recorded: which parameters it went towards, until the next record. One that is
+# By where it was recorded: which parameters it may go towards until the next record. One that is
 # part of an optimizer is recorded after a step, the others before it.
-TOWARDS = {"average": ("after",), "state.average": ("next before", "next after")}
+WAYS = {
+    "average": (("after",), ("before",), ("after", "before")),
+    "state.average": (("next after",), ("next before", "next after")),
+}
 # From which error on what an update keeps of an average says nothing.
 LOOSE = 0.1
 
-# An array that an update has: its phase, and its name.
-Place = tuple[Update, str, str]
+
+@dataclass(frozen=True)
+class Going:
+    """How an average goes on from one update to the next.
+
+    left: what is left of it, no number where it is no mean of itself and the parameters; behind:
+    whether it goes towards those before the update alone, None where that does not show; seen:
+    whether it is other than those, towards which it goes unseen otherwise.
+    """
+
+    left: Number
+    behind: bool | None
+    seen: bool
+
+    @property
+    def known(self) -> bool:
+        """Whether it is a mean of itself and the parameters."""
+        return math.isfinite(self.left.value)
+
+    def equals(self, other: Going) -> bool:
+        """Whether it may be the same."""
+        if self.seen is not other.seen:
+            return True
+        if not (self.known and other.known):
+            return self.known is other.known
+        return self.left.equals(other.left) and not self.lags(other)
+
+    def lags(self, other: Going) -> bool:
+        """Whether one alone goes towards the parameters before the update."""
+        return {self.behind, other.behind} == {True, False}
 
 
-def kept(steps: Steps) -> dict[int, Number]:
-    """By update: how much of the average is left at the next one; nothing where there is none."""
-    found, inside = {}, steps.targets
+def kept(steps: Steps) -> dict[int, Going]:
+    """By update: how the average goes on until the next one; nothing where there is none."""
+    found = {}
     for update, following in pairwise(steps.trace.updates):
         if following.number != update.number + 1:
             continue
         phase = phase_of(update)
-        if phase is not None:
-            every = [of_phase(update, following, phase, name) for name in update.phases[phase]]
-        else:
-            every = [of_target(update, following, *each) for each in inside.items()]
-        left = share(every)
-        if left is not None and left.error < LOOSE:
-            found[update.number] = left
+        names = {name: name for name in update.phases[phase]} if phase else steps.targets
+        left = {
+            way: share(update, following, phase or "before", names, way)
+            for way in WAYS[phase or "average"]
+        }
+        ways = {way: number for way, number in left.items() if number is not None}
+        fits = [way for way, number in ways.items() if math.isfinite(number.value)]
+        number = ways[fits[0]] if fits else Number(math.nan, 0.0)
+        behind = None if {("after",), ("before",)} <= {*fits} else fits[:1] == [("before",)]
+        if ways and not number.error >= LOOSE:
+            found[update.number] = Going(number, behind, ways.keys() == left.keys())
     return found
 
 
 def phase_of(update: Update) -> str | None:
     """Where an average was recorded, if there is one."""
-    return next((each for each in TOWARDS if update.phases.get(each)), None)
+    return next((each for each in WAYS if update.phases.get(each)), None)
 
 
-def of_phase(update: Update, following: Update, phase: str, name: str) -> list[Place]:
-    """An average of a phase of its own, at an update and the next, and what it goes towards."""
-    found = [(update, phase, name), (following, phase, name)]
-    for place in TOWARDS[phase]:
-        later = following if place.startswith("next ") else update
-        found.append((later, place.removeprefix("next "), name))
-    return found
-
-
-def of_target(update: Update, following: Update, name: str, source: str) -> list[Place]:
-    """The same of a parameter that is an average of another one."""
-    return [(update, "before", name), (following, "before", name), (update, "after", source)]
-
-
-def share(every: Sequence[Sequence[Place]]) -> Number | None:
-    """What is left of an average: no number where it is no mean of itself and the parameters.
+def share(
+    update: Update, following: Update, phase: str, names: Mapping[str, str], way: tuple[str, ...]
+) -> Number | None:
+    """What is left of an average: no number where it goes elsewhere.
 
     None where that cannot be told: it was not recorded, or it is the parameters.
-    every: by tensor, the average, where it went, and what it goes towards.
+    phase: in which it is recorded; names: of its tensors, and of the parameters that each is an
+    average of; way: the parameters that it may go towards.
     """
     moved, columns, bounds = [], [], []
-    for places in every:
-        found = [update.array(phase, name) for update, phase, name in places]
+    for name, source in names.items():
+        places = [(update, phase, name), (following, phase, name)]
+        for place in way:
+            later = following if place.startswith("next ") else update
+            places.append((later, place.removeprefix("next "), source))
+        found = [each.array(part, its) for each, part, its in places]
         if any(array is None for array in found):
             continue
         if len({array.size for array in found if array is not None}) > 1:
             # Whole at one of both, and a sketch at the other.
-            found = [update.sketch(phase, name) for update, phase, name in places]
-        arrays = [array.ravel() for array in found if array is not None]
-        average, went, *towards = arrays
+            found = [each.sketch(part, its) for each, part, its in places]
+        average, went, *towards = [array.ravel() for array in found if array is not None]
         moved.append(went - average)
         columns.append(np.stack([each - average for each in towards], axis=1))
-        update, phase, name = places[0]
-        bounds.append(2 * unit(update.dtype(phase, name)) * np.abs(np.stack(arrays)).sum(axis=0))
+        sizes = np.abs(np.stack([average, went, *towards])).sum(axis=0)
+        bounds.append(2 * unit(update.dtype(phase, name)) * sizes)
     if not moved:
         return None
     matrix = np.concatenate(columns)
@@ -104,27 +132,59 @@ def power(number: Number, exponent: int) -> Number:
 def averaging_findings(mine: Steps, theirs: Steps, accumulation_steps: int) -> Iterator[Finding]:
     """An average that goes on otherwise than the first run's."""
     right, own = kept(mine), kept(theirs)
-    both = [update for update in own if update in right and math.isfinite(right[update].value)]
-    if all(own[update].equals(right[update]) for update in both):
+    both = [update for update in own if update in right]
+    copied = dict.fromkeys(copies(right, own), False) | dict.fromkeys(copies(own, right), True)
+    off = copied.keys() | {update for update in both if not own[update].equals(right[update])}
+    if not off:
         return
-    # AveragedModel begins as a copy, whenever that is.
-    begun = [u for u in both if not (own[u].equals(0.0) or right[u].equals(0.0))] or both
-    k, first = accumulation_steps, next((u for u in begun if not own[u].equals(right[u])), begun[0])
-    said = (
-        f"of the average of the parameters an update leaves {own[first]} instead of {right[first]}"
-    )
-    name = "another average"
-    if not math.isfinite(own[first].value):
-        said = (
-            f"from update {first} on the average goes where no mean of it and the parameters does"
-        )
-    elif k > 1 and all(own[u].equals(power(right[u], k)) for u in begun):
-        name = "average per micro-step"
-        said += f", its {k}th power: it is taken at every micro-step"
-    elif k > 1 and all(right[u].equals(power(own[u], k)) for u in begun):
-        name = "average per update"
-        said += f", its {k}th root: it is taken once an update, and at every micro-step there"
+    seen = [u for u in both if own[u].seen and right[u].seen]
+    begun = [u for u in seen or both if u not in copied] or both
+    first = next((u for u in begun if u in off), min(off))
+    if first in copied:
+        which = "it" if copied[first] else "the first run's"
+        name, said = "average copied", f"after update {first} {which} is a copy of the parameters"
+        said += ", as AveragedModel begins, and the other one is not"
+    else:
+        name, said = how(first, begun, own, right, accumulation_steps)
     yield Finding(name, "average", said, first, phase="average")
+
+
+def copies(run: Mapping[int, Going], other: Mapping[int, Going]) -> set[int]:
+    """The updates after which an average is a copy of the parameters, and another one is not."""
+    return {
+        update
+        for update, each in run.items()
+        if each.left.equals(0.0)
+        and (
+            not other[update].left.equals(0.0)
+            if update in other
+            else update + 1 in other and other[update + 1].seen
+        )
+    }
+
+
+def how(
+    first: int, begun: Sequence[int], own: Mapping[int, Going], right: Mapping[int, Going], k: int
+) -> tuple[str, str]:
+    """What an average does otherwise, and what to say of it.
+
+    first: the update that shows it; begun: the updates in which both go on.
+    """
+    here, there = own[first].left, right[first].left
+    if not (own[first].known and right[first].known):
+        said = f"from update {first} on it goes where no mean of it and the parameters does"
+        return "another average", said if right[first].known else f"in the first run, {said}"
+    if own[first].lags(right[first]) and all(own[u].left.equals(right[u].left) for u in begun):
+        said = "it is taken before the step, of the parameters that the update before has left"
+        name = "average before the step"
+        return (name, said) if own[first].behind else turned(name, said)
+    said = f"of the average of the parameters an update leaves {here} instead of {there}"
+    if k > 1 and all(own[u].left.equals(power(right[u].left, k)) for u in begun):
+        return "average per micro-step", f"{said}, its {k}th power: it is taken at every micro-step"
+    if k > 1 and all(right[u].left.equals(power(own[u].left, k)) for u in begun):
+        said += f", its {k}th root: it is taken once an update, and at every micro-step there"
+        return "average per update", said
+    return "another average", said
 
 
 def averaging_notes(mine: Steps, theirs: Steps) -> Iterator[str]:

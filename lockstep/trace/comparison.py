@@ -222,6 +222,8 @@ def compared(
         # What one run empties in one place, the other does in another.
         found = [each for each in found if each.name not in masked]
     said += notes(first, second, gradients, matching)
+    if by_hand and not any(each.stage in ("window", "clip") for each in found):
+        said += factor_notes(first, second, gradients)
     said += averaging_notes(whole, other_whole)
     said += precision_notes(mine, theirs, dtypes)
     said += rounding_notes(gradients, floor) if again is None else ()
@@ -407,6 +409,16 @@ def clip_notes(mine: Identified, theirs: Identified) -> Iterator[str]:
         yield (
             "each sum is clipped, and seen behind that alone: what all its gradients are multiplied"
             " with, as a missing 1 / K, would not show"
+        )
+
+
+def factor_notes(mine: Identified, theirs: Identified, gradients: Sequence[Pair]) -> Iterator[str]:
+    """A factor of all gradients that clips leave nothing of."""
+    times = agreed([pair.coefficient for pair in gradients])
+    if times is not None and not times.equals(1.0) and (way_of(mine) or way_of(theirs)):
+        yield (
+            f"its gradients are {times} times those of the first run, and clipped to the same:"
+            " where a clip does not act, its updates will be other ones"
         )
 
 

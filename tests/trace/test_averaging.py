@@ -2,9 +2,12 @@
 
 import copy
 
+import jax
 import numpy as np
+import optax
 import pytest
 import torch
+from jax import numpy as jnp
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -48,7 +51,7 @@ def run(folder, average, when="update", dtype=torch.float32, **options):
         for micro_step in range(1, STEPS * UPDATES + 1):
             x, y = (torch.randn(5, size, generator=draw).to(dtype) for size in (6, 3))
             ((model(x) - y) ** 2).mean().div(STEPS).backward()
-            if when == "before":
+            if when == "before" or (when == "before the step" and micro_step % STEPS == 0):
                 averaged.update_parameters(model)
             if micro_step % STEPS == 0:
                 optimizer.step()
@@ -60,6 +63,22 @@ def run(folder, average, when="update", dtype=torch.float32, **options):
     return folder
 
 
+def in_jax(folder, early=False):
+    """A loop of JAX, with an average that is taken before the step, or behind it."""
+    parameters = average = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)}
+    recorder = lockstep.record.jax(folder)
+    optimizer = recorder.wrap(optax.adam(1e-2))
+    gradient = recorder.gradient(jax.grad(lambda p, x: ((x @ p["w"]) ** 2).mean()))
+    state = optimizer.init(parameters)
+    for x in np.random.default_rng(0).normal(size=(UPDATES, 5, 4)).astype("float32"):
+        changes, state = optimizer.update(gradient(parameters, x), state, parameters)
+        new = optax.apply_updates(parameters, changes)
+        average = optax.incremental_update(parameters if early else new, average, 0.01)
+        average, parameters = recorder.average(average), new
+    recorder.close()
+    return folder
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("average", [ema, by_hand(0.99)], ids=["AveragedModel", "by hand"])
 @pytest.mark.parametrize(
@@ -67,11 +86,13 @@ def run(folder, average, when="update", dtype=torch.float32, **options):
 )
 def test_what_an_update_leaves_of_an_average_is_known(tmp_path, average, when, left, dtype) -> None:
     found = kept(steps(read(run(tmp_path / "run", average, when, dtype, full=1))))
-    first = 2 if average is ema else 1  # it begins as a copy, whenever that is
-    assert set(found) >= set(range(first, UPDATES)) - {1}
-    for update in range(max(first, 2), UPDATES):
-        assert found[update].equals(left), update
-        assert found[update].error < (1e-3 if dtype is torch.float32 else 1e-12)
+    assert {*found} == {*range(1, UPDATES)}
+    # Where it is a copy of the parameters, an average that goes towards these does not show.
+    unseen = {1, 2} if average is ema and when == "update" else {1}
+    assert {update for update, each in found.items() if not each.seen} == unseen
+    for update in {*found} - unseen:
+        assert found[update].left.equals(left), update
+        assert found[update].left.error < (1e-3 if dtype is torch.float32 else 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +118,30 @@ def test_an_average_is_held_against_the_first_runs(tmp_path, average, when, name
         assert back.name == "average per update"
 
 
+def of_pytorch(folder, early=False):
+    return run(folder, by_hand(0.99), "before the step" if early else "update")
+
+
+@pytest.mark.parametrize("record", [of_pytorch, in_jax])
+def test_an_average_that_is_taken_before_the_step_is_told(tmp_path, record) -> None:
+    """It goes on by as much, and is one update behind."""
+    right, early = record(tmp_path / "right"), record(tmp_path / "early", early=True)
+    assert compare_traces(right, early).names == ("average before the step",)
+    assert compare_traces(early, right).names == ("without average before the step",)
+    assert compare_traces(right, right).verdict == compare_traces(early, early).verdict == "same"
+
+
+def test_an_average_that_begins_as_a_copy_is_told(tmp_path) -> None:
+    """AveragedModel's first average is no mean of the parameters before and behind it."""
+    right, copied = run(tmp_path / "a", by_hand(0.99)), run(tmp_path / "b", ema)
+    (found,) = compare_traces(right, copied).findings
+    assert (found.name, found.update) == ("average copied", 1)
+    assert "after update 1 it is a copy of the parameters" in found.said
+    (back,) = compare_traces(copied, right).findings
+    assert back.name == "average copied"
+    assert "the first run's is a copy" in back.said
+
+
 def test_an_average_of_one_run_alone_is_said(tmp_path) -> None:
     right = run(tmp_path / "with", ema)
     found = compare_traces(right, run(tmp_path / "without", lambda _: None))
@@ -116,7 +161,9 @@ def test_what_is_no_average_is_told(tmp_path) -> None:
     found = compare_traces(run(tmp_path / "a", by_hand(0.99)), other)
     assert found.names == ("another average",)
     assert "goes where no mean of it and the parameters does" in found.findings[0].said
-    assert compare_traces(other, tmp_path / "a").verdict == "same"  # nothing to hold it against
+    back = compare_traces(other, tmp_path / "a")
+    assert back.names == ("another average",)
+    assert back.findings[0].said.startswith("in the first run, from update 2 on it goes where")
 
 
 def test_an_average_of_another_model_is_refused(tmp_path) -> None:

@@ -19,7 +19,7 @@ X = (NUMBERS.normal(size=(UPDATES, K, 6, 5)) * SIZES).astype("float32")
 CLIP = optax.clip_by_global_norm(LIMIT)
 
 
-def in_pytorch(folder, mistake=""):
+def in_pytorch(folder, mistake="", times=1):
     model = torch.nn.Linear(5, 3)
     with torch.no_grad():
         model.weight.copy_(torch.tensor(W.T))
@@ -29,7 +29,7 @@ def in_pytorch(folder, mistake=""):
         for window in torch.tensor(X):
             optimizer.zero_grad()
             for x in window:
-                ((model(x) ** 2).mean() / K).backward()
+                (times * (model(x) ** 2).mean() / K).backward()
                 if mistake == "after each":
                     torch.nn.utils.clip_grad_norm_(model.parameters(), LIMIT)
             torch.nn.utils.clip_grad_norm_(model.parameters(), LIMIT)
@@ -109,3 +109,9 @@ def test_a_right_sum_is_the_same_and_a_factor_shows_where_the_clip_did_not_act(r
     assert any("what all its gradients are multiplied with" in each for each in found.notes)
     found = compare_traces(right[0], in_jax(tmp_path / "smaller", divisor=K * K))
     assert found.names == ("divide-twice",)
+
+
+def test_a_factor_that_clips_leave_nothing_of_is_said(right, tmp_path):
+    found = compare_traces(right[0], in_pytorch(tmp_path / "larger", times=6))
+    assert found.verdict == "same"
+    assert any("6 times those of the first run, and clipped to the same" in n for n in found.notes)

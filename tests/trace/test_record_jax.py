@@ -185,7 +185,7 @@ def test_an_average_is_kept_as_it_is_at_the_next_update(
             carry = step(*carry, x)
     found = lockstep.trace.averaging.kept(steps_of(lockstep.trace.read(tmp_path / "run")))
     assert set(found) == {1, 2}
-    assert all(each.equals(0.9**often) for each in found.values())
+    assert all(each.left.equals(0.9**often) for each in found.values())
 
 
 def test_what_a_window_holds(tmp_path: Path) -> None:
