@@ -9,8 +9,9 @@ from typing import Any
 
 from lockstep import mistakes
 from lockstep.problem import Optimizer
+from lockstep.problem.settings import OPTIMIZERS
 from lockstep.trace.by_value import clipped_by_value
-from lockstep.trace.clipping import emptied_findings
+from lockstep.trace.clipping import emptied_findings, with_clip
 from lockstep.trace.comparison import Comparison, size
 from lockstep.trace.decays import decay_findings, decays
 from lockstep.trace.findings import ordered
@@ -30,9 +31,9 @@ from lockstep.trace.placement import as_torch_keeps
 from lockstep.trace.ranks import folders, rank_findings
 from lockstep.trace.reading import Trace, TraceError, read
 from lockstep.trace.rules import Rule, rates_of, rule_of
-from lockstep.trace.settings import settings_of
+from lockstep.trace.settings import FORMULA, SETTINGS, settings_of
 from lockstep.trace.state import between
-from lockstep.trace.steps import Steps, steps
+from lockstep.trace.steps import Step, Steps, steps
 from lockstep.trace.updates import foreign_rule, left_of, rule_findings
 from lockstep.trace.windows import clipped_within_findings, window_findings
 
@@ -51,14 +52,14 @@ def check_trace(folder: str | Path) -> Comparison:
             f"{folder}: the recorder could see no settings of the optimizer, so there is nothing to"
             " hold the run against; name a second run"
         )
-    whole = clipped_by_value(as_torch_keeps(steps(trace)))
+    recorded = turned_round(steps(trace)) if given[0].get("maximize") else steps(trace)
+    whole = clipped_by_value(as_torch_keeps(recorded))
     moved = without(awake(whole, lazy(whole)), skipped(whole))
     run = Identified(moved, Optimizer(), eps=trace.by_tensor("eps"))
     run.optimizer = settings_of(run.steps, run)
     accumulation = max(update.micro_batches for update in trace.updates)
     expected = rates_of(run, None)
-    if given[0].get("maximize"):
-        expected = {update: Number(-each.value, each.error) for update, each in expected.items()}
+    run = with_clip(run, expected)
     found = list(between(whole))
     found += window_findings((), run)
     found += clipped_within_findings(run)
@@ -70,7 +71,8 @@ def check_trace(folder: str | Path) -> Comparison:
     if foreign := foreign_rule(trace):
         notes.append(f"its rule, {foreign}, is not known here: its updates were not looked at")
     else:
-        rule, declared = rule_of(run, expected, accumulation), Rule(None, run.optimizer, {})
+        rule = rule_of(run, expected, accumulation)
+        declared = Rule(None, declared_of(run.optimizer, rule.optimizer, given[0]), {})
         for each in rule_findings(rule, expected, accumulation, declared, itself(trace)):
             # A library's own rule is what its settings mean.
             own_rule = each.known and mistakes.load(each.name).kind == "library"
@@ -88,14 +90,41 @@ def check_trace(folder: str | Path) -> Comparison:
     )  # fmt: skip
 
 
+def turned_round(run: Steps) -> Steps:
+    """The steps of a run that goes up, as those of one that goes down."""
+    return replace(run, of={key: downwards(step) for key, step in run.of.items()})
+
+
+def downwards(step: Step) -> Step:
+    """A step with the gradients of the loss with the other sign."""
+    gradients = step.accumulated, step.clipped
+    accumulated, clipped = (None if each is None else -each for each in gradients)
+    return replace(step, accumulated=accumulated, clipped=clipped)
+
+
 def itself(trace: Trace) -> Matching:
     """Each parameter as its own counterpart."""
     return Matching({name: Match(name, (), (name,)) for name in trace.parameters})
 
 
+def declared_of(settings: Optimizer, found: Optimizer, given: Mapping[str, Any]) -> Optimizer:
+    """The settings that a run should have, which are what was found where none was recorded."""
+    if settings.name != found.name:
+        return settings
+    recorded = {SETTINGS.get(name, name) for name in given}
+    unseen = (n for n in UNSEEN if n in OPTIMIZERS[settings.name] and n not in recorded)
+    return replace(settings, **{name: getattr(found, name) for name in unseen})
+
+
+# Settings that the formula of an update shows, and not the state.
+UNSEEN = ("eps", *FORMULA)
+
+
 def settings_moments(run: Identified, given: dict[str, Any]) -> tuple[Moment, Moment]:
     """How the moments should go on, by the settings."""
     if run.steps.family == "sgd":
+        if "momentum" not in given:
+            return Moment(None, None), Moment(None, None)
         momentum, dampening = (float(str(given.get(k, 0.0))) for k in ("momentum", "dampening"))
         first = Moment(Number(momentum, 0.0), None if dampening else Number(1.0, 0.0))
         return first, Moment(None, None)

@@ -96,11 +96,13 @@ def decay_findings(
                 kinds.setdefault("twice" if their_how == "both" else "once", []).append(other)
             elif how != their_how:
                 kinds.setdefault(their_how, []).append(other)
+            elif weight.equals(theirs_weight):
+                continue
             elif rate is not None and theirs_weight.times(rate).equals(weight):
                 kinds.setdefault("alone", []).append(other)
             elif rate is not None and weight.times(rate).equals(theirs_weight):
                 kinds.setdefault("times", []).append(other)
-            elif not weight.equals(theirs_weight):
+            else:
                 kinds.setdefault("another", []).append(other)
                 others_weights.setdefault(f"{theirs_weight} instead of {weight}", []).append(other)
     decaying = sum(not mine[name][1].equals(0.0) for name in matching.matches if name in mine)

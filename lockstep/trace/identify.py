@@ -27,13 +27,18 @@ from lockstep.trace.steps import Step, Steps, nested
 from lockstep.trace.weights import held, shown, window_fit
 from lockstep.trace.whole import Both
 
+# What a norm of 0 is divided by.
+TINY = 1e-300
 # Which slot is an average of gradients, and which of their squares.
 FIRST = {"adam": "exp_avg", "adamax": "exp_avg", "lion": "exp_avg", "sgd": "momentum_buffer"}
 SECOND = {"adam": "exp_avg_sq", "rmsprop": "square_avg", "adadelta": "square_avg"}
-# The rules that divide the gradient itself: one that decays goes into it before.
-RAW = ("rmsprop", "adadelta", "adagrad")
+# The rules that divide the gradient itself: one that decays goes into it before, as into what
+# Nesterov's momentum looks ahead by.
+RAW = ("rmsprop", "adadelta", "adagrad", "adamax")
 # By update and tensor: a gradient, and what it may be off, relatively.
 Gradients = Mapping[tuple[int, str], tuple[Array, float]]
+# Fewer numbers than these are explained by many weights: they may have those of other tensors.
+FEW = 16
 # Up to what part of the largest weight one is known to be 0, and of itself a rate is known.
 SURE = 0.1
 # A factor that does nothing.
@@ -220,20 +225,23 @@ class Identified:
         the gradient adds: gain * weight * 2 gradient * parameter + gain * weight^2 * parameter^2.
         """
         found: dict[tuple[int, str], Fit] = {}
+        slot = SECOND.get(self.steps.family, "sum")
+        known = {key: step for key, step in self.steps.of.items() if slot in step.kept}
         if self.steps.family in FIRST:
             return found
-        slot = SECOND.get(self.steps.family, "sum")
-        for key, step in self.steps.of.items():
+        for key in sorted(known, key=lambda key: known[key].before.size < FEW):
+            step = known[key]
             gradient = step.gradient
-            if slot not in step.kept or gradient is None:
+            if gradient is None:
                 continue
             square, mixed, pull = gradient**2, 2 * gradient * step.before, step.before**2
             off = 2 * unit(step.dtype) * square
             columns, dtype = [step.kept_before[slot], square], step.dtype_of(slot)
-            found[key] = linear(step.kept[slot], columns, 2, dtype, off)
-            if not found[key].exact:
+            fitted = linear(step.kept[slot], columns, 2, dtype, off)
+            if not fitted.exact or (square.size < FEW and unlike(fitted, key[0], found)):
                 more = linear(step.kept[slot], [*columns, mixed, pull], 4, dtype)
-                found[key] = more if more.exact else found[key]
+                fitted = more if more.exact else fitted
+            found[key] = fitted
         return found
 
     @cached_property
@@ -299,7 +307,8 @@ class Identified:
         for each in self.averages:
             if each.fit.exact and math.isfinite(each.pull.error) and each.gain.value:
                 pulls.setdefault(each.step.name, []).append(each.pull.over(each.gain))
-        pulls |= {n: each for n, each in self.added.items() if agreed(each) is not None}
+        if not self.steps.shows_clipped:
+            pulls |= {n: each for n, each in self.added.items() if agreed(each) is not None}
         for (_, name), fitted in self.kept_squares.items():
             if fitted.exact and self.share_of_squares and len(fitted.coefficients) > 2:
                 gain, mixed = fitted.coefficients[1:3]
@@ -661,7 +670,8 @@ def move_by(
     isolated = run.steps.family == "adam" or (
         run.steps.family == "sgd" and "momentum_buffer" in run.steps.slots and not settings.nesterov
     )
-    gradient, off = gradients.get((step.update, step.name), (None, 0.0))
+    gradient, known = gradients.get((step.update, step.name), (None, 0.0))
+    off: Array | float = known
     if gradient is None and not isolated:
         return None
     given = np.zeros_like(step.before) if gradient is None else gradient
@@ -670,11 +680,15 @@ def move_by(
         off = off + uncorrected(betas, step.taken + 1)
     if settings.eps == run.optimizer.eps and step.name in run.eps:
         settings = replace(settings, eps=run.eps[step.name])
-    if run.steps.family in RAW and step.name in run.coupled:
-        weight = run.coupled[step.name]
-        given = given + weight.value * step.before
-        lost = off * abs(given) + weight.error * abs(step.before)
-        off = np.divide(lost, abs(given), out=np.full_like(given, np.inf), where=given != 0)
+    lost: Array | float = 0.0
+    if (run.steps.family in RAW or settings.nesterov) and step.name in run.coupled:
+        given, lost = decayed(run, step, given, off)
+        if settings.nesterov:  # which goes by the gradient and by its momentum, of which it is part
+            off, lost = 0.0, 2 * lost
+        elif run.steps.family == "adamax":
+            off = lost = lost / (step.kept["exp_inf"] + TINY)
+        else:
+            off, lost = over(lost, given), 0.0
     try:
         with np.errstate(invalid="ignore"):  # of a frozen tensor's state, which may be anything
             direction, _ = replayed(stages, settings, step, given, run.accumulation, isolated)
@@ -683,7 +697,37 @@ def move_by(
     value = np.asarray(direction.value)
     # What the update used was not yet rounded to the dtype that the state is kept in.
     coarse = max((unit(dtype) for dtype in step.dtypes.values()), default=0.0)
-    return move_of(step, value, np.asarray(direction.error) + abs(value) * (off + coarse))
+    error = np.asarray(direction.error) + lost + abs(value) * (off + coarse)
+    return move_of(step, value, error)
+
+
+def unlike(fitted: Fit, update: int, others: Mapping[tuple[int, str], Fit]) -> bool:
+    """Whether a fit has weights that all of some others, of more numbers, have otherwise.
+
+    The first is that of all updates, and the second of one.
+    """
+    exact = {key: each.coefficients for key, each in others.items() if each.exact}
+    decay = agreed([each[0] for each in exact.values()])
+    gain = agreed([each[1] for key, each in exact.items() if key[0] == update])
+    both = zip(fitted.coefficients, (decay, gain), strict=False)
+    return any(one is not None and not own.equals(one) for own, one in both)
+
+
+def decayed(
+    run: Identified, step: Step, gradient: Array, off: Array | float
+) -> tuple[Array, Array]:
+    """What a rule gets of a gradient with a decay that goes into it, and what that may be off.
+
+    off: what the gradient may be, relatively.
+    """
+    weight = run.coupled.get(step.name, Number(0.0, 0.0))
+    lost = off * abs(gradient) + weight.error * abs(step.before)
+    return gradient + weight.value * step.before, lost
+
+
+def over(error: Array, value: Array) -> Array:
+    """An error, relatively; of nothing there is none."""
+    return np.divide(error, abs(value), out=np.zeros_like(value), where=value != 0)
 
 
 def move_of(step: Step, direction: Array, error: Array, rate: Number | None = None) -> Move:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.problem import Optimizer
-from lockstep.trace.identify import Average, Identified, linear
+from lockstep.trace.identify import Average, Identified, decayed, linear, over
 from lockstep.trace.numbers import Fit, Number, agreed, fit, unit
 from lockstep.trace.reading import Array
 from lockstep.trace.steps import Step, Steps
@@ -161,12 +161,16 @@ def moves_by_it(step: Step) -> bool:
 def averages_of_rmsprop(run: Steps) -> dict[tuple[int, str], Fit]:
     """How RMSprop's momentum went on: decay * momentum + gain * direction; nothing if otherwise."""
     given = [g[n] for g in run.trace.groups for n in ("eps", "epsilon") if g.get(n)]
+    known = Identified(run, Optimizer())
     for eps, inside in product((*given[:1], *USUAL), (False, True)):
         found = {}
-        for key, step in run.of.items():
-            if step.gradient is None or BUFFER not in step.kept:
+        for key, clipped in known.gradients.items():
+            step = run.of[key]
+            if BUFFER not in step.kept:
                 continue
-            direction, off = scaled(step, step.gradient, float(eps), inside)
+            gradient, lost = decayed(known, step, *clipped)
+            direction, off = scaled(step, gradient, float(eps), inside)
+            off = off + over(lost, gradient) * abs(direction)
             columns = [step.kept_before[BUFFER], direction]
             found[key] = linear(step.kept[BUFFER], columns, 2, step.dtype, off)
         if found and all(each.exact for each in found.values()):

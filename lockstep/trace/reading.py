@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -96,6 +96,30 @@ class Update:
         return sum(phase.startswith("gradient.") for phase in self.phases)
 
 
+# What the links of optax' chains call a setting, and what others do.
+LINKS = {
+    "trace": {"decay": "momentum", "nesterov": "nesterov"},
+    "scale_by_adam": {"b1": "beta_1", "b2": "beta_2", "eps": "eps"},
+    "scale_by_amsgrad": {"b1": "beta_1", "b2": "beta_2", "eps": "eps"},
+    "scale_by_adamax": {"b1": "beta_1", "b2": "beta_2", "eps": "eps"},
+    "scale_by_lion": {"b1": "beta_1", "b2": "beta_2"},
+    "scale_by_rms": {"decay": "alpha", "eps": "eps"},
+    "scale_by_stddev": {"decay": "alpha", "eps": "eps"},
+    "scale_by_adadelta": {"rho": "rho", "eps": "eps"},
+    "scale_by_rss": {"eps": "eps"},
+}
+
+
+def of_links(links: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of a chain, as others call them; without what is not the same in all links."""
+    found: dict[str, set[Any]] = {}
+    for link in links:
+        for own, name in LINKS.get(str(link.get("name")), {}).items():
+            if own in link:
+                found.setdefault(name, set()).add(link[own])
+    return {name: each.pop() for name, each in found.items() if len(each) == 1}
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """A recorded run: what was known of it, and its updates, in order.
@@ -116,9 +140,8 @@ class Trace:
     @property
     def groups(self) -> list[dict[str, Any]]:
         """The groups of its optimizers, with their settings."""
-        return [
-            dict(g) for each in self.facts.get("optimizers", ()) for g in each.get("groups", ())
-        ]
+        every = [g for each in self.facts.get("optimizers", ()) for g in each.get("groups", ())]
+        return [of_links(group.get("links", ())) | dict(group) for group in every]
 
     def by_tensor(self, setting: str) -> dict[str, Any]:
         """A setting of its optimizers' groups, by tensor, as far as it is known whose they are."""

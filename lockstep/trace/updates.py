@@ -11,7 +11,7 @@ from lockstep.trace.findings import Finding, listed
 from lockstep.trace.gradients import Pair
 from lockstep.trace.matching import Matching
 from lockstep.trace.numbers import Number, unit
-from lockstep.trace.reading import Trace
+from lockstep.trace.reading import LINKS, Trace
 from lockstep.trace.rules import KNOWN, Rule, rate_name
 from lockstep.trace.settings import FORMULA
 from lockstep.trace.steps import Step, Steps
@@ -148,12 +148,23 @@ NAMES = {"AMSGrad", "Keras"}
 FOREIGN = {
     "ASGD", "Adafactor", "Ftrl", "LBFGS", "Lamb", "Muon", "NAdam", "Nadam", "RAdam", "Rprop",
 }  # fmt: skip
+# The links of optax' chains that are.
+KNOWN_LINKS = {*LINKS, "scale_by_learning_rate", "scale_by_schedule"}
 
 
 def foreign_rule(trace: Trace) -> str | None:
     """The name of a library's rule that is not known here, if a run has one."""
-    names = {str(each.get("name", "")) for each in trace.facts.get("optimizers", ())}
-    return next(iter(sorted(names & FOREIGN)), None)
+    names = {str(each.get("name", "")) for each in trace.facts.get("optimizers", ())} & FOREIGN
+    chain = {link["name"]: link for group in trace.groups for link in group.get("links", ())}
+    names |= {f"optax.{n}" for n in chain if n.startswith("scale_by_") and n not in KNOWN_LINKS}
+    if chain.get("scale_by_adam", {}).get("nesterov"):
+        names.add("NAdam")
+    if chain.get("trace", {}).get("nesterov") and chain.keys() & {
+        "scale_by_rms",
+        "scale_by_stddev",
+    }:
+        names.add("RMSprop with Nesterov's momentum")
+    return min(names, default=None)
 
 
 def left_of(rule: Rule, right: Rule | None = None, foreign: str | None = None) -> Iterator[str]:

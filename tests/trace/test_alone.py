@@ -1,0 +1,124 @@
+"""A run that is what its settings say, with each rule of the libraries, decayed and clipped."""
+
+from functools import partial
+
+import numpy as np
+import optax
+import pytest
+import torch
+from jax import grad, jit
+from jax import numpy as jnp
+
+import lockstep.record
+from lockstep.trace import check_trace
+
+UPDATES, RATE, DECAY, LIMIT = 5, 1e-2, 0.1, 0.3
+NUMBERS = np.random.default_rng(0)
+# The second bias has few numbers, and begins at 0.
+START = {
+    "w1": NUMBERS.normal(size=(6, 10)) * 0.4, "b1": NUMBERS.normal(size=10) * 0.1,
+    "w2": NUMBERS.normal(size=(10, 3)) * 0.4, "b2": np.zeros(3),
+}  # fmt: skip
+START = {name: array.astype("float32") for name, array in START.items()}
+X, Y = (NUMBERS.normal(size=(UPDATES, 8, size)).astype("float32") for size in (6, 3))
+
+
+def loss_of(p, x, y, tanh):
+    return ((tanh(x @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"] - y) ** 2).mean()
+
+
+def in_pytorch(folder, make, limit=None):
+    model = torch.nn.ParameterDict(
+        {name: torch.nn.Parameter(torch.tensor(array)) for name, array in START.items()}
+    )
+    optimizer = make(model.parameters())
+    with lockstep.record.torch(folder, model, optimizer):
+        for x, y in zip(torch.tensor(X), torch.tensor(Y), strict=True):
+            optimizer.zero_grad()
+            loss_of(model, x, y, torch.tanh).backward()
+            if limit:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+            optimizer.step()
+    return folder
+
+
+def in_jax(folder, make, limit=None):
+    """Train; what a clip leaves is not shown."""
+    parameters = {name: jnp.asarray(array) for name, array in START.items()}
+    recorder = lockstep.record.jax(folder)
+    clip = [optax.clip_by_global_norm(limit)] if limit else []
+    optimizer = recorder.wrap(optax.chain(*clip, make()))
+    gradient = jit(recorder.gradient(grad(partial(loss_of, tanh=jnp.tanh))))
+    state = optimizer.init(parameters)
+    for x, y in zip(X, Y, strict=True):
+        changes, state = optimizer.update(gradient(parameters, x, y), state, parameters)
+        parameters = optax.apply_updates(parameters, changes)
+    recorder.close()
+    return folder
+
+
+def rule(name, **settings):
+    return partial(getattr(torch.optim, name), lr=RATE, weight_decay=DECAY, **settings)
+
+
+def decayed(name, *settings, **more):
+    return lambda: optax.chain(
+        optax.add_decayed_weights(DECAY), getattr(optax, name)(RATE, *settings, **more)
+    )
+
+
+RULES = {
+    "Nesterov": (in_pytorch, rule("SGD", momentum=0.9, nesterov=True)),
+    "dampening": (in_pytorch, rule("SGD", momentum=0.9, dampening=0.5)),
+    "SGD upwards": (in_pytorch, rule("SGD", momentum=0.9, maximize=True)),
+    "AdamW upwards": (in_pytorch, rule("AdamW", maximize=True)),
+    "Adamax": (in_pytorch, rule("Adamax")),
+    "RMSprop": (in_pytorch, rule("RMSprop", momentum=0.9, centered=True)),
+    "Adadelta": (in_pytorch, rule("Adadelta")),
+    "Adagrad": (in_pytorch, rule("Adagrad", lr_decay=0.1, initial_accumulator_value=0.1)),
+    "optax' SGD": (in_jax, decayed("sgd")),
+    "optax' momentum": (in_jax, decayed("sgd", 0.9)),
+    "optax' Nesterov": (in_jax, decayed("sgd", 0.9, nesterov=True)),
+    "optax' Adam": (in_jax, decayed("adam", 0.8, 0.99, 1e-6)),
+    "optax' Adamax": (in_jax, decayed("adamax")),
+    "optax' RMSprop": (in_jax, decayed("rmsprop", momentum=0.9)),
+    "optax' Adadelta": (in_jax, decayed("adadelta", 0.9)),
+}
+
+
+@pytest.mark.parametrize("limit", [None, LIMIT], ids=["whole", "clipped"])
+@pytest.mark.parametrize("name", RULES)
+def test_a_right_run_is_what_its_settings_say(tmp_path, name, limit):
+    record, make = RULES[name]
+    found = check_trace(record(tmp_path / "run", make, limit))
+    assert ([each for each in found.findings if not each.policy], found.left) == ([], [])
+    assert found.compared == UPDATES * sum(array.size for array in START.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (decayed("rmsprop", momentum=0.9, nesterov=True), "RMSprop with Nesterov's momentum"),
+        (decayed("nadam"), "NAdam"),
+        (decayed("radam"), "optax.scale_by_radam"),
+    ],
+)
+def test_a_rule_that_is_not_known_here_is_said(tmp_path, make, named):
+    found = check_trace(in_jax(tmp_path / "run", make))
+    assert (found.verdict, found.left) == ("same", [])
+    assert any(f"its rule, {named}, is not known here" in each for each in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"momentum": 0.5}, "another momentum"), ({"nesterov": False}, "nesterov-ignored")],
+)
+def test_what_the_settings_do_not_say_differs(tmp_path, settings, named):
+    """The optimizer is told otherwise once the recorder has read its settings."""
+
+    def make(parameters):
+        optimizer = rule("SGD", momentum=0.9, nesterov=True)(parameters)
+        optimizer.register_step_pre_hook(lambda made, *_: made.param_groups[0].update(settings))
+        return optimizer
+
+    assert named in check_trace(in_pytorch(tmp_path / "run", make)).names
