@@ -339,7 +339,8 @@ def update_findings(
     found += rule_findings(rule, expected, accumulation, right, matching)
     found += placement_findings(first.steps, second.steps, expected)
     if not skipped:
-        found += uneven(rule, right, matching)
+        still = {*second.steps.still, *matching.others(first.steps.still)}
+        found += uneven(rule, right, matching, still)
     found += still_findings(first.steps, second.steps, matching)
     one = agreed(list(expected.values()))
     found += clipped_decay_findings(first, second, matching)

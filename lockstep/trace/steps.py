@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -243,21 +244,33 @@ def steps(trace: Trace, taken: int | None = None) -> Steps:
     taken = begun(trace) if taken is None else taken
     counted = dict.fromkeys([*owner.values(), None], taken if goes_on(trace) else 0)
     previous, last = trace.earlier, dict[str, Update]()
+    # What has no state is not counted, where others have one: optax begins anew with what is new.
+    without = Counter[str]()
     for update in trace.updates:
         if previous is not None and emptied(update, previous):
             found.anew.append(update.number)
             counted, previous, last = dict.fromkeys(counted, 0), None, {}
+            without.clear()
         behind = fewer(update, owner)
+        moved = {*update.phases.get("after", trace.parameters)}
+        kept = with_state(update, keeps)
+        without.update(moved - kept if kept else ())
         for name in trace.parameters:
-            own = max(counted[owner.get(name)] - behind.get(name, 0), 0)
+            own = max(counted[owner.get(name)] - max(behind.get(name, 0), without[name]), 0)
             step = step_of(update, last.get(name, previous), own, name, keeps)
             if step is not None:
                 found.of[update.number, name] = step
                 last[name] = update
-        for each in {owner.get(name) for name in update.phases.get("after", trace.parameters)}:
+        for each in {owner.get(name) for name in moved}:
             counted[each] += 1
         previous = update
     return found
+
+
+def with_state(update: Update, keeps: Keeping) -> set[str]:
+    """The tensors of which an optimizer keeps anything."""
+    phases = (phase for phase in update.phases if slot_of(phase, keeps.names))
+    return {name for phase in phases for name in update.phases[phase]}
 
 
 def owners(trace: Trace) -> dict[str, int]:
@@ -275,7 +288,7 @@ def counts(update: Update) -> dict[str, int]:
     return {
         phase: max(int(update.stored(phase, name)) for name in names)
         for phase, names in update.phases.items()
-        if phase.startswith("state.") and phase.split(".")[-1] in COUNTS
+        if phase.startswith("state.") and phase.split(".")[-1].split("#")[0] in COUNTS
     }
 
 
@@ -318,6 +331,8 @@ def emptied(update: Update, previous: Update) -> bool:
     """Whether the optimizer's state was thrown away between two updates."""
     before, after = counts(previous), counts(update)
     back = any(after[phase] < before.get(phase, 0) for phase in after)
+    if after.keys() - before.keys():  # with new ones, which is whose may be another
+        back = max(after.values()) < max(before.values(), default=0)
     return back or bool(update.facts.get("emptied"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -108,8 +108,13 @@ def placement_findings(
     yield Finding(f"{less}{name}", "rule", said, changes, phase="state.momentum_buffer")
 
 
-def uneven(rule: Rule, right: Rule, matching: Matching) -> Iterator[Finding]:
-    """Tensors with a rate of their own, in updates that have no rate of all tensors."""
+def uneven(
+    rule: Rule, right: Rule, matching: Matching, still: Collection[str]
+) -> Iterator[Finding]:
+    """Tensors with a rate of their own, in updates that have no rate of all tensors.
+
+    still: those of the second run that never move in one of both, of which that is said.
+    """
     off = []
     for update in sorted(rule.moves.keys() & right.moves.keys()):
         if update in rule.rates and update in right.rates:
@@ -117,7 +122,9 @@ def uneven(rule: Rule, right: Rule, matching: Matching) -> Iterator[Finding]:
         for name, match in matching.matches.items():
             for other in match.others:
                 mine, theirs = right.moves[update].get(name), rule.moves[update].get(other)
-                if mine is None or theirs is None or not (mine.fit.exact and theirs.fit.exact):
+                if mine is None or theirs is None or other in still:
+                    continue
+                if not (mine.fit.exact and theirs.fit.exact):
                     continue
                 one, two = theirs.rate, mine.rate
                 known = max(one.error, two.error) < KNOWN * max(abs(one.value), abs(two.value))

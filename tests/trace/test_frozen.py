@@ -1,7 +1,13 @@
 """Tensors that are frozen for a time, and how many updates an optimizer has counted of them."""
 
+from functools import partial
+
+import jax
+import numpy as np
+import optax
 import pytest
 import torch
+from jax import numpy as jnp
 from torch import nn
 
 import lockstep.record
@@ -84,3 +90,60 @@ def test_each_of_two_optimizers_counts_its_own_updates(tmp_path):
                 optimizer.step()
     found = check_trace(tmp_path)
     assert (found.verdict, found.names, found.left) == ("same", (), [])
+
+
+NUMBERS = np.random.default_rng(0)
+SHAPES = {"inner": (4, 5), "outer": (5, 3)}
+NETS = {name: NUMBERS.normal(size=size).astype("float32") for name, size in SHAPES.items()}
+X = NUMBERS.normal(size=(UPDATES, 8, 4)).astype("float32")
+
+
+def loss_of(nets, x, tanh):
+    return ((tanh(x @ nets["inner"]) @ nets["outer"] - 1.0) ** 2).mean()
+
+
+def in_groups(folder, free_from=FREE_FROM):
+    nets = nn.ParameterDict({name: nn.Parameter(torch.tensor(a)) for name, a in NETS.items()})
+    optimizer = torch.optim.Adam(nets.parameters(), 0.01)
+    with lockstep.record.torch(folder, nets, optimizer):
+        for update, x in enumerate(torch.tensor(X)):
+            nets["inner"].requires_grad_(update >= free_from)
+            optimizer.zero_grad()
+            loss_of(nets, x, torch.tanh).backward()
+            optimizer.step()
+    return folder
+
+
+def in_optax(folder, free_from=FREE_FROM, anew=False):
+    """optax begins with what it was not given before, and counts that from there."""
+    own, labels = {name: optax.adam(0.01) for name in NETS}, {name: name for name in NETS}
+    recorder = lockstep.record.jax(folder)
+    gradient = recorder.gradient(jax.grad(partial(loss_of, tanh=jnp.tanh)))
+    frozen = optax.multi_transform({**own, "inner": optax.set_to_zero()}, labels)
+    optimizer, parameters = recorder.wrap(frozen), {n: jnp.asarray(a) for n, a in NETS.items()}
+    state = optimizer.init(parameters)
+    for update, x in enumerate(X):
+        if update == free_from:
+            kept = state.inner_states["outer"]
+            optimizer = recorder.wrap(optax.multi_transform(own, labels))
+            state = optimizer.init(parameters)
+            if not anew:
+                state = state._replace(inner_states={**state.inner_states, "outer": kept})
+        changes, state = optimizer.update(gradient(parameters, x), state, parameters)
+        parameters = optax.apply_updates(parameters, changes)
+    recorder.close()
+    return folder
+
+
+def test_what_optax_begins_later_is_counted_from_there(tmp_path):
+    runs = in_groups(tmp_path / "a"), in_optax(tmp_path / "b")
+    # PyTorch skips what is frozen, of 20 numbers.
+    for first, second, skipped in ((*runs, 0), (*runs[::-1], 20 * FREE_FROM)):
+        found = compare_traces(first, second)
+        assert (found.names, found.left, found.compared) == ((), [], UPDATES * 35 - skipped)
+        assert check_trace(first).verdict == "same"
+    anew = in_optax(tmp_path / "anew", anew=True)
+    assert compare_traces(runs[0], anew).names == ("opt-state-dropped",)
+    never = in_optax(tmp_path / "never", free_from=UPDATES)
+    found = compare_traces(runs[0], never)
+    assert (found.names, found.left) == (("params-not-in-optimizer",), [])
