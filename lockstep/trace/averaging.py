@@ -7,7 +7,7 @@ of the next says by how much it went on in between: 1 - d, if that is done once 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -66,7 +66,7 @@ def kept(steps: Steps) -> dict[int, Going]:
         if following.number != update.number + 1:
             continue
         phase = phase_of(update)
-        names = {name: name for name in update.phases[phase]} if phase else steps.targets
+        names = of_which(update.phases[phase], steps.trace.parameters) if phase else steps.targets
         left = {
             way: share(update, following, phase or "before", names, way)
             for way in WAYS[phase or "average"]
@@ -83,6 +83,16 @@ def kept(steps: Steps) -> dict[int, Going]:
 def phase_of(update: Update) -> str | None:
     """Where an average was recorded, if there is one."""
     return next((each for each in WAYS if update.phases.get(each)), None)
+
+
+def of_which(names: Iterable[str], parameters: Sequence[str]) -> dict[str, str]:
+    """Of which parameter each tensor is an average, where only a part of the model may have one."""
+    found = {}
+    for name in names:
+        ends = [p for p in parameters if p == name or p.endswith((f"/{name}", f".{name}"))]
+        if name in ends or len(ends) == 1:
+            found[name] = name if name in ends else ends[0]
+    return found
 
 
 def share(

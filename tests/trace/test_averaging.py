@@ -64,16 +64,18 @@ def run(folder, average, when="update", dtype=torch.float32, **options):
 
 
 def in_jax(folder, early=False):
-    """A loop of JAX, with an average that is taken before the step, or behind it."""
-    parameters = average = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)}
+    """A loop of JAX, with an average of a part that is taken before the step, or behind it."""
+    parameters = {"net": {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)}}
+    average = parameters["net"]
     recorder = lockstep.record.jax(folder)
     optimizer = recorder.wrap(optax.adam(1e-2))
-    gradient = recorder.gradient(jax.grad(lambda p, x: ((x @ p["w"]) ** 2).mean()))
+    gradient = recorder.gradient(jax.grad(lambda p, x: ((x @ p["net"]["w"]) ** 2).mean()))
     state = optimizer.init(parameters)
     for x in np.random.default_rng(0).normal(size=(UPDATES, 5, 4)).astype("float32"):
         changes, state = optimizer.update(gradient(parameters, x), state, parameters)
         new = optax.apply_updates(parameters, changes)
-        average = optax.incremental_update(parameters if early else new, average, 0.01)
+        towards = parameters if early else new
+        average = optax.incremental_update(towards["net"], average, 0.01)
         average, parameters = recorder.average(average), new
     recorder.close()
     return folder
