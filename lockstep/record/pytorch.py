@@ -448,10 +448,14 @@ class Recorder:
                 window.rates[name] = number(group["lr"]) if "lr" in group else None
                 if isinstance(group.get("weight_decay"), (int, float, torch.Tensor)):
                     window.decays[name] = number(group["weight_decay"])
-        for name in names + self.frozen():
-            self.take("before", name, self.named[name])
         for name in names:
+            self.take("before", name, self.named[name])
             self.take_average(name)
+        # What another optimizer steps later begins here, too.
+        begin = self.named if window.number == 1 and window.whole else self.frozen()
+        for name in begin:
+            if f"before|{name}" not in window.arrays:
+                self.take("before", name, self.named[name])
         kept = any(optimizer.state.get(self.named[name]) for name in names)
         if self.stateful & set(names) and not kept:
             window.facts["emptied"] = True

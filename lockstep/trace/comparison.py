@@ -270,8 +270,9 @@ def gradient_findings(
     for each in model_findings(mine, theirs, gradients, matching):
         found.append(replace(each, said=each.said + left_of_epoch(windows, each.update)))
     if not any(each.stage == "data" for each in found):
-        begun_alike = {pair.update for pair in gradients}
-        found += (each for each in data_findings(windows, begun_alike) if each.update < until)
+        off = {pair.update: False for pair in gradients}
+        off |= {pair.update: True for pair in gradients if pair.off}
+        found += (each for each in data_findings(windows, off) if each.update < until)
     if other := [each.update for each in found if each.stage == "data"]:
         # Of other data the gradient is another one.
         found = [e for e in found if e.name != "another gradient" or e.update < min(other)]
@@ -279,8 +280,8 @@ def gradient_findings(
         # Their fingerprints differ, and why is known.
         found = [each for each in found if each.stage != "data"]
     # With which weight other data enter says nothing.
-    off = {each.update for each in gradients if each.update in other and each.off}
-    known = [each for each in gradients if each.update < until and each.update not in off]
+    told = {each.update for each in gradients if each.update in other and each.off}
+    known = [each for each in gradients if each.update < until and each.update not in told]
     weighed = list(window_findings(known, second, first))
     # What lies between a gradient and the rule may be anywhere, if it comes to the same.
     unnamed = {*UNNAMED, *(turned(name, "")[0] for name in UNNAMED)}
@@ -367,7 +368,7 @@ def parameters_matched(
         if not drawn or any(name not in found.left for name in drawn):
             return begins, found
     first, second = (
-        {run.updates[0].dtype("before", n) for n in run.begins} for run in (mine, theirs)
+        {run.firsts[n].dtype("before", n) for n in run.begins} for run in (mine, theirs)
     )
     if first != second and {*first, *second} & {*HALF}:
         raise TraceError(

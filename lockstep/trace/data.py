@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
@@ -42,28 +42,36 @@ class Window(NamedTuple):
 
 
 def data_findings(
-    windows: Sequence[tuple[Window, Window]], begun_alike: Collection[int]
+    windows: Sequence[tuple[Window, Window]], off: Mapping[int, bool]
 ) -> Iterator[Finding]:
     """Micro-batches whose data are other ones.
 
-    begun_alike: the updates that begin at the same parameters. In others a state that is carried
-    on, and goes into the loss as data do, is another one too: there, all that a micro-batch has
-    must be.
+    off: by update that begins at the same parameters, whether gradients are other ones all the
+    same. In other updates a state that is carried on, and goes into the loss as data do, is another
+    one too: there, all that a micro-batch has must be. What a run computes, as what another network
+    makes, differs by its rounding, and later by more.
     """
+    computed = list[Sequence[int]]()
     for number, both in enumerate(windows, 1):
-        ours, others = (window.data for window in both)
-        if len(ours) != len(others):
-            ours, others = (window.kept for window in both)
-        fewer, more = sorted((ours, others), key=len)
+        ours, theirs = (window.data for window in both)
+        if len(ours) != len(theirs):
+            ours, theirs = (window.kept for window in both)
+        fewer, more = sorted((ours, theirs), key=len)
         if len(fewer) < len(more) and all(each in more for each in fewer):
             continue  # some are left out, which the gradients say
-        for index, (here, there) in enumerate(zip(ours, others, strict=False)):
-            if number in begun_alike:
-                other = next(exchanged(here, there), None)
+        for index, (here, there) in enumerate(zip(ours, theirs, strict=False)):
+            others = list(exchanged(here, there))
+            if number in off:
+                rounded = [] if off[number] else [each for each in others if same_data(*each)]
+                computed += [one["shape"] for one, _ in rounded]
+                others = [each for each in others if each not in rounded]
+            elif not strangers(here, there):
+                others = []
             else:
-                other = (here[0], there[0]) if strangers(here, there) else None
-            if other is not None:
-                yield another_finding(number, index, *other)
+                others = others or [(here[0], there[0])]
+            others = [each for each in others if each[0]["shape"] not in computed]
+            if others:
+                yield another_finding(number, index, *others[0])
                 return
 
 

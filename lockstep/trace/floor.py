@@ -104,7 +104,7 @@ def both_recorded(mine: Trace, again: Trace, matching: Matching) -> Iterator[Con
     """The gradients of the same data from nearly the same parameters in two recordings of a run."""
     for update in mine.updates:
         other = again.update(update.number)
-        if other is None or distance(update, other, matching, 0.0) * CONDITION > FAR:
+        if other is None or distance(update, other, matching, 0.0, ()) * CONDITION > FAR:
             return
         for index, second in same_data(update, other):
             phases = f"gradient.{index}", f"gradient.{second}"
@@ -166,7 +166,7 @@ def rounding_notes(gradients: Sequence[Pair], floor: Floor) -> Iterator[str]:
 def dtype_of(trace: Trace) -> str:
     """The dtype of a run's gradients: the parameters', or one of fewer digits, if that is seen."""
     update = trace.updates[0]
-    kept = (update.dtype("before", name) for name in trace.parameters)
+    kept = (trace.firsts[name].dtype("before", name) for name in trace.parameters)
     phase = "gradient.0" if "gradient.0" in update.phases else "accumulated"
     arrays = [update.array(phase, name) for name in update.phases.get(phase, ())]
     sizes = [float(np.linalg.norm(array)) if array is not None else 0.0 for array in arrays]

@@ -79,7 +79,7 @@ def pairs(
     rounding: how far that alone takes gradients apart, of their norm; cut: whether the update where
     it ends is only cut into another window, and may begin with the same data.
     """
-    apart = 0.0
+    apart, before = 0.0, list[tuple[Update, Update]]()
     for update in mine.steps.trace.updates[: until - 1 + cut]:
         other = theirs.steps.trace.update(update.number)
         if other is None:
@@ -88,7 +88,8 @@ def pairs(
         alone = moved(mine.steps.trace, matching.left, update)
         alone += moved(theirs.steps.trace, matching.other_left, other)
         # A sketch may be without the few numbers that are furthest apart: whole updates had them.
-        apart = max(apart, distance(update, other, matching, alone))
+        apart = max(apart, distance(update, other, matching, alone, before))
+        before = [(update, other), *before]
         if CONDITION * apart > max(FAR, rounding):
             continue
         floor = max(rounding, CONDITION * apart)
@@ -198,19 +199,29 @@ def moved(trace: Trace, names: Sequence[str], update: Update) -> float:
     """How far some parameters have moved before an update, squared."""
     found = 0.0
     for name in names:
-        begun, now = trace.updates[0].array("before", name), update.array("before", name)
+        begun, now = trace.firsts[name].array("before", name), update.array("before", name)
         if begun is not None and now is not None and begun.shape == now.shape:
             found += float(((now - begun) ** 2).sum())
     return found
 
 
-def distance(update: Update, other: Update, matching: Matching, alone: float) -> float:
+def distance(
+    update: Update,
+    other: Update,
+    matching: Matching,
+    alone: float,
+    before: Sequence[tuple[Update, Update]],
+) -> float:
     """How far the parameters of two updates are apart, of the first's norm.
 
-    alone: how far those are that have no counterpart, squared.
+    alone: how far those are that have no counterpart, squared; before: both runs' updates that came
+    before, the last one first.
     """
-    begun = contributions(update, other, matching, "before", "before").values()
-    known = [products(each) for each in begun]
+    begun = contributions(update, other, matching, "before", "before")
+    for earlier in before:  # what no optimizer stepped since, and was not kept again
+        if not matching.matches.keys() <= begun.keys():
+            begun = contributions(*earlier, matching, "after", "after") | begun
+    known = [products(each) for each in begun.values()]
     size = sum(each.first for each in known)
     return math.sqrt((alone + sum(each.apart for each in known)) / size) if size else 0.0
 
@@ -278,6 +289,9 @@ def compared(
     if weights[1] and not weights[0]:
         return Pair(update.number, index, Number(math.inf, 0.0), {"": 0.0}, floor)
     both = contributions(update, other, matching, phases[0], phases[1], weights)
+    # The gradient of what neither run moves comes to nothing.
+    idle = {n for n in mine.steps.still if {*matching.others([n])} <= theirs.steps.still}
+    both = {name: each for name, each in both.items() if name not in idle}
     found = pair_of(update.number, index, both, floor)
     if found is None or not found.off:
         return found

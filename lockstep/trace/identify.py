@@ -23,7 +23,7 @@ from lockstep.problem import Optimizer, Problem
 from lockstep.trace.masked import Mask, mask_of
 from lockstep.trace.numbers import Fit, Number, agreed, fit, unit
 from lockstep.trace.reading import Array, Update
-from lockstep.trace.steps import Step, Steps, nested
+from lockstep.trace.steps import Step, Steps, nested, stepped
 from lockstep.trace.weights import held, shown, window_fit
 from lockstep.trace.whole import Both
 
@@ -96,13 +96,26 @@ class Identified:
         """Of how many micro-batches an update is made, the most of all."""
         return max((update.micro_batches for update in self.steps.trace.updates), default=1) or 1
 
+    def moving(self, update: Update) -> list[str]:
+        """What an update steps: what is accumulated of others, or never moves, comes to nothing."""
+        names = stepped(update)
+        return [n for n in self.steps.trace.parameters if n in names - self.steps.left_alone]
+
+    def before(self, update: Update) -> list[Update]:
+        """The updates from the last one of the same optimizer on, the last first."""
+        found, names = list[Update](), stepped(update)
+        for each in self.steps.trace.updates[: update.number - 1][::-1]:
+            found.append(each)
+            if names & stepped(each):
+                break
+        return found
+
     @cached_property
     def window(self) -> dict[int, tuple[Fit, int]]:
         """By update: the weights with which its micro-batches, and what was left, entered it."""
         found = {}
-        updates = self.steps.trace.updates
-        for previous, update in zip((None, *updates), updates, strict=False):
-            fitted = window_fit(update, previous, self.steps.trace.parameters)
+        for update in self.steps.trace.updates:
+            fitted = window_fit(update, self.before(update), self.moving(update))
             if fitted is not None:
                 found[update.number] = fitted, update.micro_batches
         return found
@@ -111,10 +124,10 @@ class Identified:
     def by_tensor(self) -> dict[int, dict[str, Fit]]:
         """The same of each tensor alone, in updates in which they do not agree."""
         found: dict[int, dict[str, Fit]] = {}
-        updates = self.steps.trace.updates
-        for previous, update in zip((None, *updates), updates, strict=False):
+        for update in self.steps.trace.updates:
             if update.number in self.window and not self.window[update.number][0].exact:
-                each = {n: window_fit(update, previous, [n]) for n in self.steps.trace.parameters}
+                before, names = self.before(update), self.moving(update)
+                each = {name: window_fit(update, before, [name]) for name in names}
                 found[update.number] = {n: fitted for n, fitted in each.items() if fitted}
         return found
 
@@ -126,7 +139,7 @@ class Identified:
             update = self.steps.trace.updates[number - 1]
             for name, fitted in fits.items():
                 if not fitted.exact:
-                    with_it = window_fit(update, None, [name], "before")
+                    with_it = window_fit(update, (), [name], "before")
                     known = with_it is not None and with_it.exact
                     weight = with_it.coefficients[-1] if with_it and known else None
                     weights.setdefault(name, []).append(weight or Number(0.0, math.inf))

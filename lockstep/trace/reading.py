@@ -153,22 +153,32 @@ class Trace:
         }
 
     @cached_property
+    def firsts(self) -> dict[str, Update]:
+        """By parameter, the first update that shows it: that of its optimizer, at the latest."""
+        found: dict[str, Update] = {}
+        for update in self.updates:
+            for name in update.phases.get("before", ()):
+                found.setdefault(name, update)
+        return found
+
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """The names of the parameters that an update was recorded of."""
-        recorded = self.updates[0].phases.get("before", ())
         names = [each["name"] for each in self.facts["parameters"]]
-        return tuple(name for name in names if name in recorded)
+        return tuple(name for name in names if name in self.firsts)
 
     def first(self, phase: str) -> dict[str, Array]:
-        """A phase of the first update, of all parameters of which it was recorded."""
-        first = self.updates[0]
-        recorded = first.phases.get(phase, ())
-        return {name: first.stored(phase, name) for name in self.parameters if name in recorded}
+        """A phase of each parameter's first update, as far as it was recorded."""
+        return {
+            name: self.firsts[name].stored(phase, name)
+            for name in self.parameters
+            if name in self.firsts[name].phases.get(phase, ())
+        }
 
     @property
     def sketched(self) -> bool:
         """Whether only a part is there of the parameters before the first update."""
-        return any(f"before|{name}" in self.updates[0].facts["sizes"] for name in self.parameters)
+        return any(f"before|{n}" in self.firsts[n].facts["sizes"] for n in self.parameters)
 
     @property
     def begins(self) -> dict[str, Array]:

@@ -174,11 +174,10 @@ class Steps:
 
         No optimizer moves them, but something does between two updates. They begin as the others.
         """
-        first, found = self.trace.updates[0], dict[str, str]()
+        begins, found = self.trace.first("before"), dict[str, str]()
         for name in sorted(self.still & {name for _, name, _ in self.between}):
-            own = first.stored("before", name)
-            others = (other for other in first.phases["before"] if other not in self.still)
-            likes = [o for o in others if np.array_equal(first.stored("before", o), own)]
+            others = (other for other in begins if other not in self.still)
+            likes = [o for o in others if np.array_equal(begins[o], begins[name])]
             if likes:
                 found[name] = max(likes, key=lambda other: likeness(name, other))
         return found
@@ -252,10 +251,12 @@ def steps(trace: Trace, taken: int | None = None) -> Steps:
             counted, previous, last = dict.fromkeys(counted, 0), None, {}
             without.clear()
         behind = fewer(update, owner)
-        moved = {*update.phases.get("after", trace.parameters)}
+        moved = stepped(update)
         kept = with_state(update, keeps)
         without.update(moved - kept if kept else ())
         for name in trace.parameters:
+            if name in owner and name not in moved:
+                continue  # it is another optimizer's, and this is no update of it
             own = max(counted[owner.get(name)] - max(behind.get(name, 0), without[name]), 0)
             step = step_of(update, last.get(name, previous), own, name, keeps)
             if step is not None:
@@ -271,6 +272,11 @@ def with_state(update: Update, keeps: Keeping) -> set[str]:
     """The tensors of which an optimizer keeps anything."""
     phases = (phase for phase in update.phases if slot_of(phase, keeps.names))
     return {name for phase in phases for name in update.phases[phase]}
+
+
+def stepped(update: Update) -> set[str]:
+    """The tensors that an update's optimizer steps, as far as that was recorded."""
+    return {*(update.facts.get("rates") or update.phases.get("after") or update.phases["before"])}
 
 
 def owners(trace: Trace) -> dict[str, int]:

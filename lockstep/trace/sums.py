@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,7 @@ def other_sums(run: Identified) -> dict[int, Told]:
         update = run.steps.trace.updates[number - 1]
         off = {name: fitted.relative for name, fitted in fits.items() if not fitted.exact}
         if not off:
-            told = by_tensor(update, fits, run.window[number][1], run.steps.still)
+            told = by_tensor(update, fits, run.window[number][1])
             found |= {number: told} if told else {}
         elif not off.keys() <= run.pulls.keys():
             found[number] = other_sum(update, off, len(fits))
@@ -71,7 +71,7 @@ def masked_sums(update: Update, names: Iterable[str]) -> dict[str, Mask]:
     """What was emptied in the sums of some tensors, of those of which nothing else is different."""
     found: dict[str, Mask] = {}
     for name in names:
-        terms = terms_of(update, None, name)
+        terms = terms_of(update, (), name)
         if terms is not None:
             rounding = SUMMED * unit(update.dtype("accumulated", name)) * len(terms)
             mask = mask_of(Both(sum(terms[2:], terms[1]), terms[0]), rounding)
@@ -79,29 +79,23 @@ def masked_sums(update: Update, names: Iterable[str]) -> dict[str, Mask]:
     return found
 
 
-def by_tensor(
-    update: Update, fits: Mapping[str, Fit], count: int, still: Collection[str]
-) -> Told | None:
-    """Which tensors' micro-batches enter with other weights than those of most.
-
-    What is never emptied of a tensor that never moves comes to nothing.
-    """
+def by_tensor(update: Update, fits: Mapping[str, Fit], count: int) -> Told | None:
+    """Which tensors' micro-batches enter with other weights than those of most."""
     again = tuple(
         name for name, fitted in fits.items() if any(map(some, fitted.coefficients[count:]))
     )
-    if not {*again} <= {*still}:
+    if again:
         return Told(
             "missing-zero-grad",
             f"the gradients of update {update.number - 1} enter update {update.number} again, in"
             f" {len(again)} of {len(fits)} tensors: {listed(again)}",
             again,
         )
-    rest = {name: fitted for name, fitted in fits.items() if name not in again}
-    weights = {name: common(fitted.coefficients[:count]) for name, fitted in rest.items()}
+    weights = {name: common(fitted.coefficients[:count]) for name, fitted in fits.items()}
     known = {name: weight for name, weight in weights.items() if weight is not None}
     usual = max(known.values(), key=lambda one: sum(map(one.equals, known.values())), default=None)
     others = tuple(
-        name for name in rest if usual is None or name not in known or not known[name].equals(usual)
+        name for name in fits if usual is None or name not in known or not known[name].equals(usual)
     )
     if not others:
         return None

@@ -19,13 +19,13 @@ NEAR = 1e-3
 
 def window_fit(
     update: Update,
-    previous: Update | None,
+    previous: Sequence[Update],
     names: Iterable[str],
     besides: str | None = None,
 ) -> Fit | None:
     """The weights of the micro-batches in what was accumulated, over some tensors at once.
 
-    After those of its own come those of the window before: 0, where its accumulator was emptied.
+    After those of its own come those of windows before: 0, where the accumulator was emptied.
     besides: a phase that is in it, too, with a weight that comes last. They are read off numbers at
     regular places, and held to all.
     """
@@ -65,7 +65,7 @@ def looked_at(terms: Sequence[Array]) -> Array:
 
 
 def terms_of(
-    update: Update, previous: Update | None, name: str, besides: str | None = None
+    update: Update, previous: Sequence[Update], name: str, besides: str | None = None
 ) -> list[Array] | None:
     """What was accumulated of a tensor, and what it may be a sum of; None if that is not shown."""
     accumulated = shown(update, "accumulated", name)
@@ -73,8 +73,7 @@ def terms_of(
         return None
     each = [
         shown(window, f"gradient.{index}", name)
-        for window in (update, previous)
-        if window is not None
+        for window in (update, *previous)
         for index in range(window.micro_batches)
     ]
     if besides is not None:

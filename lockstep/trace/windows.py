@@ -236,8 +236,10 @@ def again(run: Identified) -> dict[int, Told]:
         more = [n.value for n in before if math.isfinite(n.error) and not n.equals(0.0)]
         if fitted.exact and more:
             each_again = ", ".join(worded(each) for each in more)
+            first = run.before(run.steps.trace.updates[update - 1])[-1].number
+            since = f"of update {first}" if first == update - 1 else f"since update {first}"
             said = (
-                f"{len(more)} of the {len(before)} micro-batches of update {update - 1} enter"
+                f"{len(more)} of the {len(before)} micro-batches {since} enter"
                 f" update {update} again, with weight {each_again} where its own"
                 f" have {worded(weights[0].value)}"
             )
