@@ -334,11 +334,11 @@ def update_findings(
         other = rule_of(first, rule.rates, accumulation)
         if other.form and not rate_name(other.rates, rule.rates, accumulation):
             right, expected = other, rates_of(first, other)
+    found += placement_findings(first.steps, second.steps, expected)
     if (clipped := update_finding(first, second, expected, rule.rates)) is not None:
         found.append(clipped)
         expected = rule.rates  # nothing else is told by their rates
     found += rule_findings(rule, expected, accumulation, right, matching)
-    found += placement_findings(first.steps, second.steps, expected)
     if not skipped:
         still = {*second.steps.still, *matching.others(first.steps.still)}
         found += uneven(rule, right, matching, still)

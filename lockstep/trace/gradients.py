@@ -376,7 +376,9 @@ def pair_of(number: int, index: int | None, both: Contributions, floor: float) -
     worst = max(rest.values())
     if worst > floor:
         # Another gradient has another size, too: only what is more than that is another weight.
-        coefficient = near(coefficient.value, max(coefficient.error, MODEL * worst))
+        sure = shared_factor(list(known.values()), floor, largest)
+        value, error = coefficient.value, max(coefficient.error, MODEL * (floor if sure else worst))
+        coefficient = Number(1.0 if abs(value - 1) <= error else value, error)
         rest = left_over(both, known, coefficient.value, largest)
     return Pair(number, index, coefficient, rest, floor)
 
@@ -431,6 +433,14 @@ def left_over(
 def near(value: float, error: float) -> Number:
     """A coefficient, 1 or 0 if it may be that."""
     return Number(1.0 if abs(value - 1) <= error else 0.0 if abs(value) <= error else value, error)
+
+
+def shared_factor(known: Sequence[Products], floor: float, largest: float) -> bool:
+    """Whether most large tensors have one factor exactly, whatever others have."""
+    large = [each for each in known if math.sqrt(each.first) >= 1e-3 * largest]
+    exact = [e.factor for e in large if e.rest <= floor * abs(e.factor) * math.sqrt(e.first)]
+    near_one = max(exact, key=abs, default=0.0) - min(exact, key=abs, default=0.0)
+    return 2 * len(exact) > len(large) and abs(near_one) <= 2 * floor * abs(exact[0])
 
 
 def factor(known: Sequence[Products], floor: float, largest: float) -> Number:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from lockstep.trace.clipping import clipped_within, cut_sums, limit_of_sums, way_of
@@ -14,6 +14,8 @@ from lockstep.trace.identify import NOTHING, Identified
 from lockstep.trace.numbers import Number, worded
 from lockstep.trace.sums import Told, other_sums
 
+# What part of a weight it may be off that is told.
+UNSURE = 0.5
 # What a window is called that one of two runs takes no step for.
 SKIPPED = "windows left out"
 
@@ -79,6 +81,8 @@ def window_findings(
         if any(pair.off for pair in each):
             # Of another model, each weight may be as far off as that of any micro-batch.
             error = max(value.error for value in values)
+            if any(value.value and error > UNSURE * abs(value.value) for value in values):
+                continue  # what may be half of it, or twice, says nothing
             values = [near(value.value, error) for value in values]
         if all(value.equals(1.0) for value in values):
             continue
@@ -89,7 +93,8 @@ def window_findings(
         name, said = either_name(values, count, whole)
         if name in UNNAMED and mine is not None:
             name = clipped_name(values, update, theirs, mine) or name
-        if update == 1 and math.isinf(values[0].value) and all(v.equals(1.0) for v in values[1:]):
+        more = math.isinf(values[0].value) and all(value.equals(1.0) for value in values[1:])
+        if update == 1 and more and all(len({*each}) == 1 for each in later(counts)):
             name = "stale-first-window"
             said = "a gradient from before the loop is in the first window, beside its own"
         yield Finding(name, "window", said, update, phase="gradient")
@@ -164,6 +169,12 @@ def clipped_within_findings(run: Identified) -> Iterator[Finding]:
             return
 
 
+def later(counts: Sequence[Mapping[int, int]]) -> Iterator[list[int]]:
+    """Of how many micro-batches each update after the first is made, in some runs."""
+    for update in set.intersection(*(set(each) for each in counts)) - {1}:
+        yield [each[update] for each in counts]
+
+
 def entering(run: Identified) -> dict[int, int]:
     """By update, of how many micro-batches it is known to be made."""
     return {
@@ -175,7 +186,9 @@ def entering(run: Identified) -> dict[int, int]:
 
 def either_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, str]:
     """What one of the runs does otherwise, by a window's coefficients, and what to say of it."""
-    if any(math.isinf(value.value) for value in values):
+    if any(math.isinf(value.value) for value in values) and not all(
+        value.value == 0.0 or math.isinf(value.value) for value in values
+    ):
         return turned(*window_name([inverse(value) for value in values], count, whole))
     own = window_name(values, count, whole)
     if not all(value.value for value in values):
@@ -265,6 +278,10 @@ def window_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, 
     said = f"the weights of its micro-batches, beside the right ones, are {weights}"
     none = [index + 1 for index, each in enumerate(values) if each.value == 0.0]
     some = [each for each in values if each.value != 0.0]
+    entered = [index + 1 for index, each in enumerate(values) if math.isinf(each.value)]
+    if entered and len(entered) == len(some):
+        said = f"micro-batch {', '.join(map(str, entered))} enters the update, and not"
+        return "other micro-batches", f"{said} {', '.join(map(str, none))}"
     if not some:
         return "never-updates", f"none of its {count} micro-batches enters the update"
     if values[0].equals(float(count)) and len(some) == 1 < len(values):
