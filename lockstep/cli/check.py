@@ -61,11 +61,12 @@ def check(
             found = check_port(
                 port, timeout, pairs, separated(only), seed, **settings, worker=worker
             )
-    report.show(out, found)
+    # A reader of the report may close the pipe before its end.
     if json_file is not None:
         write_json(json_file, report.as_json(found), "check")
     if html_file is not None:
         write_text(html_file, report.html(found), "--html", "check")
+    report.show(out, found)
     raise typer.Exit(found.status)
 
 

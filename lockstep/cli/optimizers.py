@@ -65,9 +65,10 @@ def optimizers(
         measurement.variant(name)
     if measure:
         measure_optimizers(chosen(frameworks))
+    known = measurement.known()
+    if known and json_file is not None:
+        write_json(json_file, measurement.as_json(known), "optimizers")
     print_table(name)
-    if json_file is not None:
-        write_json(json_file, measurement.as_json(measurement.known()), "optimizers")
 
 
 def print_table(name: str | None) -> None:

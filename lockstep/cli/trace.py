@@ -44,9 +44,10 @@ def trace(
     out, progress = console.consoles()
     with progress.status(f"reading {right}"):
         found = check_trace(right) if port is None else compare_traces(right, port, names, again)
-    view.show(out, found)
+    # A reader of the report may close the pipe before its end.
     if json_file is not None:
         write_json(json_file, view.as_json(found), "trace")
     if html_file is not None:
         write_text(html_file, view.html(found), "--html", "trace")
+    view.show(out, found)
     raise typer.Exit(found.status)

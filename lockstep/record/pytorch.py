@@ -52,7 +52,14 @@ from lockstep.record.pytorch_tensors import (
     targets_of,
     tensors_in,
 )
-from lockstep.record.writer import LARGE, MEASURED, RecordError, Writer, activation_key
+from lockstep.record.writer import (
+    LARGE,
+    MEASURED,
+    STATISTICS,
+    RecordError,
+    Writer,
+    activation_key,
+)
 
 Arguments = tuple[Any, ...]
 Options = dict[str, Any]
@@ -145,6 +152,8 @@ class Recorder:
         self.average = average
         if average is not None and not self.averages.keys() & self.named.keys():
             raise RecordError("average: it has no parameter by a name of the model's")
+        if any(name.endswith("running_mean") for name, _ in self.model.named_buffers()):
+            self.notes.append(STATISTICS)
         self.modules = self.chosen(activations)
         self.writer = Writer(folder, "pytorch", full, every, at)
         self.window = self.new_window()

@@ -45,6 +45,8 @@ SAMPLED = 256
 # Data of more numbers than this are not kept whole beside the activations that they lead to, and
 # leave a device in whole updates only.
 LARGE = 1 << 20
+# What is said of a model that has them.
+STATISTICS = "Running statistics, as of a batch normalisation, are not recorded: they may differ."
 # What clipping goes by, so that its norm is taken; all else would be read for nothing.
 MEASURED = "accumulated|"
 # What safetensors and NumPy have in common, beside the half precisions, which float32 holds.

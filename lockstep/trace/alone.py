@@ -45,7 +45,7 @@ def check_trace(folder: str | Path) -> Comparison:
     is held against its settings, and the others against the first. Raises TraceError where the
     trace cannot be read, or knows no settings to hold it against.
     """
-    trace, *others = [read(each) for each in folders(Path(folder))]
+    trace, *others = [read(each).finite() for each in folders(Path(folder))]
     given = trace.groups
     if not given:
         raise TraceError(
@@ -67,6 +67,7 @@ def check_trace(folder: str | Path) -> Comparison:
     found += average_findings(settings_moments(run, given[0]), run)
     found += unexplained_findings(unexplained_averages(run), {})
     notes = ["whether a window is the mean of its examples shows beside a second run alone"]
+    notes += trace.facts.get("notes", ())
     left: list[str] = []
     if foreign := foreign_rule(trace):
         notes.append(f"its rule, {foreign}, is not known here: its updates were not looked at")

@@ -157,7 +157,7 @@ def compare_traces(
     another order, by which it is measured what rounding does to its gradients. Raises TraceError
     where a trace cannot be read, or the runs begin at different parameters.
     """
-    first, second = read(mine), read(theirs)
+    first, second = read(mine).finite(), read(theirs).finite()
     once_more = None if again is None else read(again)
     return compared(first, second, given_names(names, first, second), once_more)
 

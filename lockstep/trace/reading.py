@@ -195,6 +195,20 @@ class Trace:
         later = [replace(each, number=each.number - number + 1) for each in self.updates]
         return replace(self, updates=later[number - 1 :], earlier=later[number - 2])
 
+    def finite(self) -> Trace:
+        """The run up to where its parameters are no numbers any more; raises TraceError at once."""
+        for index, update in enumerate(self.updates):
+            every = (update.array("after", name) for name in update.phases.get("after", ()))
+            if not all(array is None or np.isfinite(array).all() for array in every):
+                said = f"after update {update.number} its parameters are no finite numbers"
+                if not index:
+                    raise TraceError(f"{self.folder}: {said}, and nothing can be compared")
+                notes = [*self.facts.get("notes", ()), f"{said}: from there on it was not compared"]
+                return replace(
+                    self, facts={**self.facts, "notes": notes}, updates=self.updates[:index]
+                )
+        return self
+
     def update(self, number: int) -> Update | None:
         """The update of a number, if it was recorded."""
         return next((each for each in self.updates if each.number == number), None)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from jax import grad, jit
 from jax import numpy as jnp
+from written import write_trace
 
 import lockstep.record
-from lockstep.trace import check_trace
+from lockstep.trace import TraceError, check_trace, compare_traces
 
 UPDATES, RATE, DECAY, LIMIT = 5, 1e-2, 0.1, 0.3
 NUMBERS = np.random.default_rng(0)
@@ -122,3 +123,18 @@ def test_what_the_settings_do_not_say_differs(tmp_path, settings, named):
         return optimizer
 
     assert named in check_trace(in_pytorch(tmp_path / "run", make)).names
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_run_is_followed_as_long_as_its_parameters_are_numbers(tmp_path, alone):
+    wrong = write_trace(tmp_path / "wrong", {"w": np.ones((3, 2))}, updates=3, ends=np.inf)
+    first = wrong if alone else write_trace(tmp_path / "right", {"w": np.ones((3, 2))}, updates=3)
+    found = check_trace(wrong) if alone else compare_traces(first, wrong)
+    assert (found.verdict, found.compared) == ("same", 2 * 6)
+    assert any("after update 3 its parameters are no finite numbers" in n for n in found.notes)
+
+
+def test_a_run_of_no_numbers_is_refused(tmp_path):
+    wrong = write_trace(tmp_path / "wrong", {"w": np.ones((3, 2))}, updates=1, ends=np.nan)
+    with pytest.raises(TraceError, match="after update 1 its parameters"):
+        check_trace(wrong)

@@ -1,5 +1,6 @@
 """`lockstep trace --html`: what the page says, that it needs nothing else, whom it overwrites."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -166,3 +167,14 @@ def test_a_micro_batch_that_the_first_run_leaves_out_has_no_weight_beside_the_ri
     found = compare_traces(first, write_trace(tmp_path / "b", VALUES))
     assert ["1", "1", "none"] in map(str.split, text(found).splitlines())
     assert "m2 none" in words(html(found))
+
+
+def test_the_files_are_written_before_the_report_is_read(runs, tmp_path):
+    """A reader that wants the first lines alone closes the pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    page, report = tmp_path / "page.html", tmp_path / "report.json"
+    command = [sys.executable, "-m", "lockstep.cli", "trace", *map(str, runs)]
+    done = subprocess.run([*command, "--html", page, "--json", report], stdout=writing)
+    os.close(writing)
+    assert (done.returncode, page.exists(), report.exists()) == (141, True, True)

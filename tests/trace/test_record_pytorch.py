@@ -20,7 +20,7 @@ from benchmarks.real import common
 from benchmarks.real import pytorch as real
 from lockstep.record import pytorch_watch
 from lockstep.record.pytorch_tensors import PIECE, held, in_one_copy, sketch_of
-from lockstep.record.writer import RecordError, fingerprint, norm, sketch
+from lockstep.record.writer import STATISTICS, RecordError, fingerprint, norm, sketch
 from lockstep.trace import TraceError, check_trace, compare_traces
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def test_what_is_written_is_what_the_run_did(tmp_path):
     assert facts["optimizers"][0]["name"] == "Adam"
     assert facts["optimizers"][0]["groups"][0]["betas"] == [0.9, 0.95]
     assert facts["framework"] == "pytorch"
-    assert not facts["notes"]
+    assert facts["notes"] == [STATISTICS]
 
 
 def test_sketches_are_those_of_the_whole_tensors(tmp_path):
@@ -389,6 +389,15 @@ def test_two_that_take_turns_write_an_update_each(tmp_path):
     ]
     assert stepped[0] == stepped[2] == ["after|judge.bias", "after|judge.weight"]
     assert stepped[1] == ["after|maker.bias", "after|maker.weight"]
+
+
+def test_running_statistics_are_said_to_be_left_out(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with lockstep.record.torch(tmp_path, model, optimizer):
+        model(data()).mean().backward()
+        optimizer.step()
+    assert known(tmp_path)["notes"] == [STATISTICS]
 
 
 def test_validation_in_mid_window_shows(tmp_path):

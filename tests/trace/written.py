@@ -9,8 +9,13 @@ from lockstep.record.writer import Writer
 RATE = 0.1
 
 
-def write_trace(folder: Path, values, framework="pytorch", weights=(1.0, 1.0), updates=2) -> Path:
-    """A run of plain descent whose micro-batches enter with these weights, on drawn gradients."""
+def write_trace(
+    folder: Path, values, framework="pytorch", weights=(1.0, 1.0), updates=2, ends=0.0
+) -> Path:
+    """A run of plain descent whose micro-batches enter with these weights, on drawn gradients.
+
+    ends: what is added to the parameters after the last update.
+    """
     numbers = np.random.default_rng(1)
     writer = Writer(folder, framework)
     facts = [{"name": name, "shape": list(a.shape)} for name, a in values.items()]
@@ -23,7 +28,8 @@ def write_trace(folder: Path, values, framework="pytorch", weights=(1.0, 1.0), u
             for _ in weights
         ]
         total = {n: sum(w * g[n] for w, g in zip(weights, drawn)) / len(weights) for n in values}
-        after = {name: array - RATE * total[name] for name, array in before.items()}
+        more = ends if update == updates else 0.0
+        after = {name: array - RATE * total[name] + more for name, array in before.items()}
         phases = {"before": before, "accumulated": total, "clipped": total, "after": after}
         phases |= {f"gradient.{index}": each for index, each in enumerate(drawn)}
         arrays = {f"{phase}|{n}": a for phase, each in phases.items() for n, a in each.items()}
