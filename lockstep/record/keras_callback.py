@@ -697,8 +697,7 @@ class Recorder(keras.callbacks.Callback):
             notes.append("Keras divides the accumulated gradient by its steps, before clipping.")
         if self.layers is not None and self.fitting:
             notes.append("Layers were seen in a second pass, where fit had compiled its own.")
-        others = self.model.non_trainable_variables if self.model is not None else ()
-        if any(each.name == "moving_mean" for each in others):
+        if any(each.name == "moving_mean" for each in self.network.non_trainable_variables):
             notes.append(STATISTICS)
         return notes
 
