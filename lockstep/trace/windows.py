@@ -71,6 +71,7 @@ def window_findings(
         (unlike_sums(theirs), unlike_sums(mine) if mine else {}),
     ]
     sometimes = every[0][0].keys() | every[0][1].keys()
+    left = every[1][0].keys() ^ every[1][1].keys()
     counts = [entering(run) for run in (theirs, mine) if run]
     whole = max(chain(*(each.values() for each in counts)), default=1)
     for update in dict.fromkeys(pair.update for pair in pairs):
@@ -86,8 +87,8 @@ def window_findings(
             values = [near(value.value, error) for value in values]
         if all(value.equals(1.0) for value in values):
             continue
-        if update in sometimes:
-            break  # it is no rule of the loop: said below
+        if update in sometimes or (update in left and math.isinf(values[0].value)):
+            break  # it is no rule of the loop, or no window of its own: said below
         # Where a run shows the sum alone, the other one may say of how many micro-batches it is.
         count = len(values) if len(values) > 1 else max(run.get(update, 1) for run in counts)
         name, said = either_name(values, count, whole)
