@@ -27,12 +27,11 @@ from lockstep.trace.moments import (
     unexplained_findings,
 )
 from lockstep.trace.numbers import Number
-from lockstep.trace.placement import as_torch_keeps
 from lockstep.trace.ranks import folders, rank_findings
 from lockstep.trace.reading import Trace, TraceError, read
 from lockstep.trace.rules import Rule, rates_of, rule_of
 from lockstep.trace.settings import FORMULA, SETTINGS, settings_of
-from lockstep.trace.state import between
+from lockstep.trace.state import as_kept, between
 from lockstep.trace.steps import Step, Steps, steps
 from lockstep.trace.updates import foreign_rule, left_of, rule_findings
 from lockstep.trace.windows import clipped_within_findings, window_findings
@@ -53,7 +52,7 @@ def check_trace(folder: str | Path) -> Comparison:
             " hold the run against; name a second run"
         )
     recorded = turned_round(steps(trace)) if given[0].get("maximize") else steps(trace)
-    whole = clipped_by_value(as_torch_keeps(recorded))
+    whole = clipped_by_value(as_kept(recorded))
     moved = without(awake(whole, lazy(whole)), skipped(whole))
     run = Identified(moved, Optimizer(), eps=trace.by_tensor("eps"))
     run.optimizer = settings_of(run.steps, run)

@@ -61,11 +61,10 @@ from lockstep.trace.moments import (
     unexplained_findings,
 )
 from lockstep.trace.numbers import Number, agreed
-from lockstep.trace.placement import as_torch_keeps
 from lockstep.trace.reading import Trace, TraceError, read, read_names
 from lockstep.trace.rules import as_counted, rate_name, rates_of, rule_of
 from lockstep.trace.settings import settings_of
-from lockstep.trace.state import between, state_findings
+from lockstep.trace.state import as_kept, between, state_findings
 from lockstep.trace.steps import HALF, begun, steps
 from lockstep.trace.updates import (
     acts,
@@ -192,7 +191,7 @@ def compared(
     if again is not None:
         floor = measured(whole_run, dtypes[0], again, floor)
     taken = begun(mine)
-    both = [as_torch_keeps(steps(run, taken)) for run in (mine, theirs)]
+    both = [as_kept(steps(run, taken)) for run in (mine, theirs)]
     whole, other_whole = (clipped_by_value(*each) for each in (both, both[::-1]))
     still, other_still = lazy(whole), lazy(other_whole)
     alone, other_alone = skipped(whole), skipped(other_whole)

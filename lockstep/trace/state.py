@@ -3,11 +3,79 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
+import numpy as np
+
+from lockstep.problem import Optimizer
 from lockstep.trace.findings import Finding, listed, turned
-from lockstep.trace.identify import Identified
-from lockstep.trace.steps import Steps, goes_on
+from lockstep.trace.identify import Identified, linear
+from lockstep.trace.numbers import Number, agreed, unit
+from lockstep.trace.placement import as_torch_keeps
+from lockstep.trace.steps import Step, Steps, goes_on
+
+# What a rule that counts nothing keeps of its gradients, and of what power of them.
+KEPT = {
+    "sgd": ("momentum_buffer", 1), "rmsprop": ("square_avg", 2), "adadelta": ("square_avg", 2),
+    "adagrad": ("sum", 2),
+}  # fmt: skip
+
+
+def as_kept(run: Steps) -> Steps:
+    """The same run, with its state as torch.optim keeps it, and empty where it was thrown away.
+
+    RMSprop's momentum shows in what unit it is where it is known from when on it goes; SGD's is
+    known to be thrown away in its unit.
+    """
+    return begun_anew(as_torch_keeps(begun_anew(run)))
+
+
+def begun_anew(run: Steps) -> Steps:
+    """The same run, with an empty state before an update that keeps its own gradients alone.
+
+    Its optimizer has thrown away what it had, and counts no updates that would tell.
+    """
+    slot, power = KEPT.get(run.family, ("", 0))
+    if slot not in run.slots:
+        return run
+    start, gains = run.begins_at.get(slot, 0.0), dict[int, Number]()
+    for update, steps in run.by_update.items():
+        gain = gain_alone(steps.values(), slot, power, start)
+        if gain is not None and any((s.kept_before[slot] != start).any() for s in steps.values()):
+            gains[update] = gain
+    if not gains:
+        return run
+    others = {key: step for key, step in run.of.items() if key[0] not in gains}
+    whole = Identified(replace(run, of=others), Optimizer()).share_of_squares
+    # Of a gradient that never changes, a state is a multiple too, and of more than is kept of one.
+    anew = [u for u, gain in gains.items() if whole and 0 < gain.value <= whole.value + gain.error]
+
+    def emptied(step: Step) -> Step:
+        kept = step.kept_before.items()
+        return replace(
+            step,
+            kept_before={n: np.full_like(a, run.begins_at.get(n, 0.0)) for n, a in kept},
+        )
+
+    of = {key: emptied(step) for key, step in run.of.items() if key[0] in anew}
+    return replace(run, of=run.of | of, anew=sorted({*run.anew, *anew}))
+
+
+def gain_alone(steps: Iterable[Step], slot: str, power: int, start: float) -> Number | None:
+    """With what gradients alone, of a power, make up a state; None if they do not."""
+    found = []
+    for step in steps:
+        if step.gradient is None or slot not in step.kept or not step.gradient.any():
+            continue
+        column = step.gradient**power
+        dtype, kept = step.dtype_of(slot), step.kept[slot]
+        off = power * unit(step.dtype) * abs(column) + unit(dtype) * abs(kept)
+        fitted = linear(kept - start, [column], 1, dtype, off)
+        if not fitted.exact:
+            return None
+        found.append(fitted.coefficients[0])
+    return agreed(found)
 
 
 def between(

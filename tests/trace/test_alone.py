@@ -15,6 +15,7 @@ from lockstep.trace import TraceError, check_trace, compare_traces
 
 UPDATES, RATE, DECAY, LIMIT = 5, 1e-2, 0.1, 0.3
 NUMBERS = np.random.default_rng(0)
+NAME = "opt-state-dropped"
 # The second bias has few numbers, and begins at 0.
 START = {
     "w1": NUMBERS.normal(size=(6, 10)) * 0.4, "b1": NUMBERS.normal(size=10) * 0.1,
@@ -43,15 +44,17 @@ def in_pytorch(folder, make, limit=None):
     return folder
 
 
-def in_jax(folder, make, limit=None):
-    """Train; what a clip leaves is not shown."""
+def in_jax(folder, make, limit=None, anew=0):
+    """Train; what a clip leaves is not shown; anew: before which update the state is made anew."""
     parameters = {name: jnp.asarray(array) for name, array in START.items()}
     recorder = lockstep.record.jax(folder)
     clip = [optax.clip_by_global_norm(limit)] if limit else []
     optimizer = recorder.wrap(optax.chain(*clip, make()))
     gradient = jit(recorder.gradient(grad(partial(loss_of, tanh=jnp.tanh))))
     state = optimizer.init(parameters)
-    for x, y in zip(X, Y, strict=True):
+    for update, (x, y) in enumerate(zip(X, Y, strict=True), 1):
+        if update == anew:
+            state = optimizer.init(parameters)
         changes, state = optimizer.update(gradient(parameters, x, y), state, parameters)
         parameters = optax.apply_updates(parameters, changes)
     recorder.close()
@@ -138,3 +141,22 @@ def test_a_run_of_no_numbers_is_refused(tmp_path):
     wrong = write_trace(tmp_path / "wrong", {"w": np.ones((3, 2))}, updates=1, ends=np.nan)
     with pytest.raises(TraceError, match="after update 1 its parameters"):
         check_trace(wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "limit"),
+    [
+        (partial(optax.sgd, RATE, 0.9), LIMIT),
+        (partial(optax.rmsprop, RATE, momentum=0.9), LIMIT),
+        (partial(optax.adagrad, RATE), None),
+        (partial(optax.adadelta, 1.0, 0.9), LIMIT),
+    ],
+    ids=["momentum", "RMSprop", "Adagrad", "Adadelta"],
+)
+def test_a_state_that_counts_nothing_and_is_thrown_away_is_told(tmp_path, make, limit):
+    right = in_jax(tmp_path / "right", make, limit)
+    wrong = in_jax(tmp_path / "wrong", make, limit, anew=4)
+    for runs, name in (((right, wrong), NAME), ((wrong, right), f"without {NAME}")):
+        (found,) = compare_traces(*runs).findings
+        assert (found.name, found.update) == (name, 4)
+    assert compare_traces(wrong, wrong).verdict == check_trace(wrong).verdict == "same"
