@@ -337,10 +337,13 @@ def update_findings(
     if (clipped := update_finding(first, second, expected, rule.rates)) is not None:
         found.append(clipped)
         expected = rule.rates  # nothing else is told by their rates
-    found += rule_findings(rule, expected, accumulation, right, matching)
-    if not skipped:
-        still = {*second.steps.still, *matching.others(first.steps.still)}
-        found += uneven(rule, right, matching, still)
+    named = list(rule_findings(rule, expected, accumulation, right, matching))
+    still = {*second.steps.still, *matching.others(first.steps.still)}
+    alone = [] if skipped else list(uneven(rule, right, matching, still))
+    if alone and not any(map(rule.moves_all, rule.rates.keys() & expected.keys())):
+        # What moves in updates without the others is no rate of all.
+        named = [each for each in named if each.stage != "rate"]
+    found += named + alone
     found += still_findings(first.steps, second.steps, matching)
     one = agreed(list(expected.values()))
     found += clipped_decay_findings(first, second, matching)

@@ -51,6 +51,10 @@ class Rule:
         """The moves that it does not explain."""
         return [move for move in self.every if not move.fit.exact]
 
+    def moves_all(self, update: int) -> bool:
+        """Whether an update has a direction for each of its tensors."""
+        return all(move.direction.any() for move in self.moves[update].values())
+
     @cached_property
     def rates(self) -> dict[int, Number]:
         """The rate of each update, where its tensors agree on one that is known."""

@@ -147,3 +147,26 @@ def test_what_optax_begins_later_is_counted_from_there(tmp_path):
     never = in_optax(tmp_path / "never", free_from=UPDATES)
     found = compare_traces(runs[0], never)
     assert (found.names, found.left) == (("params-not-in-optimizer",), [])
+
+
+def adapted(folder, *, rate=0.01):
+    """Train a product of which the second factor begins at 0, so that the first one waits."""
+    torch.manual_seed(0)
+    first, second = nn.Parameter(torch.randn(4, 2)), nn.Parameter(torch.zeros(2, 3))
+    model = nn.ParameterDict({"first": first, "second": second})
+    groups = [{"params": [first]}, {"params": [second], "lr": rate}]
+    optimizer = torch.optim.Adam(groups, 0.01)
+    with lockstep.record.torch(folder, model, optimizer):
+        for x in torch.randn(UPDATES, 8, 4):
+            optimizer.zero_grad()
+            (x @ first @ second - 1).square().mean().backward()
+            optimizer.step()
+    return folder
+
+
+def test_what_moves_first_has_a_rate_of_its_own_all_the_same(tmp_path):
+    runs = adapted(tmp_path / "a"), adapted(tmp_path / "b", rate=0.02)
+    for first, second in (runs, runs[::-1]):
+        found = compare_traces(first, second)
+        assert (found.names, found.left) == (("other rates by tensor",), [])
+        assert found.findings[0].tensors == ("second",)
