@@ -61,14 +61,12 @@ def data_findings(
             continue  # some are left out, which the gradients say
         for index, (here, there) in enumerate(zip(ours, theirs, strict=False)):
             others = list(exchanged(here, there))
-            if number in off:
-                rounded = [] if off[number] else [each for each in others if same_data(*each)]
-                computed += [one["shape"] for one, _ in rounded]
-                others = [each for each in others if each not in rounded]
-            elif not strangers(here, there):
-                others = []
-            else:
-                others = others or [(here[0], there[0])]
+            if number not in off:
+                others = (others or [(here[0], there[0])]) if strangers(here, there) else []
+            elif not off[number]:
+                # Of other data, the gradients would be others.
+                computed += [one["shape"] for one, _ in others]
+                continue
             others = [each for each in others if each[0]["shape"] not in computed]
             if others:
                 yield another_finding(number, index, *others[0])
@@ -82,18 +80,31 @@ def exchanged(here: Fingerprints, there: Fingerprints) -> Iterator[tuple[Fingerp
     """
     for one in here:
         for another in there:
+            parts = part_of(one, there) or part_of(another, here)
             if (
                 one["shape"] == another["shape"]
+                and not parts
                 and all(each["crc"] != one["crc"] for each in there)
                 and all(each["crc"] != another["crc"] for each in here)
             ):
                 yield one, another
 
 
+def part_of(one: Fingerprint, others: Fingerprints) -> bool:
+    """Whether an array may be all but one step of another, as the inputs of a sequence are."""
+    for other in others:
+        both = zip(one["shape"], other["shape"], strict=False)
+        more = [longer - length for length, longer in both]
+        if len(other["shape"]) == len(one["shape"]) and sorted(more) == [*[0] * (len(more) - 1), 1]:
+            return True
+    return False
+
+
 def strangers(here: Fingerprints, there: Fingerprints) -> bool:
     """Whether two micro-batches have nothing in common."""
     pairs = [(one, another) for one in here for another in there]
-    return bool(pairs) and not any(same_data(*pair) for pair in pairs)
+    parts = any(part_of(one, there) for one in here) or any(part_of(one, here) for one in there)
+    return bool(pairs) and not parts and not any(same_data(*pair) for pair in pairs)
 
 
 def same_data(one: Fingerprint, another: Fingerprint) -> bool:

@@ -7,7 +7,7 @@ import torch
 
 import lockstep
 from lockstep.trace import compare_traces
-from lockstep.trace.data import Window, cut_findings
+from lockstep.trace.data import Window, cut_findings, data_findings
 
 
 def train(folder: Path, windows: list[int], activation: str = "none") -> Path:
@@ -63,3 +63,38 @@ def test_of_data_that_were_not_recorded_nothing_is_said() -> None:
     assert told(known, known) == [1]
     assert not told(known, [])
     assert not told([], known)
+
+
+def fingerprint(shape: list[int], total: float, crc: int) -> dict:
+    return {"shape": shape, "sum": total, "crc": crc}
+
+
+TOKENS, WHOLE, MASK = (
+    fingerprint([4, 5], 90.0, 1), fingerprint([4, 6], 120.0, 2), fingerprint([4, 5], 14.0, 3),
+)  # fmt: skip
+OTHERS, ROUNDED = fingerprint([4, 5], 77.0, 4), fingerprint([4, 5], 90.0 + 1e-6, 5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "off", "told"),
+    [
+        ([TOKENS], [OTHERS], True, True),
+        ([TOKENS], [OTHERS], None, True),
+        # Of other data, the gradients would be others.
+        ([TOKENS], [OTHERS], False, False),
+        # A model is given a sequence without its last step, and a loss all of it, and a mask.
+        ([TOKENS], [WHOLE, MASK], True, False),
+        ([WHOLE, MASK], [TOKENS], True, False),
+        ([TOKENS], [WHOLE, MASK], None, False),
+    ],
+)
+def test_data_are_others_where_the_gradients_may_be(first, second, off, told) -> None:
+    known = {} if off is None else {1: off}
+    found = list(data_findings([(Window([first]), Window([second]))], known))
+    assert [each.name for each in found] == ["other data"] * told
+
+
+def test_what_a_run_computes_of_its_data_differs_later_too() -> None:
+    windows = [(Window([[TOKENS]]), Window([[other]])) for other in (ROUNDED, OTHERS)]
+    assert not list(data_findings(windows, {1: False}))
+    assert [each.update for each in data_findings(windows[::-1], {1: True})] == [1]
