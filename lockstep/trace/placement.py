@@ -136,7 +136,7 @@ def gains_of_sgd(run: Steps) -> Gains:
     ]
     if all(inside):
         return {key: -float(rate or 0.0) for key, rate in rates.items()}
-    if not all(moves_by_it(each) for each in run.of.values()):
+    if not all(moves_by_it(each) for each in run.of.values() if BUFFER in each.kept):
         return {}
     decay = agreed([each.decay for each in averages])
     return {(each.step.update, each.step.name): gain_of(each, decay).value for each in averages}

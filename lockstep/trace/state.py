@@ -41,8 +41,9 @@ def begun_anew(run: Steps) -> Steps:
         return run
     start, gains = run.begins_at.get(slot, 0.0), dict[int, Number]()
     for update, steps in run.by_update.items():
-        gain = gain_alone(steps.values(), slot, power, start)
-        if gain is not None and any((s.kept_before[slot] != start).any() for s in steps.values()):
+        known = [step for step in steps.values() if slot in step.kept_before]
+        gain = gain_alone(known, slot, power, start)
+        if gain is not None and any((step.kept_before[slot] != start).any() for step in known):
             gains[update] = gain
     if not gains:
         return run
@@ -66,7 +67,7 @@ def gain_alone(steps: Iterable[Step], slot: str, power: int, start: float) -> Nu
     """With what gradients alone, of a power, make up a state; None if they do not."""
     found = []
     for step in steps:
-        if step.gradient is None or slot not in step.kept or not step.gradient.any():
+        if step.gradient is None or not step.gradient.any():
             continue
         column = step.gradient**power
         dtype, kept = step.dtype_of(slot), step.kept[slot]

@@ -160,3 +160,13 @@ def test_a_state_that_counts_nothing_and_is_thrown_away_is_told(tmp_path, make, 
         (found,) = compare_traces(*runs).findings
         assert (found.name, found.update) == (name, 4)
     assert compare_traces(wrong, wrong).verdict == check_trace(wrong).verdict == "same"
+
+
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adagrad", "Adadelta", "Adam"])
+def test_what_is_in_no_optimizer_has_no_state_that_counts(tmp_path, name):
+    """Whatever the rule keeps of the others."""
+    more = {"momentum": 0.9} if name == "SGD" else {}
+    right = in_pytorch(tmp_path / "right", rule(name, **more))
+    wrong = in_pytorch(tmp_path / "wrong", lambda parameters: rule(name, **more)([*parameters][1:]))
+    assert compare_traces(right, wrong).names == ("params-not-in-optimizer",)
+    assert compare_traces(wrong, right).names == ("without params-not-in-optimizer",)
