@@ -409,7 +409,7 @@ def clip_notes(mine: Identified, theirs: Identified) -> Iterator[str]:
     if not shown:
         yield "what clipping did was not shown: clipping was not looked at"
     cut = cut_sums(mine, theirs)
-    if all(cut.get(update) for update in theirs.steps.numbers):
+    if cut and all(cut.get(update) for update in theirs.steps.numbers):
         yield (
             "each sum is clipped, and seen behind that alone: what all its gradients are multiplied"
             " with, as a missing 1 / K, would not show"

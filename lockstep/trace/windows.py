@@ -187,9 +187,8 @@ def entering(run: Identified) -> dict[int, int]:
 
 def either_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, str]:
     """What one of the runs does otherwise, by a window's coefficients, and what to say of it."""
-    if any(math.isinf(value.value) for value in values) and not all(
-        value.value == 0.0 or math.isinf(value.value) for value in values
-    ):
+    kinds = {value.value if value.value in (0.0, math.inf) else 1.0 for value in values}
+    if math.inf in kinds and kinds != {0.0, math.inf}:
         return turned(*window_name([inverse(value) for value in values], count, whole))
     own = window_name(values, count, whole)
     if not all(value.value for value in values):
@@ -280,7 +279,7 @@ def window_name(values: Sequence[Number], count: int, whole: int) -> tuple[str, 
     none = [index + 1 for index, each in enumerate(values) if each.value == 0.0]
     some = [each for each in values if each.value != 0.0]
     entered = [index + 1 for index, each in enumerate(values) if math.isinf(each.value)]
-    if entered and len(entered) == len(some):
+    if none and entered and len(entered) == len(some):
         said = f"micro-batch {', '.join(map(str, entered))} enters the update, and not"
         return "other micro-batches", f"{said} {', '.join(map(str, none))}"
     if not some:

@@ -1,11 +1,14 @@
 """With which weight micro-batches enter, where a part of the model is another one, too."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import lockstep.record
 from lockstep.trace import compare_traces
+from lockstep.trace.numbers import Number
+from lockstep.trace.windows import either_name
 
 UPDATES, K = 3, 3
 SIZES = (2, 3, 4)  # of a window's micro-batches
@@ -68,3 +71,17 @@ def test_what_is_emptied_in_each_window_is_nothing_stale(right, tmp_path):
         (found,) = compare_traces(first, right).findings
         assert found.name == "without micro-batches left out"
         assert ("as a validation" in found.said) == (first == once)
+
+
+@pytest.mark.parametrize(
+    ("weights", "named"),
+    [
+        ([np.inf, 0.0], ("other micro-batches", "micro-batch 1 enters the update, and not 2")),
+        ([0.0, np.inf], ("other micro-batches", "micro-batch 2 enters the update, and not 1")),
+        ([np.inf], ("without never-updates", "none of its 1 micro-batches enters the update")),
+        ([0.0], ("never-updates", "none of its 1 micro-batches enters the update")),
+    ],
+)
+def test_which_of_a_windows_micro_batches_enter_is_told(weights, named):
+    found = either_name([Number(weight, 0.0) for weight in weights], len(weights), len(weights))
+    assert (found[0], found[1].removeprefix("in the first run, and not in this one, ")) == named
