@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import chain, product, zip_longest
 from typing import Any, NamedTuple
 
 from lockstep.trace.findings import Finding, turned
@@ -78,32 +78,38 @@ def exchanged(here: Fingerprints, there: Fingerprints) -> Iterator[tuple[Fingerp
 
     What is padded to another shape has another sum of its bytes, and may be right.
     """
+    parts = parts_of(here, there) + parts_of(there, here)
     for one in here:
         for another in there:
-            parts = part_of(one, there) or part_of(another, here)
             if (
                 one["shape"] == another["shape"]
-                and not parts
+                and one not in parts
+                and another not in parts
                 and all(each["crc"] != one["crc"] for each in there)
                 and all(each["crc"] != another["crc"] for each in here)
             ):
                 yield one, another
 
 
-def part_of(one: Fingerprint, others: Fingerprints) -> bool:
-    """Whether an array may be all but one step of another, as the inputs of a sequence are."""
-    for other in others:
-        both = zip(one["shape"], other["shape"], strict=False)
-        more = [longer - length for length, longer in both]
-        if len(other["shape"]) == len(one["shape"]) and sorted(more) == [*[0] * (len(more) - 1), 1]:
-            return True
-    return False
+def parts_of(some: Fingerprints, others: Fingerprints) -> list[Fingerprint]:
+    """Which arrays may be all but one step of another's, as the inputs of a sequence are.
+
+    None where both are of the same shapes.
+    """
+    if sorted(each["shape"] for each in some) == sorted(each["shape"] for each in others):
+        return []
+    found = []
+    for one, other in product(some, others):
+        if len(one["shape"]) == len(other["shape"]):
+            more = [b - a for a, b in zip(one["shape"], other["shape"], strict=True)]
+            found += [one] if sorted(more) == [*[0] * (len(more) - 1), 1] else []
+    return found
 
 
 def strangers(here: Fingerprints, there: Fingerprints) -> bool:
     """Whether two micro-batches have nothing in common."""
-    pairs = [(one, another) for one in here for another in there]
-    parts = any(part_of(one, there) for one in here) or any(part_of(one, here) for one in there)
+    parts = parts_of(here, there) or parts_of(there, here)
+    pairs = list(product(here, there))
     return bool(pairs) and not parts and not any(same_data(*pair) for pair in pairs)
 
 

@@ -86,6 +86,8 @@ OTHERS, ROUNDED = fingerprint([4, 5], 77.0, 4), fingerprint([4, 5], 90.0 + 1e-6,
         ([TOKENS], [WHOLE, MASK], True, False),
         ([WHOLE, MASK], [TOKENS], True, False),
         ([TOKENS], [WHOLE, MASK], None, False),
+        # Of the same shapes, they are the same things.
+        ([TOKENS, WHOLE], [OTHERS, WHOLE], True, True),
     ],
 )
 def test_data_are_others_where_the_gradients_may_be(first, second, off, told) -> None:
