@@ -94,7 +94,7 @@ def exchanged(here: Fingerprints, there: Fingerprints) -> Iterator[tuple[Fingerp
 def parts_of(some: Fingerprints, others: Fingerprints) -> list[Fingerprint]:
     """Which arrays may be all but one step of another's, as the inputs of a sequence are.
 
-    None where both are of the same shapes.
+    None where both are of the same shapes; the first axis counts examples.
     """
     if sorted(each["shape"] for each in some) == sorted(each["shape"] for each in others):
         return []
@@ -102,7 +102,8 @@ def parts_of(some: Fingerprints, others: Fingerprints) -> list[Fingerprint]:
     for one, other in product(some, others):
         if len(one["shape"]) == len(other["shape"]):
             more = [b - a for a, b in zip(one["shape"], other["shape"], strict=True)]
-            found += [one] if sorted(more) == [*[0] * (len(more) - 1), 1] else []
+            if more[:1] == [0] and sorted(more) == [*[0] * (len(more) - 1), 1]:
+                found.append(one)
     return found
 
 

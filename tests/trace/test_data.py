@@ -86,6 +86,8 @@ OTHERS, ROUNDED = fingerprint([4, 5], 77.0, 4), fingerprint([4, 5], 90.0 + 1e-6,
         ([TOKENS], [WHOLE, MASK], True, False),
         ([WHOLE, MASK], [TOKENS], True, False),
         ([TOKENS], [WHOLE, MASK], None, False),
+        # A micro-batch of one example more is another one.
+        ([TOKENS], [fingerprint([5, 5], 120.0, 6)], None, True),
         # Of the same shapes, they are the same things.
         ([TOKENS, WHOLE], [OTHERS, WHOLE], True, True),
     ],
