@@ -94,13 +94,11 @@ def exchanged(here: Fingerprints, there: Fingerprints) -> Iterator[tuple[Fingerp
 def parts_of(some: Fingerprints, others: Fingerprints) -> list[Fingerprint]:
     """Which arrays may be all but one step of another's, as the inputs of a sequence are.
 
-    None where both are of the same shapes; the first axis counts examples.
+    Of one that has no counterpart of its shape; the first axis counts examples.
     """
-    if sorted(each["shape"] for each in some) == sorted(each["shape"] for each in others):
-        return []
-    found = []
+    shapes, found = [each["shape"] for each in some], []
     for one, other in product(some, others):
-        if len(one["shape"]) == len(other["shape"]):
+        if len(one["shape"]) == len(other["shape"]) and other["shape"] not in shapes:
             more = [b - a for a, b in zip(one["shape"], other["shape"], strict=True)]
             if more[:1] == [0] and sorted(more) == [*[0] * (len(more) - 1), 1]:
                 found.append(one)

@@ -88,10 +88,13 @@ OTHERS, ROUNDED = fingerprint([4, 5], 77.0, 4), fingerprint([4, 5], 90.0 + 1e-6,
         ([TOKENS], [WHOLE, MASK], None, False),
         # A micro-batch of one example more is another one.
         ([TOKENS], [fingerprint([5, 5], 120.0, 6)], None, True),
+        # Targets of one feature less are no part of the inputs, which have a counterpart.
+        ([fingerprint([4, 5, 3], 6.0, 7)],
+         [fingerprint([4, 5, 3], 9.0, 8), fingerprint([4, 5, 2], -2.0, 9)], None, True),
         # Of the same shapes, they are the same things.
         ([TOKENS, WHOLE], [OTHERS, WHOLE], True, True),
     ],
-)
+)  # fmt: skip
 def test_data_are_others_where_the_gradients_may_be(first, second, off, told) -> None:
     known = {} if off is None else {1: off}
     found = list(data_findings([(Window([first]), Window([second]))], known))
