@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lockstep.cli.arguments import Html, Json
-from lockstep.cli.outputs import check_outputs, write_json, write_text
+from lockstep.cli.outputs import check_outputs, write_found
 
 
 def check(
@@ -61,11 +61,7 @@ def check(
             found = check_port(
                 port, timeout, pairs, separated(only), seed, **settings, worker=worker
             )
-    # A reader of the report may close the pipe before its end.
-    if json_file is not None:
-        write_json(json_file, report.as_json(found), "check")
-    if html_file is not None:
-        write_text(html_file, report.html(found), "--html", "check")
+    write_found("check", report, found, json_file, html_file)
     report.show(out, found)
     raise typer.Exit(found.status)
 

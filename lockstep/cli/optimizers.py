@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lockstep.cli.arguments import ALL, Json, UsageError, chosen
 from lockstep.cli.outputs import check_outputs, replace, telling, write_json
 from lockstep.frameworks import FRAMEWORKS
+
+if TYPE_CHECKING:
+    from lockstep.optimizers.measurement import Measurement
 
 
 def optimizers(
@@ -66,20 +69,18 @@ def optimizers(
     if measure:
         measure_optimizers(chosen(frameworks))
     known = measurement.known()
-    if known and json_file is not None:
+    if not known:
+        raise UsageError("nothing is measured yet: lockstep optimizers --measure")
+    if json_file is not None:
         write_json(json_file, measurement.as_json(known), "optimizers")
-    print_table(name)
+    print_table(name, known)
 
 
-def print_table(name: str | None) -> None:
+def print_table(name: str | None, known: Mapping[str, Measurement]) -> None:
     """What is known of all optimizers, or of one."""
-    from lockstep.optimizers import measurement
     from lockstep.views import console
     from lockstep.views import optimizers as view
 
-    known = measurement.known()
-    if not known:
-        raise UsageError("nothing is measured yet: lockstep optimizers --measure")
     out, _ = console.consoles()
     if name is None:
         view.show_optimizers(out, known)

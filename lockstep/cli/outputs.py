@@ -101,6 +101,19 @@ def telling(option: str, file: Path) -> Iterator[None]:
         raise UsageError(f"{option}: cannot write {file} ({error.strerror})") from None
 
 
+def write_found(
+    command: str, view: Any, found: Any, json_file: Path | None, html_file: Path | None
+) -> None:
+    """Write what a command has found, as its view has it, into the files that were asked for.
+
+    Before it is shown: a reader of the report may close the pipe before its end.
+    """
+    if json_file is not None:
+        write_json(json_file, view.as_json(found), command)
+    if html_file is not None:
+        write_text(html_file, view.html(found), "--html", command)
+
+
 def write_json(file: Path, report: dict[str, Any], command: str) -> None:
     """Write a report as JSON."""
     named = {"written_by": f"lockstep {command}"} | report

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lockstep.cli.arguments import Html, Json, UsageError
-from lockstep.cli.outputs import check_outputs, write_json, write_text
+from lockstep.cli.outputs import check_outputs, write_found
 
 
 def trace(
@@ -44,10 +44,6 @@ def trace(
     out, progress = console.consoles()
     with progress.status(f"reading {right}"):
         found = check_trace(right) if port is None else compare_traces(right, port, names, again)
-    # A reader of the report may close the pipe before its end.
-    if json_file is not None:
-        write_json(json_file, view.as_json(found), "trace")
-    if html_file is not None:
-        write_text(html_file, view.html(found), "--html", "trace")
+    write_found("trace", view, found, json_file, html_file)
     view.show(out, found)
     raise typer.Exit(found.status)
