@@ -610,7 +610,7 @@ class Recorder:
 
         Some loops take it before the step, which it is then behind.
         """
-        if f"average|{name}" not in self.window.arrays:
+        if self.average is not None and f"average|{name}" not in self.window.arrays:
             self.take("average", name, self.averages.get(name))
 
     # The run.

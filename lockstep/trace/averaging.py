@@ -7,7 +7,7 @@ of the next says by how much it went on in between: 1 - d, if that is done once 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -85,13 +85,12 @@ def phase_of(update: Update) -> str | None:
     return next((each for each in WAYS if update.phases.get(each)), None)
 
 
-def of_which(names: Iterable[str], parameters: Sequence[str]) -> dict[str, str]:
+def of_which(names: Collection[str], parameters: Sequence[str]) -> dict[str, str]:
     """Of which parameter each tensor is an average, where only a part of the model may have one."""
-    found = {}
-    for name in names:
-        ends = [p for p in parameters if p == name or p.endswith((f"/{name}", f".{name}"))]
-        if name in ends or len(ends) == 1:
-            found[name] = name if name in ends else ends[0]
+    found = {name: name for name in names if name in parameters}
+    for name in (each for each in names if each not in found):
+        ends = [p for p in parameters if p.endswith((f"/{name}", f".{name}"))]
+        found |= {name: ends[0]} if len(ends) == 1 else {}
     return found
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lockstep.trace.identify import FIRST, SECOND
+from lockstep.trace.identify import FIRST, SECOND, TINY
 from lockstep.trace.numbers import Number, unit
 from lockstep.trace.reading import Array
 from lockstep.trace.steps import Step, Steps
@@ -25,8 +25,8 @@ SMALL, UNSURE = 1e-6, 1e-3
 FIRST_ONES = 16
 # The rules that keep means, whose gain is what their decay leaves.
 MEANS = ("adam", "adamax", "rmsprop", "adadelta")
-# How uncertain one may be that is held against a limit; what nothing is divided by.
-KNOWN, TINY = 0.1, 1e-300
+# How uncertain one may be that is held against a limit.
+KNOWN = 0.1
 # Of how many numbers it must be known that they were clipped, and that they were not.
 FEWEST = 3
 

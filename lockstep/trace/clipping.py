@@ -39,8 +39,8 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         wrong = [c for c in wrong if c.update not in before or not before[c.update].may_be(c)]
     if not wrong or not before:
         return
-    together = right is None and own is not None and own.kind == "together"
-    if together and own and max(c.norm for c in before.values()) <= (1 + NEAR) * own.to.value:
+    reached = max(each.norm for each in before.values())
+    if right is None and own and own.kind == "together" and reached <= (1 + NEAR) * own.to.value:
         return  # smaller gradients say nothing of a clip
     first = wrong[0]
 

@@ -104,7 +104,7 @@ def both_recorded(mine: Trace, again: Trace, matching: Matching) -> Iterator[Con
     """The gradients of the same data from nearly the same parameters in two recordings of a run."""
     for update in mine.updates:
         other = again.update(update.number)
-        if other is None or distance(update, other, matching, 0.0, ()) * CONDITION > FAR:
+        if other is None or distance(update, other, matching, 0.0, {}) * CONDITION > FAR:
             return
         for index, second in same_data(update, other):
             phases = f"gradient.{index}", f"gradient.{second}"

@@ -79,7 +79,7 @@ def pairs(
     rounding: how far that alone takes gradients apart, of their norm; cut: whether the update where
     it ends is only cut into another window, and may begin with the same data.
     """
-    apart, before = 0.0, list[tuple[Update, Update]]()
+    apart, last = 0.0, dict[str, tuple[Update, Update]]()
     for update in mine.steps.trace.updates[: until - 1 + cut]:
         other = theirs.steps.trace.update(update.number)
         if other is None:
@@ -88,8 +88,11 @@ def pairs(
         alone = moved(mine.steps.trace, matching.left, update)
         alone += moved(theirs.steps.trace, matching.other_left, other)
         # A sketch may be without the few numbers that are furthest apart: whole updates had them.
-        apart = max(apart, distance(update, other, matching, alone, before))
-        before = [(update, other), *before]
+        apart = max(apart, distance(update, other, matching, alone, last))
+        shown = {*other.phases.get("after", ())}
+        for name in update.phases.get("after", ()):
+            if name in matching.matches and {*matching.matches[name].others} <= shown:
+                last[name] = update, other
         if CONDITION * apart > max(FAR, rounding):
             continue
         floor = max(rounding, CONDITION * apart)
@@ -210,17 +213,17 @@ def distance(
     other: Update,
     matching: Matching,
     alone: float,
-    before: Sequence[tuple[Update, Update]],
+    last: Mapping[str, tuple[Update, Update]],
 ) -> float:
     """How far the parameters of two updates are apart, of the first's norm.
 
-    alone: how far those are that have no counterpart, squared; before: both runs' updates that came
-    before, the last one first.
+    alone: how far those are that have no counterpart, squared; last: by tensor, both runs' last
+    updates before that show it, for what no optimizer stepped since, and was not kept again.
     """
     begun = contributions(update, other, matching, "before", "before")
-    for earlier in before:  # what no optimizer stepped since, and was not kept again
-        if not matching.matches.keys() <= begun.keys():
-            begun = contributions(*earlier, matching, "after", "after") | begun
+    for name in matching.matches.keys() & last.keys() - begun.keys():
+        both = whole(*last[name], matching.matches[name], "after")
+        begun |= {name: both} if both is not None else {}
     known = [products(each) for each in begun.values()]
     size = sum(each.first for each in known)
     return math.sqrt((alone + sum(each.apart for each in known)) / size) if size else 0.0
@@ -437,14 +440,19 @@ def near(value: float, error: float) -> Number:
 
 def shared_factor(known: Sequence[Products], floor: float, largest: float) -> bool:
     """Whether most large tensors have one factor exactly, whatever others have."""
-    large = [each for each in known if math.sqrt(each.first) >= 1e-3 * largest]
+    large = large_of(known, largest)
     exact = [e.factor for e in large if e.rest <= floor * abs(e.factor) * math.sqrt(e.first)]
-    near_one = max(exact, key=abs, default=0.0) - min(exact, key=abs, default=0.0)
-    return 2 * len(exact) > len(large) and abs(near_one) <= 2 * floor * abs(exact[0])
+    most = 2 * len(exact) > len(large)
+    return most and max(exact) - min(exact) <= 2 * floor * abs(exact[0])
+
+
+def large_of(known: Sequence[Products], largest: float) -> list[Products]:
+    """Those of the tensors whose gradients are not nearly nothing beside the largest."""
+    return [each for each in known if math.sqrt(each.first) >= 1e-3 * largest]
 
 
 def factor(known: Sequence[Products], floor: float, largest: float) -> Number:
     """c, as the tensor has it that it fits best; 1 if it is that but for rounding."""
-    large = [each for each in known if math.sqrt(each.first) >= 1e-3 * largest]
+    large = large_of(known, largest)
     rest, value = min((each.rest / math.sqrt(each.first), each.factor) for each in large)
     return near(value, max(rest, floor * max(abs(value), floor)))

@@ -104,9 +104,9 @@ class Identified:
     def before(self, update: Update) -> list[Update]:
         """The updates from the last one of the same optimizer on, the last first."""
         found, names = list[Update](), stepped(update)
-        for each in self.steps.trace.updates[: update.number - 1][::-1]:
-            found.append(each)
-            if names & stepped(each):
+        for index in reversed(range(update.number - 1)):
+            found.append(self.steps.trace.updates[index])
+            if names & stepped(found[-1]):
                 break
         return found
 

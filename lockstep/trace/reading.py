@@ -137,7 +137,7 @@ class Trace:
         """What it ran in: pytorch, jax or keras."""
         return str(self.facts["framework"])
 
-    @property
+    @cached_property
     def groups(self) -> list[dict[str, Any]]:
         """The groups of its optimizers, with their settings."""
         every = [g for each in self.facts.get("optimizers", ()) for g in each.get("groups", ())]

@@ -86,7 +86,11 @@ def rule_of(run: Identified, expected: Mapping[int, Number], accumulation_steps:
     if ways[0][0] <= 1:
         # No form of the catalogue can leave fewer differences than one; but nobody writes a rate
         # that is nearly the right one.
-        return right if ways[0][0] == 0 else usual_eps(run, right, expected) or right
+        return (
+            right
+            if ways[0][0] == 0
+            else usual_eps(run, right, expected, accumulation_steps) or right
+        )
     if run.steps.family == "sgd" and "momentum_buffer" in run.steps.slots:
         # Of what a state shows, momentum with and without Nesterov's step are one.
         other = replace(run.optimizer, nesterov=not run.optimizer.nesterov)
@@ -162,7 +166,9 @@ def deviations(rule: Rule, expected: Mapping[int, Number], accumulation_steps: i
     return 0 if said is None else 2 if said[0] in ANY_RATES else 1
 
 
-def usual_eps(run: Identified, right: Rule, expected: Mapping[int, Number]) -> Rule | None:
+def usual_eps(
+    run: Identified, right: Rule, expected: Mapping[int, Number], accumulation_steps: int
+) -> Rule | None:
     """The rule with another usual eps, where that makes rates the right ones that nearly are."""
     both = [
         (right.rates[update], rate) for update, rate in expected.items() if update in right.rates
@@ -174,7 +180,7 @@ def usual_eps(run: Identified, right: Rule, expected: Mapping[int, Number]) -> R
     recorded = {float(e) for e in run.steps.trace.by_tensor("eps").values()}
     for eps in (*sorted(recorded), *USUAL):
         found = ruled(run, STAGES, replace(run.optimizer, eps=eps))
-        if found.exact and rate_name(found.rates, expected, 1) is None:
+        if not deviations(found, expected, accumulation_steps):
             return found
     return None
 

@@ -140,15 +140,19 @@ def clipped_as(
 
     hidden: whether they are only known beside each other, as their sum is clipped before it shows.
     """
+    values = beside_common(values) if hidden else values
     for name, each in clipped_within(run, update, limit.value).items():
         weights = [Number(weight, limit.error / limit.value * weight) for weight in each]
-        if hidden:
-            weights, values = (
-                [w.over(in_common(some)) for w in some] for some in (weights, values)
-            )
+        weights = beside_common(weights) if hidden else weights
         if len(weights) == len(values) and all(map(Number.equals, values, weights)):
             return name
     return None
+
+
+def beside_common(weights: Sequence[Number]) -> list[Number]:
+    """Weights beside the one that most of them have."""
+    common = in_common(weights)
+    return [each.over(common) for each in weights]
 
 
 def clipped_within_findings(run: Identified) -> Iterator[Finding]:
@@ -156,11 +160,12 @@ def clipped_within_findings(run: Identified) -> Iterator[Finding]:
     limit = limit_of(run)
     if limit is None:
         return
+    hidden = cut_sums(run)
     for update, (fitted, count) in run.window.items():
         weights = fitted.coefficients[:count]
         if not fitted.exact or all(each.equals(weights[0]) for each in weights):
             continue
-        name = clipped_as(weights, update, run, limit, update in cut_sums(run))
+        name = clipped_as(weights, update, run, limit, update in hidden)
         if name is not None:
             said = ", ".join(worded(each.value, each.error) for each in weights)
             said = (
