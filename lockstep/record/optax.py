@@ -55,6 +55,10 @@ AGAIN = (
     "an update started where the one before it had, whose result was thrown away; if the recorder "
     "is inside optax.MultiSteps or the like, wrap that from outside: recorder.wrap(MultiSteps(...))"
 )
+SAM = (
+    "optax.contrib.sam takes its own steps in updates that are none of the optimizer's: make it"
+    " with opaque_mode=True, which takes them inside of an update (and a grad_fn= there)"
+)
 # What a callback returns, for others to wait for.
 DONE = jax.ShapeDtypeStruct((), jnp.bool_)
 VMAP = "a recorder cannot work under jax.vmap: record one run, outside of vmap"
@@ -117,6 +121,7 @@ class Recorder:
         def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
             self.check()
             _refuse_inside()
+            _refuse_sam(state)
             updates, new = inner.update(gradients, state, params, **extra)
             call = _Call(gradients, state, params, updates, new, several, found)
             self._describe(call)
@@ -666,6 +671,13 @@ def _refuse_inside() -> None:
         if isinstance(frame.f_locals.get("self"), optax.MultiSteps):
             raise RecordError(INSIDE)
         frame = frame.f_back  # type: ignore[assignment]
+
+
+def _refuse_sam(state: Any) -> None:
+    """Refuse what moves parameters away and back again; it keeps where it began."""
+    for node in optax_names.states(state):
+        if type(node).__name__ == "SAMState" and node.cache is not None:
+            raise RecordError(SAM)
 
 
 def _refuse_vmap(arrays: list[Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from lockstep.problem import Optimizer
 from lockstep.trace.added import added_findings, moving, names_of, others_of
+from lockstep.trace.added_up import added_up_findings
 from lockstep.trace.averaging import averaging_findings, averaging_notes
 from lockstep.trace.by_value import clipped_by_value
 from lockstep.trace.clipping import (
@@ -50,7 +51,7 @@ from lockstep.trace.gradients import Pair, beside_each_other, got_alike, pairs, 
 from lockstep.trace.identify import Identified
 from lockstep.trace.lazy import awake, lazy, lazy_findings
 from lockstep.trace.masked import MASKED
-from lockstep.trace.matching import Matching, constant, matched
+from lockstep.trace.matching import Matching, changed_by, constant, matched
 from lockstep.trace.model import model_findings
 from lockstep.trace.moments import (
     average_findings,
@@ -201,7 +202,12 @@ def compared(
     second.optimizer = settings_of(second.steps, second, first.optimizer)
     gradients, found, by_hand = gradient_findings(first, second, matching, floor.relative)
     found += between(other_whole, whole, {*matching.left, *matching.other_left})
-    found += state_findings(first, second)
+    every = list(added_up_findings(mine, theirs))
+    if every:
+        # An update of one is none of the other, and its state another one.
+        found = [each for each in found if each.stage != "window"] + every
+    else:
+        found += state_findings(first, second)
     for name, weight in pulls_of(gradients).items():
         decay = Number(abs(weight.value), weight.error)
         if weight.value > 0:
@@ -214,7 +220,9 @@ def compared(
     if not cut:
         found += skipped_findings(whole, other_whole, alone, other_alone, matching)
         found += counted_findings(whole, other_whole, matching)
-    more, left, said = update_findings(first, second, matching, cut, by_hand)
+    more, left, said = list[Finding](), list[str](), list[str]()
+    if not every:
+        more, left, said = update_findings(first, second, matching, cut, by_hand)
     found += more
     masked = {*turned(MASKED, "")[:1], MASKED}
     if masked <= {each.name for each in found} and got_alike(first, second, matching, gradients):
@@ -378,10 +386,16 @@ def parameters_matched(
             f" {theirs.folder} in {listed(sorted(second))}: they begin at other numbers, and"
             " nothing can be compared; record a run of both in one dtype"
         )
+    near = ""
+    if (apart := changed_by(mine.begins, others)) is not None:
+        near = (
+            f", which are {apart:.1g} of their norm apart: one run may have changed them before its"
+            " first update, as SAM does until it takes its step back"
+        )
     raise TraceError(
-        f"{mine.folder} and {theirs.folder} begin at different parameters, and nothing can be"
-        f" compared; record the second from the first's: lockstep trace init"
-        f" {quote(str(mine.folder))} --to {theirs.framework} --like {quote(str(theirs.folder))}"
+        f"{mine.folder} and {theirs.folder} begin at different parameters"
+        f"{near}, and nothing can be compared; record the second from the first's: lockstep trace"
+        f" init {quote(str(mine.folder))} --to {theirs.framework} --like {quote(str(theirs.folder))}"
         " --out initial.safetensors writes them"
     )
 

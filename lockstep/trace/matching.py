@@ -22,6 +22,8 @@ from lockstep.trace.pieces import Pieces, beside, in_pieces, without
 from lockstep.trace.stacked import Stack, places, stacks
 
 Array = np.ndarray[Any, Any]
+# What is drawn twice is farther apart.
+CLOSE = 0.5
 # Axes of more are not permuted in all ways.
 MOST_AXES = 5
 
@@ -159,6 +161,27 @@ def matched(
 def fits(mine: Mapping[str, Array], other: Array) -> int:
     """How many tensors another one may be."""
     return sum(same(array, other) is not None for array in mine.values())
+
+
+def changed_by(mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> float | None:
+    """How far apart two models are, of a tensor's norm, where all are the same but for a little."""
+    most = 0.0
+    for array in mine.values():
+        if array.any():
+            near = (apart(array, other) for other in theirs.values() if other.size == array.size)
+            least = next((each for each in near if each < CLOSE), None)
+            if least is None:
+                return None
+            most = max(most, least)
+    return most or None
+
+
+def apart(mine: Array, theirs: Array) -> float:
+    """How far two arrays of one size are apart, of the first one's norm, as they fit best."""
+    axes = permutations(range(theirs.ndim)) if theirs.ndim <= MOST_AXES else [range(theirs.ndim)]
+    straight = mine.ravel()
+    rest = min(np.linalg.norm(theirs.transpose(each).ravel() - straight) for each in axes)
+    return float(rest / np.linalg.norm(straight))
 
 
 def constant(array: Array) -> bool:

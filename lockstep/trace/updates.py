@@ -164,6 +164,7 @@ def foreign_rule(trace: Trace) -> str | None:
     names = {str(each.get("name", "")) for each in trace.facts.get("optimizers", ())} & FOREIGN
     chain = {link["name"]: link for group in trace.groups for link in group.get("links", ())}
     names |= {f"optax.{n}" for n in chain if n.startswith("scale_by_") and n not in KNOWN_LINKS}
+    names |= {f"optax.{n}" for n in chain if n == "apply_every"}
     if chain.get("scale_by_adam", {}).get("nesterov"):
         names.add("NAdam")
     if chain.get("trace", {}).get("nesterov") and chain.keys() & {

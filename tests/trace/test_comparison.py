@@ -12,6 +12,7 @@ from conftest import ROOT
 from benchmarks.real import common
 from benchmarks.real.record import record
 from lockstep.trace import TraceError, check_trace, compare_traces, read
+from lockstep.trace.matching import changed_by
 
 PLANTED = {
     ("mlp", 4, ("mean-of-means",)): {"mean-of-means"},
@@ -199,6 +200,14 @@ def test_what_is_no_trace_is_told_in_a_line(copied, tmp_path):
 def test_other_initial_values_are_refused(runs, tmp_path):
     with pytest.raises(TraceError, match="begin at different parameters"):
         compare_traces(runs["mlp", 4, ()], runs["gru", 4, ()])
+
+
+def test_initial_values_that_were_changed_a_little_are_refused_with_what_may_have_done_it():
+    mine = {"a": np.random.default_rng(0).standard_normal((4, 3)), "b": np.zeros(3)}
+    theirs = {"k": 1.02 * mine["a"].T, "c": np.zeros(3)}
+    assert changed_by(mine, theirs) == pytest.approx(0.02)
+    assert changed_by(mine, theirs | {"k": -theirs["k"]}) is None
+    assert changed_by(mine, {name: array[..., :2] for name, array in mine.items()}) is None
 
 
 def test_names_that_somebody_gives_are_taken_and_checked(runs, tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,22 @@ def test_multi_steps_around_the_recorder_is_refused(tmp_path: Path) -> None:
     optimizer = optax.MultiSteps(recorder.wrap(optax.sgd(0.1)), 2)
     with pytest.raises(RecordError, match=r"recorder\.wrap\(optax\.MultiSteps"):
         optimizer.update(params, optimizer.init(params), params)
+
+
+def test_steps_of_sam_between_the_updates_are_refused(tmp_path: Path) -> None:
+    """In transparent mode half of the updates are SAM's own; in opaque mode none is."""
+    outer, away = optax.sgd(0.1), optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
+    for opaque in (False, True):
+        params, recorder = start(), lockstep.record.jax(tmp_path / f"run-{opaque}")
+        sam = optax.contrib.sam(outer, away, opaque_mode=opaque)
+        optimizer = recorder.wrap(optax.chain(optax.clip(1.0), sam))
+        update = partial(optimizer.update, params, optimizer.init(params), params)
+        if opaque:
+            update(grad_fn=lambda params, _: params)
+        else:
+            with pytest.raises(RecordError, match="opaque_mode=True"):
+                update()
+        recorder.close()
 
 
 @pytest.mark.parametrize("jitted", [False, True])
