@@ -395,8 +395,8 @@ def parameters_matched(
     raise TraceError(
         f"{mine.folder} and {theirs.folder} begin at different parameters"
         f"{near}, and nothing can be compared; record the second from the first's: lockstep trace"
-        f" init {quote(str(mine.folder))} --to {theirs.framework} --like {quote(str(theirs.folder))}"
-        " --out initial.safetensors writes them"
+        f" init {quote(str(mine.folder))} --to {theirs.framework} --like"
+        f" {quote(str(theirs.folder))} --out initial.safetensors writes them"
     )
 
 

@@ -27,7 +27,7 @@ LOSS = ("",)
 TURNED = 0.5
 # Axes of more are compared in their own order alone.
 MOST_AXES = 5
-Kind = Literal["between", "inside", "around", "loss", "nowhere"]
+Kind = Literal["between", "inside", "around", "sizes", "loss", "nowhere"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ class Module:
 class Parting:
     """Where two forward passes part.
 
-    kind: "between" modules, "inside" of one, "around" one whose inputs are of other sizes, in the
-    "loss", or "nowhere" in what was recorded.
+    kind: "between" modules, "inside" of one, "around" one whose inputs are of other sizes, of other
+    "sizes" from one on, in the "loss", or "nowhere" in what was recorded.
     mine: the module whose inputs, or outputs, part. before: the modules whose outputs are the same
     in both runs, in order; missing: those that the second run never calls; ahead: all that returned
     before, in order. All are the first run's. got: what both have there, arranged alike.
@@ -66,6 +66,14 @@ class Parting:
             return f"between {called(self.before[-1].name)} and {called(self.mine.name)}"
         if self.kind == "around":
             return f"inside of {called(self.mine.name)}, or before: what it gets has another size"
+        if self.kind == "sizes":
+            here, there = self.got
+            said = f"at {called(self.mine.name)}, or before: it gets an array of {there.shape}"
+            if part_of(there, here):
+                return f"{said}, in which that of the first run, of {here.shape}, is one part"
+            if part_of(here, there):
+                return f"{said}, which is one part of that of the first run, of {here.shape}"
+            return f"{said}, and not of {here.shape}"
         if self.kind == "between":
             return f"before {called(self.mine.name)}"
         return "behind the model's outputs, in the loss" if self.kind == "loss" else "nowhere"
@@ -127,6 +135,11 @@ def parting(mine: Update, theirs: Update, matching: Matching, floor: float) -> P
             return Parting(kind, module, tuple(before), missing, ahead, got)
         before.append(module)
     last, other = pairs[-1]
+    if not comparable(last.outputs, other.outputs):
+        sized = (each for each in pairs if not any(comparable(*both) for both in ends(*each)))
+        module, its = next(sized, (last, other))
+        if module.inputs and its.inputs:
+            return Parting("sizes", module, (), missing, (), (module.inputs[0], its.inputs[0]))
     kind = "loss" if [last] == top(ours) and [other] == top(others) else "nowhere"
     outputs = last.outputs[0], other.outputs[0]
     return Parting(kind, last, tuple(before), missing, ahead, outputs)
@@ -197,6 +210,20 @@ def inputs(module: Module, other: Module) -> tuple[tuple[Array, ...], tuple[Arra
     if comparable(module.inputs, other.inputs):
         return module.inputs, other.inputs
     return tuple(map(without_zeros, module.inputs)), tuple(map(without_zeros, other.inputs))
+
+
+def ends(module: Module, other: Module) -> Iterator[tuple[Sequence[Array], Sequence[Array]]]:
+    """What two modules get, and what they return."""
+    yield module.inputs, other.inputs
+    yield module.outputs, other.outputs
+
+
+def part_of(batch: Array, part: Array) -> bool:
+    """Whether an array is one part of a batch, as where several are put together for one call."""
+    if batch.shape[1:] != part.shape[1:] or not part.size or len(batch) % len(part):
+        return False
+    parts = batch.reshape(-1, *part.shape)
+    return len(parts) > 1 and any(np.array_equal(each, part) for each in parts)
 
 
 def comparable(here: Sequence[Array], there: Sequence[Array]) -> bool:

@@ -82,6 +82,8 @@ def parted(
         return None
     if parting.kind == "loss":
         return parting, loss_reason(mine, theirs, parting.got[0])
+    if parting.kind == "sizes":
+        return parting, None
     parameters: dict[str, dict[str, Any]] = {}
     for name in mine.phases["before"]:
         module = forward.owner(name, mine.facts["modules"])

@@ -17,9 +17,8 @@ def run(folder, optimizer):
     w = jax.numpy.array(numbers.standard_normal((4, 3)).astype(np.float32))
     recorder = lockstep.record.jax(folder, full=K * UPDATES)
     optimizer = recorder.wrap(optimizer)
-    gradient = recorder.gradient(
-        jax.value_and_grad(lambda w, x: (jax.numpy.tanh(x @ w) ** 2).mean())
-    )
+    loss = jax.value_and_grad(lambda w, x: (jax.numpy.tanh(x @ w) ** 2).mean())
+    gradient = recorder.gradient(loss)
     state = optimizer.init(w)
     for x in numbers.standard_normal((K * UPDATES, 8, 4)).astype(np.float32):
         updates, state = optimizer.update(gradient(w, x)[1], state, w)

@@ -141,3 +141,38 @@ def test_another_activation_is_named_wherever_it_stands(tmp_path):
                 assert f"it has {wrong}, and {right} is right, behind first" in found.said
                 told += 1
     assert told == 8
+
+
+class Twice(nn.Module):
+    """A layer that sees two views, in a call for each or in one for both."""
+
+    def __init__(self, together):
+        super().__init__()
+        self.layer, self.together = nn.Linear(6, 6), together
+        nn.init.eye_(self.layer.weight)
+        nn.init.constant_(self.layer.bias, 0.5)
+
+    def forward(self, views):
+        outputs = self.layer(torch.cat(views)) if self.together else self.layer(views[0])
+        return outputs.square().mean()
+
+
+def test_batches_that_are_put_together_for_one_call_are_told(tmp_path):
+    """What a module gets is of another size; that is no difference of the loss."""
+    views = [torch.tensor(x, dtype=torch.float32) for x in NUMBERS.normal(size=(2, 4, 6))]
+    for name, together in (("apart", False), ("together", True)):
+        model = Twice(together)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        with record.torch(tmp_path / name, model, optimizer, activations=["layer"]):
+            model(views).backward()
+            optimizer.step()
+    for runs, said in (
+        (
+            ("apart", "together"),
+            "of (8, 6), in which that of the first run, of (4, 6), is one part",
+        ),
+        (("together", "apart"), "of (4, 6), which is one part of that of the first run, of (8, 6)"),
+    ):
+        found = compare_traces(*(tmp_path / name for name in runs))
+        (first,) = (each for each in found.findings if each.name == "another gradient")
+        assert (first.modules, said in first.said) == (("layer",), True), first
