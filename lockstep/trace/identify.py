@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -642,6 +642,7 @@ def replayed(
     return -moved, new  # type: ignore[return-value]
 
 
+@lru_cache(maxsize=64)
 def problem_of(optimizer: Optimizer, dtype: str, k: int) -> Problem:
     """The smallest problem with these settings: a rule looks at nothing else of it."""
     one = np.ones((1, 1), dtype)

@@ -40,20 +40,24 @@ def in_pytorch(folder, make, max_norm=None, clip=None, windows=1, frozen=(), eac
     recorder.close()
 
 
-def in_jax(folder, optimizer, each=None, stopped=False) -> None:
-    """Each: what each gradient goes through; stopped: whether the inner layer gets none."""
-    parameters = {name: jax.numpy.array(value) for name, value in START.items()}
-
-    def loss(parameters, x):
+@partial(jax.jit, static_argnames="stopped")
+def gradient_of(parameters, x, stopped):
+    def loss(parameters):
         inner = parameters["inner"]
         hidden = jax.numpy.tanh(x @ (jax.lax.stop_gradient(inner) if stopped else inner).T)
         return jax.numpy.square(hidden @ parameters["outer"].T - 1).mean()
 
+    return jax.grad(loss)(parameters)
+
+
+def in_jax(folder, optimizer, each=None, stopped=False) -> None:
+    """Each: what each gradient goes through; stopped: whether the inner layer gets none."""
+    parameters = {name: jax.numpy.array(value) for name, value in START.items()}
     recorder = record.jax(folder)
     if not hasattr(optimizer, "init"):
         optimizer = optimizer(recorder)
     optimizer = recorder.wrap(optax.MultiSteps(optimizer, K))
-    gradient = recorder.gradient(jax.jit(jax.grad(loss)))
+    gradient = recorder.gradient(partial(gradient_of, stopped=stopped))
     state = optimizer.init(parameters)
     # MultiSteps holds a condition, which is compiled anew at each eager call.
     update = jax.jit(optimizer.update)
