@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from lockstep import mistakes
 from lockstep.problem import Optimizer
@@ -46,11 +48,17 @@ def check_trace(folder: str | Path) -> Comparison:
     trace cannot be read, or knows no settings to hold it against.
     """
     trace, *others = [read(each).finite() for each in folders(Path(folder))]
+    with threadpool_limits(1, "blas"):
+        return checked(trace, others)
+
+
+def checked(trace: Trace, others: Sequence[Trace]) -> Comparison:
+    """The same of a trace that was read, beside those of the other ranks."""
     given = trace.groups
     if not given:
         raise TraceError(
-            f"{folder}: the recorder could see no settings of the optimizer, so there is nothing to"
-            " hold the run against; name a second run"
+            f"{trace.folder}: the recorder could see no settings of the optimizer, so there is"
+            " nothing to hold the run against; name a second run"
         )
     recorded = turned_round(steps(trace)) if given[0].get("maximize") else steps(trace)
     whole = clipped_by_value(as_kept(recorded))

@@ -14,6 +14,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Literal
 
+from threadpoolctl import threadpool_limits
+
 from lockstep.problem import Optimizer
 from lockstep.trace.added import added_findings, moving, names_of, others_of
 from lockstep.trace.added_up import added_up_findings
@@ -159,7 +161,10 @@ def compare_traces(
     """
     first, second = read(mine).finite(), read(theirs).finite()
     once_more = None if again is None else read(again)
-    return compared(first, second, given_names(names, first, second), once_more)
+    given = given_names(names, first, second)
+    # Threads wait for each other where a training run has the cores, and are no quicker where not.
+    with threadpool_limits(1, "blas"):
+        return compared(first, second, given, once_more)
 
 
 def given_names(

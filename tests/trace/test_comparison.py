@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks.real import common
 from benchmarks.real.record import record
@@ -208,6 +209,17 @@ def test_initial_values_that_were_changed_a_little_are_refused_with_what_may_hav
     assert changed_by(mine, theirs) == pytest.approx(0.02)
     assert changed_by(mine, theirs | {"k": -theirs["k"]}) is None
     assert changed_by(mine, {name: array[..., :2] for name, array in mine.items()}) is None
+
+
+def test_no_threads_wait_for_those_of_a_training_run(runs, monkeypatch):
+    def blas(*_):
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    monkeypatch.setattr("lockstep.trace.comparison.compared", blas)
+    monkeypatch.setattr("lockstep.trace.alone.checked", blas)
+    one = runs["mlp", 4, ()]
+    with threadpool_limits(2, "blas"):
+        assert (blas(), compare_traces(one, one), check_trace(one)) == ({2}, {1}, {1})
 
 
 def test_names_that_somebody_gives_are_taken_and_checked(runs, tmp_path):
