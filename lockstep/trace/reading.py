@@ -34,13 +34,14 @@ class Update:
     """One update of a run.
 
     number: counted from 1; facts: what the recorder knew of it; phases: by phase, the names of the
-    arrays that there are.
+    arrays that there are; thrown: how many of the file's micro-batches are not looked at.
     """
 
     file: Path
     number: int
     facts: Mapping[str, Any]
     phases: Mapping[str, tuple[str, ...]]
+    thrown: int = 0
 
     def array(self, phase: str, name: str, whole: bool = False) -> Array | None:
         """An array, in float64 if it is of any float type; None where there is none.
@@ -67,7 +68,7 @@ class Update:
 
     def stored(self, phase: str, name: str) -> Array:
         """An array that there is, as the file has it, of which only what is looked at is read."""
-        return opened(self.file).arrays[f"{phase}|{name}"]
+        return opened(self.file).arrays[f"{shifted(phase, self.thrown)}|{name}"]
 
     def dtype(self, phase: str, name: str) -> str:
         """The dtype that an array had in the run."""
@@ -94,6 +95,29 @@ class Update:
     def micro_batches(self) -> int:
         """Of how many micro-batches a gradient was recorded."""
         return sum(phase.startswith("gradient.") for phase in self.phases)
+
+    def finite(self, phase: str) -> bool:
+        """Whether the numbers of a phase that are looked at are finite, as far as there are any."""
+        every = (self.array(phase, name) for name in self.phases.get(phase, ()))
+        return all(array is None or bool(np.isfinite(array).all()) for array in every)
+
+    def without_thrown(self, usual: int) -> Update:
+        """The same without micro-batches that a loop threw away, since one was no finite number.
+
+        A loss scaler, which takes no step for a window of the usual number, leaves as much.
+        """
+        count = self.micro_batches
+        off = [index for index in range(count) if not self.finite(f"gradient.{index}")]
+        thrown = off[-1] + 1 if off else 0
+        if not 0 < thrown < count or not self.finite("accumulated"):
+            return self
+        facts = {name: value for name, value in self.facts.items() if name != "modules"}
+        facts["micro_batches"] = facts.get("micro_batches", [])[thrown:]
+        facts["skipped"] = int(facts.get("skipped") or 0) + max(1, thrown // usual)
+        for known in ("sizes", "dtypes"):
+            facts[known] = renumbered(facts.get(known, {}), thrown)
+        facts["partial"] = [*renumbered(dict.fromkeys(facts.get("partial", ())), thrown)]
+        return replace(self, facts=facts, phases=renumbered(self.phases, thrown), thrown=thrown)
 
 
 # What the links of optax' chains call a setting, and what others do.
@@ -196,22 +220,46 @@ class Trace:
         return replace(self, updates=later[number - 1 :], earlier=later[number - 2])
 
     def finite(self) -> Trace:
-        """The run up to where its parameters are no numbers any more; raises TraceError at once."""
-        for index, update in enumerate(self.updates):
-            every = (update.array("after", name) for name in update.phases.get("after", ()))
-            if not all(array is None or np.isfinite(array).all() for array in every):
+        """The run up to where its parameters are no numbers any more; raises TraceError at once.
+
+        Without what it threw away since that was none.
+        """
+        usual = int(np.median([each.micro_batches for each in self.updates])) or 1
+        whole = [each.without_thrown(usual) for each in self.updates]
+        for index, update in enumerate(whole):
+            if not update.finite("after"):
                 said = f"after update {update.number} its parameters are no finite numbers"
                 if not index:
                     raise TraceError(f"{self.folder}: {said}, and nothing can be compared")
                 notes = [*self.facts.get("notes", ()), f"{said}: from there on it was not compared"]
-                return replace(
-                    self, facts={**self.facts, "notes": notes}, updates=self.updates[:index]
-                )
-        return self
+                return replace(self, facts={**self.facts, "notes": notes}, updates=whole[:index])
+        return replace(self, updates=whole)
 
     def update(self, number: int) -> Update | None:
         """The update of a number, if it was recorded."""
         return next((each for each in self.updates if each.number == number), None)
+
+
+# A phase of a micro-batch, alone or before the name of a tensor.
+OF_MICRO_BATCH = re.compile(r"(gradient|input|output|data|targets)\.(\d+)")
+
+
+def shifted(phase: str, by: int) -> str:
+    """A phase of a micro-batch so many further on."""
+    found = OF_MICRO_BATCH.match(phase) if by else None
+    if found is None:
+        return phase
+    return f"{found[1]}.{int(found[2]) + by}{phase[found.end() :]}"
+
+
+def renumbered(known: Mapping[str, Any], thrown: int) -> dict[str, Any]:
+    """What is known by phase, without that of the first micro-batches; the others are numbered."""
+    micro_batches = {key: OF_MICRO_BATCH.match(key) for key in known}
+    return {
+        shifted(key, -thrown): value
+        for key, value in known.items()
+        if (found := micro_batches[key]) is None or int(found[2]) >= thrown
+    }
 
 
 @dataclass(frozen=True, eq=False)

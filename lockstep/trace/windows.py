@@ -29,14 +29,14 @@ def skip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         if more and of_other_losses(*runs, update):
             excused += more
         elif more:
-            run, which = (theirs, "") if more > 0 else (mine, "the first run left out, ")
+            which = "it" if more > 0 else "the first run"
             why = (
                 ", as a loss scaler does after a gradient that is not finite"
-                if any(each.facts.get("skipped") for each in run.steps.trace.updates)
+                if any(each.facts.get("skipped") for each in runs[0].steps.trace.updates)
                 else ""
             )
             windows = "a window" if abs(more) == 1 else f"{abs(more)} windows"
-            said = f"before update {update} {which or 'it left out '}{windows}{why}"
+            said = f"before update {update} {which} left out {windows}{why}"
             yield Finding(SKIPPED, "window", said, update, phase="accumulated")
             return
 
