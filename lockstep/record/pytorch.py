@@ -308,8 +308,10 @@ class Recorder:
             self.inside = False
 
     def looks(self, module: Any, wanted: Any) -> bool:
-        """Whether a call belongs to training, and is not a copy's."""
+        """Whether a call belongs to training, and is not a copy's; torch.func's have no numbers."""
         if not (self.open and torch.is_grad_enabled()) or pytorch_watch.DEPTH[0]:
+            return False
+        if torch._C._functorch.maybe_current_level() is not None:
             return False
         return wanted is None or module is wanted
 

@@ -17,7 +17,7 @@ from lockstep.trace.data import data_of, strangers
 from lockstep.trace.identify import NOTHING, Identified
 from lockstep.trace.matching import Matching
 from lockstep.trace.numbers import Number, agreed
-from lockstep.trace.reading import Array, Trace, Update
+from lockstep.trace.reading import STEPPED, UNSEEN, Array, Trace, Update
 from lockstep.trace.weights import one_or_none
 from lockstep.trace.whole import Both, Products, products, sampled, stored, whole
 
@@ -288,6 +288,10 @@ def compared(
     phases = [
         "accumulated" if each is None else f"gradient.{each}" for each in (index, second_index)
     ]
+    runs = update, other
+    if any(UNSEEN in run.facts for run in runs) and all(STEPPED in run.phases for run in runs):
+        # What one may have clipped before it was seen is compared with what the other has clipped.
+        phases = [STEPPED, STEPPED]
     weights = share(mine, update, index), share(theirs, other, second_index)
     if weights[1] and not weights[0]:
         return Pair(update.number, index, Number(math.inf, 0.0), {"": 0.0}, floor)

@@ -266,6 +266,8 @@ def normalised(case: Case) -> Reason | None:
     x = first(module.inputs)
     if x is None or x.ndim < 2 or any(array.ndim != 1 for array in own.values()):
         return None
+    if any(got.shape != x.shape for got in case.parting.got):
+        return None
     here, there = ([*norms(case, x, got, own)] for got in case.parting.got)
     for one in here:
         for other in there:

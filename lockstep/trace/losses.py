@@ -72,7 +72,7 @@ def targets(mine: Update, theirs: Update) -> Iterator[tuple[Array, Array]]:
     for here in sides[0]:
         alike = [each for each in sides[1] if each.size == here.size]
         if not any(np.array_equal(each.ravel(), here.ravel()) for each in alike):
-            yield from ((here.reshape(alike[0].shape), each) for each in alike)
+            yield from ((here.reshape(each.shape), each) for each in alike)
 
 
 def moved(here: Array, there: Array) -> int | None:

@@ -22,6 +22,10 @@ Array = np.ndarray[Any, Any]
 MOST = 2**13
 # What safetensors calls the types that a recorder writes.
 DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
+# The phases of what a window comes to, and of what the optimizer's rule gets.
+SUM, STEPPED = "accumulated", "clipped"
+# That nobody saw an update's gradients before the step.
+UNSEEN = "unseen"
 NAMED = re.compile(r"update-(\d{8})\.safetensors")
 
 
@@ -68,7 +72,8 @@ class Update:
 
     def stored(self, phase: str, name: str) -> Array:
         """An array that there is, as the file has it, of which only what is looked at is read."""
-        return opened(self.file).arrays[f"{shifted(phase, self.thrown)}|{name}"]
+        arrays, key = opened(self.file).arrays, f"{shifted(phase, self.thrown)}|{name}"
+        return arrays[f"{STEPPED}|{name}" if phase == SUM and key not in arrays else key]
 
     def dtype(self, phase: str, name: str) -> str:
         """The dtype that an array had in the run."""
@@ -378,4 +383,12 @@ def read_update(file: Path) -> Update:
     for key in arrays:
         phase, name = key.split("|", 1)
         phases.setdefault(phase, []).append(name)
+    if SUM not in phases and STEPPED in phases:
+        # Of gradients that no backward pass made, the sum is what the optimizer got.
+        phases[SUM] = phases[STEPPED]
+        for known in (facts["sizes"], facts["dtypes"]):
+            known |= {
+                f"{SUM}|{n}": known[k] for n in phases[SUM] if (k := f"{STEPPED}|{n}") in known
+            }
+        facts |= {"scale": None, UNSEEN: True}
     return Update(file, number, facts, {phase: tuple(names) for phase, names in phases.items()})

@@ -90,7 +90,7 @@ def window_findings(
         if update in sometimes or (update in left and math.isinf(values[0].value)):
             break  # it is no rule of the loop, or no window of its own: said below
         # Where a run shows the sum alone, the other one may say of how many micro-batches it is.
-        count = len(values) if len(values) > 1 else max(run.get(update, 1) for run in counts)
+        count = len(values) if len(values) > 1 else max(1, *(run.get(update, 1) for run in counts))
         name, said = either_name(values, count, whole)
         if name in UNNAMED and mine is not None:
             name = clipped_name(values, update, theirs, mine) or name
