@@ -21,6 +21,7 @@ from lockstep.trace.findings import ordered
 from lockstep.trace.floor import coarse_notes
 from lockstep.trace.frozen import skipped, without
 from lockstep.trace.identify import Identified
+from lockstep.trace.kinds import by_kind
 from lockstep.trace.lazy import awake, lazy
 from lockstep.trace.matching import Match, Matching
 from lockstep.trace.moments import (
@@ -33,7 +34,7 @@ from lockstep.trace.numbers import Number
 from lockstep.trace.ranks import folders, rank_findings
 from lockstep.trace.reading import Trace, TraceError, read
 from lockstep.trace.rules import Rule, rates_of, rule_of
-from lockstep.trace.settings import FORMULA, SETTINGS, settings_of
+from lockstep.trace.settings import FORMULA, SETTINGS, group_of, settings_of
 from lockstep.trace.state import as_kept, between
 from lockstep.trace.steps import Step, Steps, steps
 from lockstep.trace.updates import foreign_rule, left_of, rule_findings
@@ -54,13 +55,12 @@ def check_trace(folder: str | Path) -> Comparison:
 
 def checked(trace: Trace, others: Sequence[Trace]) -> Comparison:
     """The same of a trace that was read, beside those of the other ranks."""
-    given = trace.groups
-    if not given:
+    if not trace.groups:
         raise TraceError(
             f"{trace.folder}: the recorder could see no settings of the optimizer, so there is"
             " nothing to hold the run against; name a second run"
         )
-    recorded = turned_round(steps(trace)) if given[0].get("maximize") else steps(trace)
+    recorded = turned_round(steps(trace)) if trace.groups[0].get("maximize") else steps(trace)
     whole = clipped_by_value(as_kept(recorded))
     moved = without(awake(whole, lazy(whole)), skipped(whole))
     run = Identified(moved, Optimizer(), eps=trace.by_tensor("eps"))
@@ -72,23 +72,27 @@ def checked(trace: Trace, others: Sequence[Trace]) -> Comparison:
     found += window_findings((), run)
     found += clipped_within_findings(run)
     found += emptied_findings(run)
-    if added_up(trace) == 1:
-        found += average_findings(settings_moments(run, given[0]), run)
-        found += unexplained_findings(unexplained_averages(run), {})
     notes = ["whether a window is the mean of its examples shows beside a second run alone"]
     notes += trace.facts.get("notes", ())
     left: list[str] = []
-    if foreign := foreign_rule(trace):
+    foreign = foreign_rule(trace)
+    if foreign is not None:
         notes.append(f"its rule, {foreign}, is not known here: its updates were not looked at")
-    else:
-        rule = rule_of(run, expected, accumulation)
-        declared = Rule(None, declared_of(run.optimizer, rule.optimizer, given[0]), {})
+    for part, _ in by_kind(run, run, itself(trace)):
+        given, expected = group_of(part.steps), rates_of(part, None)
+        if added_up(trace) == 1:
+            found += average_findings(settings_moments(part, given), part)
+            found += unexplained_findings(unexplained_averages(part), {})
+        if foreign is not None:
+            continue
+        rule = rule_of(part, expected, accumulation)
+        declared = Rule(None, declared_of(part.optimizer, rule.optimizer, given), {})
         for each in rule_findings(rule, expected, accumulation, declared, itself(trace)):
             # A library's own rule is what its settings mean.
             own_rule = each.known and mistakes.load(each.name).kind == "library"
             found.append(replace(each, policy=own_rule))
-        own = decays(run, rule)
-        found += decay_findings(settings_decays(run.steps, own), own, itself(trace))
+        own = decays(part, rule)
+        found += decay_findings(settings_decays(part.steps, own), own, itself(trace))
         left += left_of(rule)
     found += rank_findings([trace, *others])
     if not expected:

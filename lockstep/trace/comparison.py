@@ -51,6 +51,7 @@ from lockstep.trace.forward import LOSS
 from lockstep.trace.frozen import counted_findings, skipped, skipped_findings, without
 from lockstep.trace.gradients import Pair, beside_each_other, got_alike, pairs, pulls_of
 from lockstep.trace.identify import Identified
+from lockstep.trace.kinds import by_kind
 from lockstep.trace.lazy import awake, lazy, lazy_findings
 from lockstep.trace.masked import MASKED
 from lockstep.trace.matching import Matching, changed_by, constant, matched
@@ -225,10 +226,12 @@ def compared(
     if not cut:
         found += skipped_findings(whole, other_whole, alone, other_alone, matching)
         found += counted_findings(whole, other_whole, matching)
-    more, left, said = list[Finding](), list[str](), list[str]()
-    if not every:
-        more, left, said = update_findings(first, second, matching, cut, by_hand)
-    found += more
+    left, said = list[str](), list[str]()
+    for part in by_kind(first, second, matching) if not every else ():
+        more, unexplained, unseen = update_findings(*part, matching, cut, by_hand)
+        told = {(each.name, each.said) for each in found}
+        found += [each for each in more if (each.name, each.said) not in told]
+        left, said = left + unexplained, said + [each for each in unseen if each not in said]
     masked = {*turned(MASKED, "")[:1], MASKED}
     if masked <= {each.name for each in found} and got_alike(first, second, matching, gradients):
         # What one run empties in one place, the other does in another.

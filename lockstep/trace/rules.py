@@ -303,8 +303,10 @@ CLOSE = 1e-4
 def rates_of(run: Identified, rule: Rule | None) -> dict[int, Number]:
     """The rates of a run's updates: as its optimizer had them, or as its updates show them."""
     found = dict(rule.rates) if rule else {}
+    names = {name for _, name in run.steps.of}
     for update in run.steps.trace.updates:
-        recorded = set((update.facts.get("rates") or {}).values())
+        rates = update.facts.get("rates") or {}
+        recorded = {rates[name] for name in names & rates.keys()}
         if len(recorded) != 1:
             continue
         rate = float(next(iter(recorded)))

@@ -31,7 +31,7 @@ def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) ->
     eps in any case: whether it is so is to be found out.
     """
     family = run.family
-    given = next(iter(run.trace.groups), {})
+    given = group_of(run)
     known = {SETTINGS[k]: v for k, v in given.items() if k in SETTINGS}
     if family == "rmsprop" and "rho" in known:
         known["alpha"] = known.pop("rho")  # as Keras calls it
@@ -63,6 +63,13 @@ def settings_of(run: Steps, read: Identified, other: Optimizer | None = None) ->
     known["amsgrad"] = "max_exp_avg_sq" in run.slots
     known["centered"] = "grad_avg" in run.slots
     return Optimizer(family, **settings_that(family, known))
+
+
+def group_of(run: Steps) -> dict[str, Any]:
+    """The first group of settings that was recorded of what is looked at."""
+    names = {name for _, name in run.of}
+    groups = (each for each in run.trace.groups if names & {*each.get("parameters", names)})
+    return next(groups, {})
 
 
 def decay_of(given: float, read: Number | None, most: float = 1 - 1e-9) -> float:

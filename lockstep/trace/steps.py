@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -125,7 +125,15 @@ class Steps:
     @cached_property
     def family(self) -> str:
         """The optimizer of the rule, by what it keeps."""
-        return next(name for name, kept in FAMILIES if kept <= self.slots)
+        return family_of(self.slots)
+
+    @cached_property
+    def families(self) -> dict[str, str]:
+        """The same of each tensor that moves, where there may be several optimizers."""
+        kept: dict[str, set[str]] = {}
+        for step in self.of.values():
+            kept.setdefault(step.name, set()).update(step.kept)
+        return {name: family_of(each) for name, each in kept.items() if name not in self.still}
 
     @cached_property
     def begins_at(self) -> dict[str, float]:
@@ -200,6 +208,11 @@ class Steps:
     def numbers(self) -> list[int]:
         """The updates, by their numbers."""
         return sorted(self.by_update)
+
+
+def family_of(slots: Collection[str]) -> str:
+    """The optimizer that keeps just this."""
+    return next(name for name, kept in FAMILIES if kept <= {*slots})
 
 
 def nested(of: Mapping[tuple[int, str], Any]) -> dict[int, dict[str, Any]]:
