@@ -390,6 +390,30 @@ class Identified:
         return found
 
     @cached_property
+    def momenta(self) -> dict[tuple[int, str], Number]:
+        """By update and tensor, the momentum that Nesterov's step looks ahead by, if it changes.
+
+        As the buffers of the update show it, or, before there is anything in one, as it was set.
+        """
+        if self.steps.family != "sgd" or not self.optimizer.nesterov:
+            return {}
+        shown: dict[int, dict[str, Number]] = {}
+        for each in self.averages:
+            if each.fit.exact and each.decay.error < SURE:
+                shown.setdefault(each.step.update, {})[each.step.name] = each.decay
+        found = {}
+        for update, steps in self.steps.by_update.items():
+            own = shown.get(update, {})
+            of_all = agreed([*own.values()])
+            settings = self.steps.trace.updates[update - 1].facts.get("settings", {})
+            for name in steps:
+                given = settings.get(name, {}).get("momentum")
+                known = of_all or own.get(name) or (given and Number(float(given), 0.0))
+                if known and not known.equals(self.optimizer.momentum):
+                    found[update, name] = known
+        return found
+
+    @cached_property
     def betas(self) -> dict[tuple[int, str], tuple[Number, Number]]:
         """By update and tensor, the decays of its moments, where they are not those of all."""
         decays: dict[str, tuple[dict[int, Average], dict[int, Average]]] = {}
@@ -692,6 +716,9 @@ def move_by(
     if betas := run.betas.get((step.update, step.name)):
         settings = replace(settings, betas=(betas[0].value, betas[1].value))
         off = off + uncorrected(betas, step.taken + 1)
+    momentum = run.momenta.get((step.update, step.name)) if settings.nesterov else None
+    if momentum is not None:
+        settings = replace(settings, momentum=momentum.value)
     if settings.eps == run.optimizer.eps and step.name in run.eps:
         settings = replace(settings, eps=run.eps[step.name])
     lost: Array | float = 0.0
@@ -703,6 +730,8 @@ def move_by(
             off = lost = lost / (step.kept["exp_inf"] + TINY)
         else:
             off, lost = over(lost, given), 0.0
+    if momentum is not None:
+        lost = lost + momentum.error * abs(step.kept["momentum_buffer"])
     try:
         with np.errstate(invalid="ignore"):  # of a frozen tensor's state, which may be anything
             direction, _ = replayed(stages, settings, step, given, run.accumulation, isolated)

@@ -29,13 +29,16 @@ def loss_of(p, x, y, tanh):
     return ((tanh(x @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"] - y) ** 2).mean()
 
 
-def in_pytorch(folder, make, limit=None):
+def in_pytorch(folder, make, limit=None, momenta=None):
+    """Train; momenta: what each update sets before its step."""
     model = torch.nn.ParameterDict(
         {name: torch.nn.Parameter(torch.tensor(array)) for name, array in START.items()}
     )
     optimizer = make(model.parameters())
     with lockstep.record.torch(folder, model, optimizer):
-        for x, y in zip(torch.tensor(X), torch.tensor(Y), strict=True):
+        for number, (x, y) in enumerate(zip(torch.tensor(X), torch.tensor(Y), strict=True)):
+            if momenta:
+                optimizer.param_groups[0]["momentum"] = momenta[number]
             optimizer.zero_grad()
             loss_of(model, x, y, torch.tanh).backward()
             if limit:
@@ -97,6 +100,20 @@ def test_a_right_run_is_what_its_settings_say(tmp_path, name, limit):
     found = check_trace(record(tmp_path / "run", make, limit))
     assert ([each for each in found.findings if not each.policy], found.left) == ([], [])
     assert found.compared == UPDATES * sum(array.size for array in START.values())
+
+
+@pytest.mark.parametrize("decay", [0.0, DECAY])
+def test_momentum_that_a_schedule_changes_is_what_nesterov_looks_ahead_by(tmp_path, decay):
+    settings = {"momentum": 0.95, "nesterov": True, "weight_decay": decay}
+    momenta = [0.9, 0.85, 0.8, 0.85, 0.9]
+    make = partial(torch.optim.SGD, lr=RATE, **settings)
+    run = in_pytorch(tmp_path / "a", make, momenta=momenta)
+    found = check_trace(run)
+    assert (found.verdict, found.left) == ("same", []), found
+    constant = in_pytorch(tmp_path / "b", make, momenta=[0.9] * UPDATES)
+    for runs in ((run, constant), (constant, run)):
+        found = compare_traces(*runs)
+        assert (found.names, found.left) == (("another momentum",), []), found
 
 
 @pytest.mark.parametrize(
