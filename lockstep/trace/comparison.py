@@ -69,7 +69,7 @@ from lockstep.trace.reading import Trace, TraceError, read, read_names
 from lockstep.trace.rules import as_counted, rate_name, rates_of, rule_of
 from lockstep.trace.settings import settings_of
 from lockstep.trace.state import as_kept, between, state_findings
-from lockstep.trace.steps import HALF, begun, steps
+from lockstep.trace.steps import HALF, begun, counts, steps
 from lockstep.trace.updates import (
     acts,
     coincide,
@@ -198,7 +198,8 @@ def compared(
     if again is not None:
         floor = measured(whole_run, dtypes[0], again, floor)
     taken = begun(mine)
-    both = [as_kept(steps(run, taken)) for run in (mine, theirs)]
+    own = begun(theirs) if counts(theirs.updates[0]) else taken
+    both = [as_kept(steps(mine, taken)), as_kept(steps(theirs, own))]
     whole, other_whole = (clipped_by_value(*each) for each in (both, both[::-1]))
     still, other_still = lazy(whole), lazy(other_whole)
     alone, other_alone = skipped(whole), skipped(other_whole)
@@ -213,7 +214,7 @@ def compared(
         # An update of one is none of the other, and its state another one.
         found = [each for each in found if each.stage != "window"] + every
     else:
-        found += state_findings(first, second)
+        found += state_findings(first, second, matching)
     for name, weight in pulls_of(gradients).items():
         decay = Number(abs(weight.value), weight.error)
         if weight.value > 0:

@@ -10,7 +10,9 @@ import numpy as np
 
 from lockstep.problem import Optimizer
 from lockstep.trace.findings import Finding, listed, turned
+from lockstep.trace.frozen import CORRECTED
 from lockstep.trace.identify import Identified, linear
+from lockstep.trace.matching import Matching
 from lockstep.trace.numbers import Number, agreed, unit
 from lockstep.trace.placement import as_torch_keeps
 from lockstep.trace.steps import Step, Steps, goes_on
@@ -20,6 +22,9 @@ KEPT = {
     "sgd": ("momentum_buffer", 1), "rmsprop": ("square_avg", 2), "adadelta": ("square_avg", 2),
     "adagrad": ("sum", 2),
 }  # fmt: skip
+
+# How far a state that two runs begin with may be apart: they have the same parameters there.
+RESUMED = 1e-3
 
 
 def as_kept(run: Steps) -> Steps:
@@ -113,7 +118,7 @@ def changes(run: Steps, but: Collection[str]) -> dict[int, dict[str, float]]:
     return found
 
 
-def state_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
+def state_findings(mine: Identified, theirs: Identified, matching: Matching) -> Iterator[Finding]:
     """An optimizer's state that does not go on, or begins as another one."""
     anew = [run.steps.anew for run in (mine, theirs)]
     if anew[0] != anew[1] and not (anew[0] and anew[1]):
@@ -144,12 +149,51 @@ def state_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         return
     if goes_on(mine.steps.trace) != goes_on(theirs.steps.trace):
         run = mine if goes_on(mine.steps.trace) else theirs
-        taken = max((step.taken for step in run.steps.at(1).values()), default=0)
+        taken = taken_before(run)
         name, words = "opt-state-dropped", ("it begins", "the first run's")
         if run is theirs:
             name, words = f"without {name}", ("the first run begins", "its own")
         said = f"{words[0]} with an empty state, where {words[1]} has {taken} updates in it"
         yield Finding(name, "state", said, 1, phase="state-before")
+    elif goes_on(mine.steps.trace):
+        yield from resumed_findings(mine, theirs, matching)
+
+
+def taken_before(run: Identified) -> int:
+    """How many updates a run's optimizer had taken when it begins, as it counts, or the trace."""
+    counted = max((step.taken for step in run.steps.at(1).values()), default=0)
+    earlier = run.steps.trace.earlier
+    return counted or (int(earlier.facts["update"]) if earlier else 0)
+
+
+def resumed_findings(mine: Identified, theirs: Identified, matching: Matching) -> Iterator[Finding]:
+    """A state of a run that was resumed which is not the first run's at that point."""
+    here, there = mine.steps.at(1), theirs.steps.at(1)
+    counts = [{step.taken for step in run.values()} for run in (here, there)]
+    corrects = theirs.steps.family in CORRECTED
+    if corrects and all(len(each) == 1 for each in counts) and counts[0] != counts[1]:
+        said = (
+            f"its optimizer begins as if it had taken {counts[1].pop()} updates, and the first"
+            f" run's had taken {counts[0].pop()}: it corrects its moments for those"
+        )
+        yield Finding("another count", "state", said, 1, phase="state-before")
+    off: dict[str, list[str]] = {}
+    for name, match in matching.matches.items():
+        step, others = here.get(name), [there.get(other) for other in match.others]
+        if step is None or len(others) != 1 or (other := others[0]) is None:
+            continue
+        for slot in step.kept_before.keys() & other.kept_before.keys():
+            right, own = step.kept_before[slot], match.arranged([other.kept_before[slot]], False)
+            if own is None or own.shape != right.shape:
+                continue
+            if np.linalg.norm(own - right) > RESUMED * np.linalg.norm(right):
+                off.setdefault(slot, []).append(other.name)
+    for slot, names in sorted(off.items()):
+        said = (
+            f"it begins with another {slot} of {listed(names)} than the first run has there, of"
+            " which it is to go on"
+        )
+        yield Finding("another initial state", "state", said, 1, tuple(names), "state-before")
 
 
 def dtypes_of(run: Steps) -> dict[str, str]:
