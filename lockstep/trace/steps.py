@@ -172,6 +172,12 @@ class Steps:
         return self.still & pushed
 
     @cached_property
+    def bare(self) -> frozenset[str]:
+        """Those that an optimizer has, and that never have a gradient, where others do."""
+        seen = {step.name for step in self.of.values() if step.gradient is not None}
+        return self.left_alone & owners(self.trace).keys() - seen if seen else frozenset()
+
+    @cached_property
     def between(self) -> list[tuple[int, str, float]]:
         """Where a parameter changed between two updates: the later one, its name, by how much."""
         return parameters_between(self.trace)

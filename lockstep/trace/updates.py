@@ -81,13 +81,16 @@ def still_findings(mine: Steps, theirs: Steps, matching: Matching) -> Iterator[F
         for names in (mine.still, mine.left_alone)
     )
     known = {other for _, name in mine.of for other in matching.others([name])} & every
+    own = theirs.left_alone & known - here
+    first = left - theirs.still
+    bare, of_first = theirs.bare, {*matching.others(mine.bare)}
+    missing, lone = "params-not-in-optimizer", "detached"
+    alone = "{} {}, and never in the first run"
     for names, name, said in (
-        (theirs.left_alone & known - here, "params-not-in-optimizer", "{} never {}"),
-        (
-            left - theirs.still,
-            "without params-not-in-optimizer",
-            "{} {}, and never in the first run",
-        ),
+        (own - bare, missing, "{} never {}"),
+        (own & bare, lone, "{} never {}: their optimizer has them, and no gradient reaches them"),
+        (first - of_first, f"without {missing}", alone),
+        (first & of_first, f"without {lone}", f"{alone}, where no gradient reaches them"),
     ):
         if names:
             which = tuple(sorted(names))

@@ -95,8 +95,11 @@ def test_a_target_network_that_never_follows_is_told(tmp_path):
         assert (found.names, found.left) == ((f"{less}changed between updates",), []), found
 
 
-def forgetful(folder, *, forgets=False, beside=0.0):
-    """Train; the optimizer may not know a bias, and gradients may be taken beside the weights."""
+def forgetful(folder, *, forgets=False, beside=0.0, detaches=False):
+    """Train; the optimizer may not know a bias, and gradients may be taken beside the weights.
+
+    detaches: whether the first layer gets no gradient.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     nn.init.zeros_(model[2].bias)
@@ -108,7 +111,8 @@ def forgetful(folder, *, forgets=False, beside=0.0):
             with torch.no_grad():
                 for each in model.parameters():
                     each.add_(beside)
-            model(x).square().mean().backward()
+            hidden = model[1](model[0](x))
+            model[2](hidden.detach() if detaches else hidden).square().mean().backward()
             with torch.no_grad():
                 for each in model.parameters():
                     each.sub_(beside)
@@ -123,6 +127,14 @@ def test_a_parameter_that_no_optimizer_of_pytorch_steps_is_named_and_nothing_els
         assert (found.names, found.left) == ((f"{name}params-not-in-optimizer",), []), found
         assert found.findings[0].tensors == ("2.bias",)
     assert compare_traces(port, forgetful(tmp_path / "c", forgets=True)).verdict == "same"
+
+
+def test_parameters_that_no_gradient_reaches_are_in_their_optimizer(tmp_path):
+    right, port = forgetful(tmp_path / "a"), forgetful(tmp_path / "b", detaches=True)
+    for runs, name in (((right, port), ""), ((port, right), "without ")):
+        found = compare_traces(*runs)
+        assert (found.names, found.left) == ((f"{name}detached",), []), found
+        assert found.findings[0].tensors == ("0.bias", "0.weight")
 
 
 def test_what_is_added_to_all_parameters_and_taken_away_again_is_rounding(tmp_path):
