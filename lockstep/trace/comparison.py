@@ -48,7 +48,13 @@ from lockstep.trace.floor import (
     seen,
 )
 from lockstep.trace.forward import LOSS
-from lockstep.trace.frozen import counted_findings, skipped, skipped_findings, without
+from lockstep.trace.frozen import (
+    counted_findings,
+    skipped,
+    skipped_findings,
+    unfed_findings,
+    without,
+)
 from lockstep.trace.gradients import Pair, beside_each_other, got_alike, pairs, pulls_of
 from lockstep.trace.identify import Identified
 from lockstep.trace.kinds import by_kind
@@ -227,6 +233,7 @@ def compared(
     if not cut:
         found += skipped_findings(whole, other_whole, alone, other_alone, matching)
         found += counted_findings(whole, other_whole, matching)
+        found += unfed_findings(whole, other_whole, matching)
     left, said = list[str](), list[str]()
     for part in by_kind(first, second, matching) if not every else ():
         more, unexplained, unseen = update_findings(*part, matching, cut, by_hand)

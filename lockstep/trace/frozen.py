@@ -16,6 +16,9 @@ from lockstep.trace.matching import Matching
 from lockstep.trace.steps import HALF, Step, Steps
 
 NAME, COUNTED = "frozen", "counts while frozen"
+# What moves a tensor that is frozen all the same.
+STALE = "frozen-with-stale-grad", "the optimizer goes on with the one that they have kept"
+UNFED = "frozen with zeros", "the zeros that are left of it are one: momentum and decay move them on"
 # The rules whose first updates are corrected by how many there were.
 CORRECTED = ("adam", "adamax")
 Keys = frozenset[tuple[int, str]]
@@ -67,6 +70,36 @@ def skipped_findings(
             )
             name, said = (NAME, said) if own else turned(NAME, said)
             yield Finding(name, "rule", said, first, names, "after")
+
+
+def unfed_findings(mine: Steps, theirs: Steps, matching: Matching) -> Iterator[Finding]:
+    """Tensors that move on without a gradient of their own, in one of the runs alone.
+
+    PyTorch's optimizers look at `.grad` alone, which a tensor that is frozen keeps.
+    """
+    for own, run, other in ((True, theirs, mine), (False, mine, theirs)):
+        off: dict[int, list[Step]] = {}
+        for name, match in matching.matches.items():
+            for counterpart in match.others:
+                here, there = (counterpart, name) if own else (name, counterpart)
+                for update in run.numbers:
+                    step, fed = run.of.get((update, here)), other.of.get((update, there))
+                    if step and fed and fed.accumulated is not None and unfed(step, run):
+                        off.setdefault(update, []).append(replace(step, name=counterpart))
+        for update in sorted(off)[:1]:
+            stale = any(step.clipped is not None and step.clipped.any() for step in off[update])
+            names = tuple(step.name for step in off[update])
+            name, what = STALE if stale else UNFED
+            said = f"from update {update} on no gradient reaches {listed(names)}, and {what}"
+            name, said = (name, said) if own else turned(name, said)
+            yield Finding(name, "rule", said, update, names, "clipped")
+
+
+def unfed(step: Step, run: Steps) -> bool:
+    """Whether a tensor moves by what is in its `.grad`, and nothing was added to that."""
+    others = run.at(step.update).values()
+    bare = step.accumulated is None and step.clipped is not None
+    return bare and moves(step) and any(each.accumulated is not None for each in others)
 
 
 def numbered(updates: Collection[int]) -> str:

@@ -273,15 +273,16 @@ def steps(trace: Trace, taken: int | None = None) -> Steps:
         moved = stepped(update)
         kept = with_state(update, keeps)
         without.update(moved - kept if kept else ())
+        takes = {owner.get(name) for name in moved}
         for name in trace.parameters:
-            if name in owner and name not in moved:
+            if name in owner and owner[name] not in takes:
                 continue  # it is another optimizer's, and this is no update of it
             own = max(counted[owner.get(name)] - max(behind.get(name, 0), without[name]), 0)
             step = step_of(update, last.get(name, previous), own, name, keeps)
             if step is not None:
                 found.of[update.number, name] = step
                 last[name] = update
-        for each in {owner.get(name) for name in moved}:
+        for each in takes:
             counted[each] += 1
         previous = update
     return found

@@ -170,3 +170,62 @@ def test_what_moves_first_has_a_rate_of_its_own_all_the_same(tmp_path):
         found = compare_traces(first, second)
         assert (found.names, found.left) == (("other rates by tensor",), [])
         assert found.findings[0].tensors == ("second",)
+
+
+def later(folder, *, added=None, frozen=None, zeros=False, stale=False):
+    """Train; added: the update whose optimizer gets the first layer; frozen: from when on it is.
+
+    zeros: whether gradients are emptied, and not thrown away; stale: whether only those that are
+    asked for are.
+    """
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    first, rest = [*model[0].parameters()], [*model[2].parameters()]
+    optimizer = torch.optim.AdamW(rest if added else [*first, *rest], lr=0.01)
+    with lockstep.record.torch(folder, model, optimizer, full=UPDATES):
+        for update in range(UPDATES):
+            if added is not None and update == added:
+                optimizer.add_param_group({"params": first})
+            asked = (added is None or update >= added) and (frozen is None or update < frozen)
+            for each in first:
+                each.requires_grad_(asked)
+            for each in [*first, *rest] if stale else ():
+                if each.requires_grad:
+                    each.grad = None
+            if not stale:
+                optimizer.zero_grad(set_to_none=not zeros)
+            model(torch.randn(8, 4, dtype=torch.float64)).square().mean().backward()
+            optimizer.step()
+    return folder
+
+
+def test_what_an_optimizer_is_given_later_is_frozen_until_then(tmp_path):
+    runs = {added: later(tmp_path / f"{added}", added=added) for added in (3, 2)}
+    by_flag = run(tmp_path / "flag", free_from=3)
+    assert compare_traces(runs[3], later(tmp_path / "again", added=3)).verdict == "same"
+    for pair, name in (
+        ((runs[3], runs[2]), f"without {NAME}"),
+        ((runs[2], runs[3]), NAME),
+        ((runs[3], later(tmp_path / "never")), f"without {NAME}"),
+        ((runs[3], by_flag), "wd-ignored"),
+    ):
+        found = compare_traces(*pair)
+        assert (found.names, found.left) == ((name,), []), found
+    assert check_trace(runs[3]).verdict == "same"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, NAME),
+        ({"zeros": True}, "frozen with zeros"),
+        ({"stale": True}, "frozen-with-stale-grad"),
+    ],
+    ids=["none", "zeros", "stale"],
+)
+def test_what_is_frozen_again_may_move_by_what_is_left(tmp_path, given, name):
+    right, port = later(tmp_path / "a"), later(tmp_path / "b", frozen=3, **given)
+    for runs, less in (((right, port), ""), ((port, right), "without ")):
+        found = compare_traces(*runs)
+        assert (found.names, found.left) == ((less + name,), []), found
+        assert (found.findings[0].update, found.findings[0].tensors) == (4, ("0.weight", "0.bias"))
