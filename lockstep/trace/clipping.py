@@ -95,6 +95,12 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
             " other: a policy of torch.nn.utils.clip_grad_norm_"
         )
         yield found("clip-epsilon", said, policy=True)
+    elif right.kind == "together" and (scale := clips_scaled(theirs, clips, limit)) is not None:
+        said = (
+            f"gradients are clipped to {limit:.4g} while a loss scaler has multiplied them, by"
+            f" {scale:g} in update {first.update}: call scaler.unscale_(optimizer) before"
+        )
+        yield found("clip-scaled-grads", said)
     elif own is not None and own.kind != "unknown":
         if own.kind != right.kind:
             name = CLIPS.get(own.kind, f"without {CLIPS.get(right.kind)}")
@@ -107,6 +113,20 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     else:
         said = f"a gradient of norm {first.norm:.4g} is clipped in no known way"
         yield found("clips in another way", said)
+
+
+def clips_scaled(run: Identified, clips: Sequence[Clip], limit: float) -> float | None:
+    """What a loss scaler had multiplied gradients with when they were clipped, in the first update.
+
+    None where that does not explain all of them.
+    """
+    scales = [run.steps.trace.updates[clip.update - 1].scale("accumulated") for clip in clips]
+    every = zip(clips, scales, strict=True)
+    scaled = all(
+        any(clip.taken(Way("together", Number(limit / s, 0.0), e / s)) for e in EPSILONS)
+        for clip, s in every
+    )
+    return scales[0] if scaled and any(scale != 1.0 for scale in scales) else None
 
 
 def changed(clips: Sequence[Clip]) -> tuple[str, str] | None:

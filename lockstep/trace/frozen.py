@@ -18,7 +18,7 @@ from lockstep.trace.steps import HALF, Step, Steps
 NAME, COUNTED = "frozen", "counts while frozen"
 # What moves a tensor that is frozen all the same.
 STALE = "frozen-with-stale-grad", "the optimizer goes on with the one that they have kept"
-UNFED = "frozen with zeros", "the zeros that are left of it are one: momentum and decay move them on"
+UNFED = "frozen with zeros", "the zeros that are left are one: momentum and decay move them on"
 # The rules whose first updates are corrected by how many there were.
 CORRECTED = ("adam", "adamax")
 Keys = frozenset[tuple[int, str]]
