@@ -67,8 +67,14 @@ def integers(update: Update, phase: str) -> list[Array]:
 
 
 def targets(mine: Update, theirs: Update) -> Iterator[tuple[Array, Array]]:
-    """Arrays of whole numbers of as many, which are no data that both have."""
-    sides = [[*integers(each, "targets"), *integers(each, "data")] for each in (mine, theirs)]
+    """Arrays of whole numbers of as many, which are no data that both have.
+
+    Where both losses have kept their targets, the data are none of them: the tokens that a language
+    model gets look like targets one place back.
+    """
+    sides = [integers(each, "targets") for each in (mine, theirs)]
+    if not all(sides):
+        sides = [[*integers(each, "targets"), *integers(each, "data")] for each in (mine, theirs)]
     for here in sides[0]:
         alike = [each for each in sides[1] if each.size == here.size]
         if not any(np.array_equal(each.ravel(), here.ravel()) for each in alike):
