@@ -34,7 +34,13 @@ from lockstep.trace.clipping import (
     way_of,
     with_clip,
 )
-from lockstep.trace.data import cut_findings, data_findings, left_of_epoch, windows_of
+from lockstep.trace.data import (
+    cut_findings,
+    data_findings,
+    left_of_epoch,
+    numbered_by_cuts,
+    windows_of,
+)
 from lockstep.trace.decays import clipped_decay_findings, decay_findings, decays
 from lockstep.trace.findings import Finding, listed, ordered, turned
 from lockstep.trace.floor import (
@@ -239,6 +245,7 @@ def compared(
         more, unexplained, unseen = update_findings(*part, matching, cut, by_hand)
         told = {(each.name, each.said) for each in found}
         found += [each for each in more if (each.name, each.said) not in told]
+        found = numbered_by_cuts(found)
         left, said = left + unexplained, said + [each for each in unseen if each not in said]
     masked = {*turned(MASKED, "")[:1], MASKED}
     if masked <= {each.name for each in found} and got_alike(first, second, matching, gradients):

@@ -146,6 +146,22 @@ def window_of(run: Identified, update: Update | None) -> Window:
     return Window(data_of(update), run.lost.get(update.number)) if update else Window([])
 
 
+# What a run is called that cuts the same micro-batches into other windows. From there on its
+# updates are of other numbers, by which a schedule of epochs, or of examples, comes early or late.
+CUTS = frozenset({
+    "leftover-dropped", "leftover-carried", "leftover-leaks", "step-every-microbatch",
+    "boundary-off-by-one", "other windows",
+})  # fmt: skip
+NUMBERED = frozenset({"sched-off-by-one", "sched-per-epoch", "other learning rates"})
+
+
+def numbered_by_cuts(found: Sequence[Finding]) -> list[Finding]:
+    """The findings without those of schedules that come of other windows."""
+    cuts = [each.update for each in found if each.name.removeprefix("without ") in CUTS]
+    until = min(cuts, default=math.inf)
+    return [e for e in found if e.name.removeprefix("without ") not in NUMBERED or e.update < until]
+
+
 def cut_findings(windows: Sequence[tuple[Window, Window]]) -> Iterator[Finding]:
     """The first update that takes more, fewer or other ones of the micro-batches of both runs."""
     for index, (here, there) in enumerate(windows):

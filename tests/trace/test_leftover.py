@@ -45,12 +45,16 @@ def windows(loop: str, epochs: int) -> Iterator[tuple[list[int], int, bool]]:
                 window.clear()
 
 
-def train(folder, loop: str, epochs: int) -> None:
+def train(folder, loop: str, epochs: int, decay: float = 1.0) -> None:
+    """Train; decay: what is left of the rate after each epoch."""
     torch.manual_seed(3)
     model = torch.nn.Linear(6, 3)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     with record.torch(folder, model, optimizer):
+        begun = 0
         for window, divisor, update in windows(loop, epochs):
+            begun += 0 in window
+            optimizer.param_groups[0]["lr"] = 1e-2 * decay ** (begun - 1)
             for index in window:
                 loss = torch.nn.functional.mse_loss(
                     model(torch.tensor(X[index])), torch.tensor(Y[index])
@@ -75,6 +79,17 @@ def test_what_a_loop_does_with_them_is_named_in_either_run(runs, loop) -> None:
     for both, name in ((("right", loop), NAMES[loop]), ((loop, "right"), f"without {NAMES[loop]}")):
         found = compare_traces(*(runs / f"{each} 2" for each in both))
         assert (found.verdict, found.names, found.left) == ("differs", (name,), [])
+
+
+@pytest.mark.parametrize("loop", ["drops", "never sees", "leaks"])
+def test_a_schedule_of_epochs_comes_early_by_them_and_is_no_other(runs, tmp_path, loop) -> None:
+    train(tmp_path / "right", "right", 3, decay=0.5)
+    train(tmp_path / "port", loop, 3, decay=0.5)
+    found = compare_traces(tmp_path / "right", tmp_path / "port")
+    assert (found.names, found.left) == ((NAMES[loop],), []), found
+    train(tmp_path / "constant", loop, 3)
+    found = compare_traces(tmp_path / "right", tmp_path / "constant")
+    assert {*found.names} == {NAMES[loop], "schedule-ignored"}, found
 
 
 def test_a_boundary_that_is_off_by_one_is_no_leftover(runs, tmp_path) -> None:
