@@ -59,6 +59,10 @@ SAM = (
     "optax.contrib.sam takes its own steps in updates that are none of the optimizer's: make it"
     " with opaque_mode=True, which takes them inside of an update (and a grad_fn= there)"
 )
+SEVERAL = (
+    "a recorder of JAX records one optimizer, and a second one has stepped other parameters: record"
+    " each with a recorder of its own, in a folder of its own"
+)
 # What a callback returns, for others to wait for.
 DONE = jax.ShapeDtypeStruct((), jnp.bool_)
 VMAP = "a recorder cannot work under jax.vmap: record one run, outside of vmap"
@@ -541,10 +545,14 @@ class Recorder:
     # What is known of the run.
 
     def _describe(self, call: _Call) -> None:
-        """Write what is known, when the first update is traced."""
-        if self.facts:
-            return
+        """Write what is known, when the first update is traced; refuse a second optimizer."""
         parameters = call.named_parameters()
+        if self.facts:
+            shapes = {each["name"]: each["shape"] for each in self.facts["parameters"]}
+            known = [name for name in parameters if name in shapes]
+            if not known or any(shapes[name] != [*parameters[name].shape] for name in known):
+                raise RecordError(SEVERAL)
+            return
         self.names, self.decays = list(parameters), call.decays()
         self.facts = {
             "versions": _versions(),

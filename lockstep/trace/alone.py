@@ -180,5 +180,6 @@ def settings_decays(
             Number(float(weight), ROUNDED * float(weight)),
         )
         for name, weight in weights.items()
-        if weight is not None
+        # What is below 0 stands behind the rate in optax' chains, and is no weight of a rule.
+        if weight is not None and weight >= 0
     }

@@ -16,6 +16,7 @@ def decays(run: Identified, rule: Rule) -> dict[str, tuple[str, Number]]:
     """How each tensor decays, and with what weight, 0 for not at all.
 
     Coupled, through the gradient, decoupled, past it, or both; then the weight is the first one's.
+    Or alone, past it and not times the rate, which changes.
     """
     found: dict[str, tuple[str, Number]] = {}
     # In plain descent, what goes through the gradient is what goes past it.
@@ -28,6 +29,7 @@ def decays(run: Identified, rule: Rule) -> dict[str, tuple[str, Number]]:
             elif kind is not run.coupled:
                 found.setdefault(name, (through, weight))
     shrinks: dict[str, list[Number]] = {}
+    alone: dict[str, list[Number]] = {}
     inexact = {move.step.name for move in rule.off}
     for update, each_move in rule.moves.items():
         for name, move in each_move.items():
@@ -36,9 +38,13 @@ def decays(run: Identified, rule: Rule) -> dict[str, tuple[str, Number]]:
             rate = rule.rates.get(update, move.rate)
             if rate.error < KNOWN * abs(rate.value) and math.isfinite(move.shrink.error):
                 shrinks.setdefault(name, []).append(move.shrink.over(rate))
+                alone.setdefault(name, []).append(move.shrink)
     for name, numbers in shrinks.items():
-        one = agreed(numbers)
-        if name not in found:
+        one, whatever = agreed(numbers), agreed(alone[name])
+        varies = one is None and whatever is not None and not whatever.equals(0.0)
+        if name not in found and varies and whatever and name not in inexact:
+            found[name] = "alone", whatever
+        elif name not in found:
             past = one or Number(numbers[0].value, math.inf)
             found[name] = "decoupled", Number(0.0, past.error) if past.equals(0.0) else past
         elif one is not None and not one.equals(0.0) and name not in inexact:
@@ -92,6 +98,8 @@ def decay_findings(
                 kinds.setdefault("more", []).append(other)
             elif their_none:
                 kinds.setdefault("less" if len(match.shape) > 1 else "bias", []).append(other)
+            elif "alone" in (how, their_how) and how != their_how:
+                kinds.setdefault("varies" if their_how == "alone" else "times", []).append(other)
             elif "both" in (how, their_how) and how != their_how:
                 kinds.setdefault("twice" if their_how == "both" else "once", []).append(other)
             elif how != their_how:

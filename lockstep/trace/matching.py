@@ -7,6 +7,7 @@ names, and by the company that they keep. Nothing here knows what a trace is.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ class Match:
             shape = list(read.shape)
             if len(shape) != len(self.order):
                 return None
+        if read.size != math.prod(shape):
+            return None  # it is another tensor's, which has its name
         return read.reshape(shape).transpose(np.argsort(self.order)) if self.order else read
 
 

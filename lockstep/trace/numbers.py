@@ -46,7 +46,9 @@ class Number:
         return abs(self.value - other.value) <= self.error + other.error
 
     def over(self, other: Number) -> Number:
-        """The quotient of two."""
+        """The quotient of two; of nothing, it may be anything."""
+        if not other.value:
+            return Number(0.0, math.inf)
         value = self.value / other.value
         error = self.error / abs(other.value) + abs(value) * other.error / abs(other.value)
         return Number(value, error)
@@ -83,7 +85,7 @@ class Number:
 
 def worded(value: float, error: float = 0.0) -> str:
     """A number to the digits that are sure, five at most."""
-    if not error or not value:
+    if not error or not value or not math.isfinite(value / error):
         return f"{value:.5g}"
     digits = int(np.clip(np.floor(np.log10(abs(value) / error)), 1, 5)) if error < abs(value) else 1
     return f"{value:.{digits}g}"

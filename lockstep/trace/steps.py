@@ -372,7 +372,11 @@ def step_of(
     step = step_by(Update.array, update, previous, taken, name, keeps)
     if step is None or all(step.kept_before[n].shape == a.shape for n, a in step.kept.items()):
         return step
-    return step_by(Update.sketch, update, previous, taken, name, keeps)
+    sketched = step_by(Update.sketch, update, previous, taken, name, keeps)
+    if sketched and any(sketched.kept_before[n].shape != a.shape for n, a in sketched.kept.items()):
+        # What was kept before is another tensor's, which had its name.
+        return step_by(Update.sketch, update, None, taken, name, keeps)
+    return sketched
 
 
 def step_by(
