@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 
 import numpy as np
 
@@ -29,7 +28,13 @@ IN_A_ROW = 1024
 SHOWN = 0.5
 
 
-def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
+SMALL = (
+    "the norm has {:g} added to it before the division in one run, and not in the other: a policy"
+    " of torch.nn.utils.clip_grad_norm_"
+)
+
+
+def clip_findings(mine: Identified, theirs: Identified, matching: Matching) -> Iterator[Finding]:
     """What clipping did otherwise: the way that explains all updates, of those that are known."""
     right, own, clips = way_of(mine), way_of(theirs), clips_of(theirs)
     before = {each.update: each for each in clips_of(mine)}
@@ -57,10 +62,19 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
     if right.kind == "unknown":
         if alike(clips_of(mine), clips):
             return
+        parts = parts_of(clips_of(mine)) or []
+        there = [replace(part, names=matching.others(part.names)) for part in parts]
+        if parts and (epsilon := explained_by(clips, there)) is not None:
+            if epsilon not in {part.epsilon for part in there if part.limit is not None}:
+                yield found("clip-epsilon", SMALL.format(max(EPSILONS)), policy=True)
+            return
         if own is None and (how := changed(clips_of(mine))) is not None:
             yield found(*turned(*how))
-        elif (parts := in_parts(clips_of(mine))) is not None:
-            yield found(*turned(PARTS, parts))
+        elif parts and all(clip.taken(None) for clip in clips):
+            said = f"a gradient of norm {first.norm:.4g} is not clipped, and in the first run"
+            yield found("clip-ignored", f"{said} {in_parts(clips_of(mine))}")
+        elif parts:
+            yield found(*turned(PARTS, str(in_parts(clips_of(mine)))))
         else:
             said = f"a gradient of norm {first.norm:.4g} is clipped otherwise than in the first run"
             yield found("clips in another way", said)
@@ -90,11 +104,7 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         yield replace(found(same[0], ways[same[0]][0] + others), others=tuple(same[1:]))
     elif own is not None and own.kind == right.kind and own.to.equals(right.to):
         small = max(each.epsilon for each in (own, right))
-        said = (
-            f"the norm has {small:g} added to it before the division in one run, and not in the"
-            " other: a policy of torch.nn.utils.clip_grad_norm_"
-        )
-        yield found("clip-epsilon", said, policy=True)
+        yield found("clip-epsilon", SMALL.format(small), policy=True)
     elif right.kind == "together" and (scale := clips_scaled(theirs, clips, limit)) is not None:
         said = (
             f"gradients are clipped to {limit:.4g} while a loss scaler has multiplied them, by"
@@ -108,8 +118,8 @@ def clip_findings(mine: Identified, theirs: Identified) -> Iterator[Finding]:
         yield found(f"clips to {own.to}", f"a gradient is clipped to {own.to}, not {right.to}")
     elif (how := changed(clips)) is not None:
         yield found(*how)
-    elif (parts := in_parts(clips)) is not None:
-        yield found(PARTS, parts)
+    elif (own_parts := in_parts(clips)) is not None:
+        yield found(PARTS, own_parts)
     else:
         said = f"a gradient of norm {first.norm:.4g} is clipped in no known way"
         yield found("clips in another way", said)
@@ -337,8 +347,24 @@ SAID = {
 PARTS = "clip-in-parts"
 
 
-def in_parts(clips: Sequence[Clip]) -> str | None:
-    """That tensors are clipped to one norm in several parts, as two optimizers do; or None.
+@dataclass(frozen=True)
+class Part:
+    """Tensors that are clipped by a norm of their own, to a limit; None where they never are."""
+
+    names: tuple[str, ...]
+    limit: Number | None
+    epsilon: float = 0.0
+
+    def factor(self, norms: Mapping[str, float]) -> Number:
+        """What gradients of these norms are multiplied with."""
+        if self.limit is None:
+            return NOTHING
+        norm = norm_of({name: norms.get(name, 0.0) for name in self.names})
+        return Way("together", self.limit, self.epsilon).factor(norm)
+
+
+def parts_of(clips: Sequence[Clip]) -> list[Part] | None:
+    """The parts in which tensors are clipped, as by two optimizers; None where they are not.
 
     What is multiplied alike in all updates is one part.
     """
@@ -350,21 +376,75 @@ def in_parts(clips: Sequence[Clip]) -> str | None:
             parts.append([name])
         else:
             part.append(name)
-    limits = []
-    for clip, part in product(clips, parts):
-        fits = [clip.factors[name] for name in part if name in clip.factors]
-        factor = agreed([each.coefficients[0] for each in fits])
-        if not all(each.exact for each in fits):
-            return None
-        if factor is not None and not factor.equals(1.0):
-            norm = norm_of({name: clip.norms.get(name, 0.0) for name in part})
-            limits.append(Number(factor.value * norm, (factor.error + clip.rounding) * norm))
-    to = agreed(limits)
-    if to is None or not 1 < len(parts) < len(names):
+    if not 1 < len(parts) < len(names):
         return None
-    each = "; ".join(listed(part, 2) for part in parts[:3])
-    more = f"; and {len(parts) - 3} more" if len(parts) > 3 else ""
-    return f"tensors are clipped to {to} in {len(parts)} parts, not all together: {each}{more}"
+    if not all(fitted.exact for clip in clips for fitted in clip.factors.values()):
+        return None
+    found = [part_of(clips, part) for part in parts]
+    known = [part for part in found if part is not None]
+    clipped = [part.limit for part in known if part.limit is not None]
+    return known if len(known) == len(found) and clipped and agreed(clipped) else None
+
+
+def part_of(clips: Sequence[Clip], names: Sequence[str]) -> Part | None:
+    """What is clipped of some tensors together; None where no limit explains that."""
+    every = []
+    for clip in clips:
+        fits = [clip.factors[name] for name in names if name in clip.factors]
+        factor = agreed([each.coefficients[0] for each in fits])
+        if factor is not None:
+            norm = norm_of({name: clip.norms.get(name, 0.0) for name in names})
+            every.append((factor, norm, clip.rounding))
+    acts = [each for each in every if not each[0].equals(1.0)]
+    if not acts:
+        return Part(tuple(names), None)
+    for epsilon in EPSILONS:
+        to = agreed([
+            Number(factor.value * (norm + epsilon), (factor.error + rounding) * (norm + epsilon))
+            for factor, norm, rounding in acts
+        ])  # fmt: skip
+        if to is not None:
+            return Part(tuple(names), to, epsilon)
+    return None
+
+
+def taken_in_parts(clips: Sequence[Clip], parts: Sequence[Part]) -> bool:
+    """Whether clipping in these parts explains all updates."""
+
+    def taken(clip: Clip) -> bool:
+        factors = {name: part.factor(clip.norms) for part in parts for name in part.names}
+        return clip.explained(lambda name: factors.get(name, NOTHING))
+
+    return all(map(taken, clips))
+
+
+def explained_by(clips: Sequence[Clip], parts: Sequence[Part]) -> float | None:
+    """What is added to the norms of these parts if they explain all updates, as it is at best."""
+    usual = {part.epsilon for part in parts if part.limit is not None}
+    return next(
+        (
+            epsilon
+            for epsilon in sorted(EPSILONS, key=lambda each: each not in usual)
+            if taken_in_parts(clips, [replace(part, epsilon=epsilon) for part in parts])
+        ),
+        None,
+    )
+
+
+def in_parts(clips: Sequence[Clip]) -> str | None:
+    """That tensors are clipped to one norm in several parts, or some of them alone; or None."""
+    parts = parts_of(clips)
+    if parts is None:
+        return None
+    acting = [part for part in parts if part.limit is not None]
+    each = "; ".join(listed(part.names, 2) for part in acting[:3])
+    if len(acting) == 1:
+        return f"some tensors alone are clipped to {acting[0].limit}: {each}"
+    more = f"; and {len(acting) - 3} more" if len(acting) > 3 else ""
+    return (
+        f"tensors are clipped to {acting[0].limit} in {len(acting)} parts, not all together:"
+        f" {each}{more}"
+    )
 
 
 def multiplied_alike(clips: Sequence[Clip], one: str, other: str) -> bool:

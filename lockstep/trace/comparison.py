@@ -344,7 +344,7 @@ def update_findings(
     expected = rates_of(first, right)
     if first.factors:
         second = with_clip(second, expected)
-    found = [] if by_hand else list(clip_findings(first, second))
+    found = [] if by_hand else list(clip_findings(first, second, matching))
     found += masked_findings(first, second, matching)
     found += frozen_findings(first, second)
     if any(each.name.endswith(CLIPS["emptied"]) for each in found):

@@ -56,6 +56,11 @@ def rule_findings(
                     continue
                 called = "nesterov-ignored" if name == "nesterov" and other else f"another {name}"
                 yield Finding(called, "rule", f"{name} is {own} instead of {other}", first)
+        beta, right_beta = (each.optimizer.betas[0] for each in (rule, right))
+        if rule.optimizer.name == "lion" and beta != right_beta:
+            # Its moment goes on with the second alone: the first shows in the signs of updates.
+            said = f"beta1 is {beta:.5g} instead of {right_beta:.5g}"
+            yield Finding("another beta1", "rule", said, first, phase="after")
     named = rate_name(rule.rates, expected, accumulation_steps)
     if named is not None:
         first = next(
