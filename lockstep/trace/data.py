@@ -59,6 +59,8 @@ def data_findings(
         fewer, more = sorted((ours, theirs), key=len)
         if len(fewer) < len(more) and all(each in more for each in fewer):
             continue  # some are left out, which the gradients say
+        if len(fewer) == 1 < len(more) and all_of(fewer[0], more):
+            continue  # one gradient is of all of them at once
         for index, (here, there) in enumerate(zip(ours, theirs, strict=False)):
             others = list(exchanged(here, there))
             if number not in off:
@@ -71,6 +73,22 @@ def data_findings(
             if others:
                 yield another_finding(number, index, *others[0])
                 return
+
+
+def all_of(whole: Fingerprints, parts: Sequence[Fingerprints]) -> bool:
+    """Whether a micro-batch may be several ones in one: an array has all of their numbers."""
+    together = [
+        {
+            "shape": [sum(math.prod(each["shape"]) for each in every)],
+            "sum": sum(each["sum"] for each in every),
+            "crc": None,
+        }
+        for every in zip(*parts, strict=False)
+    ]
+    return any(
+        math.prod(one["shape"]) == each["shape"][0] and same_data(each, one)
+        for one, each in product(whole, together)
+    )
 
 
 def exchanged(here: Fingerprints, there: Fingerprints) -> Iterator[tuple[Fingerprint, Fingerprint]]:

@@ -105,3 +105,12 @@ def test_what_a_run_computes_of_its_data_differs_later_too() -> None:
     windows = [(Window([[TOKENS]]), Window([[other]])) for other in (ROUNDED, OTHERS)]
     assert not list(data_findings(windows, {1: False}))
     assert [each.update for each in data_findings(windows[::-1], {1: True})] == [1]
+
+
+@pytest.mark.parametrize(("total", "told"), [(167.0, False), (100.0, True)])
+def test_a_gradient_of_all_micro_batches_at_once_is_of_the_same_data(total, told) -> None:
+    """As under vmap, or of processes whose gradients are averaged."""
+    several, one = Window([[TOKENS], [OTHERS]]), Window([[fingerprint([2, 4, 5], total, 10)]])
+    for windows in ((several, one), (one, several)):
+        found = list(data_findings([windows], {}))
+        assert [each.name for each in found] == ["other data"] * told
