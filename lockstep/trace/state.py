@@ -183,7 +183,8 @@ def resumed_findings(mine: Identified, theirs: Identified, matching: Matching) -
         if step is None or len(others) != 1 or (other := others[0]) is None:
             continue
         for slot in step.kept_before.keys() & other.kept_before.keys():
-            right, own = step.kept_before[slot], match.arranged([other.kept_before[slot]], False)
+            right, begun = step.kept_before[slot], other.kept_before[slot]
+            own = match.arranged([begun], sketched=begun.size != math.prod(match.shape))
             if own is None or own.shape != right.shape:
                 continue
             if np.linalg.norm(own - right) > RESUMED * np.linalg.norm(right):
