@@ -442,7 +442,8 @@ def clip_notes(mine: Identified, theirs: Identified) -> Iterator[str]:
     shown = clips_of(mine) and clips_of(theirs)
     if shown and way_of(mine) is None and limit_of_sums(mine) is None:
         count = len(theirs.steps.numbers)
-        yield f"clipping never acted in these {count} updates: its threshold is not known"
+        which = "clipping" if way_of(theirs) is None else "the first run's clipping"
+        yield f"{which} never acted in these {count} updates: its threshold is not known"
     if not shown:
         yield "what clipping did was not shown: clipping was not looked at"
     cut = cut_sums(mine, theirs)
