@@ -386,7 +386,7 @@ def read_update(file: Path) -> Update:
     if SUM not in phases and STEPPED in phases:
         # Of gradients that no backward pass made, the sum is what the optimizer got.
         phases[SUM] = phases[STEPPED]
-        for known in (facts["sizes"], facts["dtypes"]):
+        for known in (facts.setdefault("sizes", {}), facts.setdefault("dtypes", {})):
             known |= {
                 f"{SUM}|{n}": known[k] for n in phases[SUM] if (k := f"{STEPPED}|{n}") in known
             }

@@ -187,7 +187,8 @@ def resumed_findings(mine: Identified, theirs: Identified, matching: Matching) -
             own = match.arranged([begun], sketched=begun.size != math.prod(match.shape))
             if own is None or own.shape != right.shape:
                 continue
-            if np.linalg.norm(own - right) > RESUMED * np.linalg.norm(right):
+            near = max(RESUMED, unit(step.dtype_of(slot)), unit(other.dtype_of(slot)))
+            if np.linalg.norm(own - right) > near * np.linalg.norm(right):
                 off.setdefault(slot, []).append(other.name)
     for slot, names in sorted(off.items()):
         said = (
