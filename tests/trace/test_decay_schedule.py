@@ -53,6 +53,15 @@ def run(folder, direction, rate, where):
     return folder
 
 
+def test_the_first_beta_of_lion_is_compared(tmp_path, monkeypatch):
+    """It is in no moment."""
+    right = run(tmp_path / "right", "lion", "falls", "before")
+    monkeypatch.setitem(DIRECTIONS, "lion", lambda: optax.scale_by_lion(b1=0.5))
+    found = compare_traces(right, run(tmp_path / "port", "lion", "falls", "before"))
+    assert (found.names, found.left) == (("another beta1",), []), found
+    assert found.findings[0].said == "beta1 is 0.5 instead of 0.9"
+
+
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_decay_that_is_not_times_the_rate_is_told(tmp_path, direction, rate):
