@@ -79,15 +79,16 @@ def checked(trace: Trace, others: Sequence[Trace]) -> Comparison:
     if foreign is not None:
         notes.append(f"its rule, {foreign}, is not known here: its updates were not looked at")
     for part, _ in by_kind(run, run, itself(trace)):
-        given, expected = group_of(part.steps), rates_of(part, None)
+        given, rates = group_of(part.steps), rates_of(part, None)
+        expected = expected or rates
         if added_up(trace) == 1:
             found += average_findings(settings_moments(part, given), part)
             found += unexplained_findings(unexplained_averages(part), {})
         if foreign is not None:
             continue
-        rule = rule_of(part, expected, accumulation)
+        rule = rule_of(part, rates, accumulation)
         declared = Rule(None, declared_of(part.optimizer, rule.optimizer, given), {})
-        for each in rule_findings(rule, expected, accumulation, declared, itself(trace)):
+        for each in rule_findings(rule, rates, accumulation, declared, itself(trace)):
             # A library's own rule is what its settings mean.
             own_rule = each.known and mistakes.load(each.name).kind == "library"
             found.append(replace(each, policy=own_rule))

@@ -241,8 +241,13 @@ def compared(
         found += counted_findings(whole, other_whole, matching)
         found += unfed_findings(whole, other_whole, matching)
     left, said = list[str](), list[str]()
-    for part in by_kind(first, second, matching) if not every else ():
-        more, unexplained, unseen = update_findings(*part, matching, cut, by_hand)
+    kinds = [] if every else by_kind(first, second, matching)
+    clipped = by_hand or len(kinds) > 1
+    if clipped and not by_hand:
+        # A clip may be of the tensors of several of them.
+        found += clip_findings(first, second, matching)
+    for part in kinds:
+        more, unexplained, unseen = update_findings(*part, matching, cut, clipped)
         told = {(each.name, each.said) for each in found}
         found += [each for each in more if (each.name, each.said) not in told]
         found = numbered_by_cuts(found)
@@ -329,12 +334,12 @@ def gradient_findings(
 
 
 def update_findings(
-    first: Identified, second: Identified, matching: Matching, skipped: bool, by_hand: bool
+    first: Identified, second: Identified, matching: Matching, skipped: bool, clipped: bool
 ) -> tuple[list[Finding], list[str], list[str]]:
     """What is different from clipping on, what no rule explains, and what clipping did not show.
 
-    skipped: whether one of the runs takes no step for a window; by_hand:
-    whether clipping is told already, with the gradients.
+    skipped: whether one of the runs takes no step for a window; clipped: whether clipping is told
+    already, with the gradients or of all kinds of optimizers.
     """
     mine, theirs = first.steps.trace, second.steps.trace
     accumulation = max(each.micro_batches for each in (*mine.updates, *theirs.updates))
@@ -344,7 +349,7 @@ def update_findings(
     expected = rates_of(first, right)
     if first.factors:
         second = with_clip(second, expected)
-    found = [] if by_hand else list(clip_findings(first, second, matching))
+    found = [] if clipped else list(clip_findings(first, second, matching))
     found += masked_findings(first, second, matching)
     found += frozen_findings(first, second)
     if any(each.name.endswith(CLIPS["emptied"]) for each in found):
@@ -365,8 +370,8 @@ def update_findings(
         if other.form and not rate_name(other.rates, rule.rates, accumulation):
             right, expected = other, rates_of(first, other)
     found += placement_findings(first.steps, second.steps, expected)
-    if (clipped := update_finding(first, second, expected, rule.rates)) is not None:
-        found.append(clipped)
+    if (cut := update_finding(first, second, expected, rule.rates)) is not None:
+        found.append(cut)
         expected = rule.rates  # nothing else is told by their rates
     named = list(rule_findings(rule, expected, accumulation, right, matching))
     still = {*second.steps.still, *matching.others(first.steps.still)}

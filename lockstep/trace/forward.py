@@ -136,10 +136,10 @@ def parting(mine: Update, theirs: Update, matching: Matching, floor: float) -> P
         before.append(module)
     last, other = pairs[-1]
     if not comparable(last.outputs, other.outputs):
-        sized = (each for each in pairs if not any(comparable(*both) for both in ends(*each)))
-        module, its = next(sized, (last, other))
-        if module.inputs and its.inputs:
-            return Parting("sizes", module, (), missing, (), (module.inputs[0], its.inputs[0]))
+        for module, its in pairs:
+            sized = not any(comparable(*both) for both in ends(module, its))
+            if sized and module.inputs and its.inputs:
+                return Parting("sizes", module, (), missing, (), (module.inputs[0], its.inputs[0]))
     kind = "loss" if [last] == top(ours) and [other] == top(others) else "nowhere"
     outputs = last.outputs[0], other.outputs[0]
     return Parting(kind, last, tuple(before), missing, ahead, outputs)
@@ -220,7 +220,9 @@ def ends(module: Module, other: Module) -> Iterator[tuple[Sequence[Array], Seque
 
 def part_of(batch: Array, part: Array) -> bool:
     """Whether an array is one part of a batch, as where several are put together for one call."""
-    if batch.shape[1:] != part.shape[1:] or not part.size or len(batch) % len(part):
+    if not batch.ndim or batch.ndim != part.ndim or not part.size:
+        return False
+    if batch.shape[1:] != part.shape[1:] or len(batch) % len(part):
         return False
     parts = batch.reshape(-1, *part.shape)
     return len(parts) > 1 and any(np.array_equal(each, part) for each in parts)

@@ -19,6 +19,8 @@ NAME, COUNTED = "frozen", "counts while frozen"
 # What moves a tensor that is frozen all the same.
 STALE = "frozen-with-stale-grad", "the optimizer goes on with the one that they have kept"
 UNFED = "frozen with zeros", "the zeros that are left are one: momentum and decay move them on"
+# How near the norms of two gradients are that are taken for one.
+LIKE = 1e-3
 # The rules whose first updates are corrected by how many there were.
 CORRECTED = ("adam", "adamax")
 Keys = frozenset[tuple[int, str]]
@@ -84,7 +86,7 @@ def unfed_findings(mine: Steps, theirs: Steps, matching: Matching) -> Iterator[F
                 here, there = (counterpart, name) if own else (name, counterpart)
                 for update in run.numbers:
                     step, fed = run.of.get((update, here)), other.of.get((update, there))
-                    if step and fed and fed.accumulated is not None and unfed(step, run):
+                    if step and fed and fed.accumulated is not None and unfed(step, fed, run):
                         off.setdefault(update, []).append(replace(step, name=counterpart))
         for update in sorted(off)[:1]:
             stale = any(step.clipped is not None and step.clipped.any() for step in off[update])
@@ -95,11 +97,16 @@ def unfed_findings(mine: Steps, theirs: Steps, matching: Matching) -> Iterator[F
             yield Finding(name, "rule", said, update, names, "clipped")
 
 
-def unfed(step: Step, run: Steps) -> bool:
-    """Whether a tensor moves by what is in its `.grad`, and nothing was added to that."""
-    others = run.at(step.update).values()
-    bare = step.accumulated is None and step.clipped is not None
-    return bare and moves(step) and any(each.accumulated is not None for each in others)
+def unfed(step: Step, fed: Step, run: Steps) -> bool:
+    """Whether a tensor moves by what is in its `.grad`, and nothing was added to that.
+
+    fed: the other run's step of it: if its rule gets as much, it comes to the same.
+    """
+    if step.accumulated is not None or step.clipped is None or fed.gradient is None:
+        return False
+    own, right = (float(np.linalg.norm(each)) for each in (step.clipped, fed.gradient))
+    others = any(each.accumulated is not None for each in run.at(step.update).values())
+    return others and moves(step) and abs(own - right) > LIKE * right
 
 
 def numbered(updates: Collection[int]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from lockstep.problem import Optimizer
+from lockstep.problem.settings import OPTIMIZERS
 from lockstep.trace.identify import Identified
 from lockstep.trace.matching import Matching
 from lockstep.trace.settings import settings_of
@@ -14,16 +15,17 @@ from lockstep.trace.settings import settings_of
 def by_kind(
     first: Identified, second: Identified, matching: Matching
 ) -> list[tuple[Identified, Identified]]:
-    """Two runs, or those of their parts that the first run's optimizers of one kind step.
+    """Two runs, or those of their parts that optimizers of one kind step in each.
 
-    Of what that never moves, those that the second run's do.
+    Of what one of them never moves, the other's kind.
     """
     here, there = first.steps.families, second.steps.families
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[tuple[str, str], list[str]] = {}
     for name, match in matching.matches.items():
-        own = [there[other] for other in match.others if other in there]
-        kinds.setdefault(here.get(name) or next(iter(own), ""), []).append(name)
-    still = kinds.pop("", [])
+        own = next((there[other] for other in match.others if other in there), "")
+        both = here.get(name, own), own or here.get(name, "")
+        kinds.setdefault(both, []).append(name)
+    still = kinds.pop(("", ""), [])
     if len(kinds) < 2:
         return [(first, second)]
     found = []
@@ -39,4 +41,6 @@ def part_of(run: Identified, names: Collection[str], other: Optimizer | None = N
     steps = {key: step for key, step in run.steps.of.items() if step.name in names}
     found = replace(run, steps=replace(run.steps, of=steps), optimizer=Optimizer())
     found.optimizer = settings_of(found.steps, found, other)
+    if "eps" not in OPTIMIZERS[found.optimizer.name]:
+        found.eps = {}  # a chain of optax lists all tensors under all of its settings
     return found

@@ -229,3 +229,27 @@ def test_what_is_frozen_again_may_move_by_what_is_left(tmp_path, given, name):
         found = compare_traces(*runs)
         assert (found.names, found.left) == ((less + name,), []), found
         assert (found.findings[0].update, found.findings[0].tensors) == (4, ("0.weight", "0.bias"))
+
+
+def test_zeros_that_are_left_are_the_gradient_of_what_has_no_work(tmp_path):
+    """As of an expert: times 0 in one run, and not called in the other."""
+
+    def expert(folder, called):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"a": nn.Linear(4, 3), "b": nn.Linear(4, 3)}).double()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        with lockstep.record.torch(folder, model, optimizer, full=UPDATES):
+            for update in range(UPDATES):
+                x = torch.randn(8, 4, dtype=torch.float64)
+                optimizer.zero_grad(set_to_none=False)
+                made = model["a"](x)
+                if called or update % 2 == 0:
+                    made = made + model["b"](x) * (update % 2 == 0)
+                made.square().mean().backward()
+                optimizer.step()
+        return folder
+
+    runs = expert(tmp_path / "a", True), expert(tmp_path / "b", False)
+    for pair in (runs, runs[::-1]):
+        found = compare_traces(*pair)
+        assert (found.verdict, found.left) == ("same", []), found

@@ -100,3 +100,8 @@ def test_each_part_of_a_run_alone_is_held_against_its_own_settings(tmp_path, mon
     found = check_trace(run_torch(tmp_path / "wrong"))
     assert found.names == ("another momentum",), found
     assert "momentum is 0.5 instead of 0.9" in found.findings[0].said
+
+
+def test_a_run_of_two_kinds_in_optax_is_held_against_its_settings(tmp_path):
+    found = check_trace(run_jax(tmp_path / "a"))
+    assert (found.verdict, found.left) == ("same", []), found
